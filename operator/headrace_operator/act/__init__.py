@@ -1,0 +1,1 @@
+"""Edges that write: planned actions become API calls and events."""

@@ -1,0 +1,1 @@
+"""Edges that read: the cluster and the pods become values."""

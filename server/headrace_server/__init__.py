@@ -1,0 +1,1 @@
+"""Queries in, tokens out: rpc -> engine -> model, continuously batched."""

@@ -1,0 +1,1 @@
+"""Clients of a running server: one completion, or a load."""

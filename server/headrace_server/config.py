@@ -1,0 +1,32 @@
+"""The server's settings, read once from the command line. Each one says what it costs or protects."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What the scheduler and the KV cache are allowed to use."""
+
+    max_running: int = 64  # sequences in one step: more raises throughput and every token's latency
+    max_tokens_per_step: int = 2048  # bounds the time of one step, and so a running client's inter-token latency
+    max_waiting: int = 1024  # admitted but not yet running; beyond it a caller is told to come back
+    page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster (256 on a GPU)
+    kv_cache_bytes: int = 256 * 2**20  # memory of the KV cache
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """One server process."""
+
+    model: Path  # checkpoint directory: config.json, tokenizer.json, *.safetensors
+    name: str  # the model name that clients send
+    host: str
+    grpc_port: int
+    http_port: int
+    device: str  # cuda | cpu; never guessed, so that a GPU pod cannot quietly serve from its CPU
+    dtype: str  # float32 | bfloat16 | float16
+    drain_timeout: float  # seconds that a SIGTERM gives to running requests
+    max_connection_age: float  # seconds until a gRPC connection is told to reconnect, so that new replicas get work
+    termination_log: Path | None  # a fatal start-up error is written here, where Kubernetes looks for it
+    engine: EngineConfig

@@ -1,0 +1,1 @@
+"""The only room that knows torch: weights, transformer, KV cache, sampling."""

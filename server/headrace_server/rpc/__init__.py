@@ -1,0 +1,1 @@
+"""The doors: gRPC and HTTP. The only room that knows either."""
