@@ -1,0 +1,54 @@
+# Every target sets up what it needs. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.headrace-setup
+# pip needs no index address here: it uses the one that the machine is set up with.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+export PYTHONPATH := tests
+
+.PHONY: help setup demo test check generate bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+
+setup: $(STAMP) ## everything into .venv, from the hash-pinned requirements
+
+$(STAMP): requirements/uv.txt requirements/dev.txt operator/pyproject.toml server/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip sync --require-hashes requirements/dev.txt requirements/uv.txt
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e operator -e server
+	@touch $@
+
+demo: setup ## the whole product on a local cluster: apply, stream, scale up, scale down (KEEP=1 leaves it running)
+	$(BIN)/python -m demo $(if $(KEEP),--keep)
+
+test: setup ## unit, property, gRPC on loopback, and end to end on the local cluster
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## format, lint, types, import walls
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generate: setup ## write again what is generated: gRPC code, the chart's copy of the CRD
+	server/generate.sh $(BIN)/python
+	cp crds/*.yaml charts/headrace/crds/
+
+bench: setup ## what we claim, measured here: prints both sides in one run
+	for bench in bench/*.py; do $(BIN)/python $$bench --json -; done
+
+lock: setup ## resolve requirements/*.in again
+	$(COMPILE) --upgrade requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) --upgrade requirements/dev.in -o requirements/dev.txt
+	for image in operator server; do $(COMPILE) -c requirements/dev.txt requirements/$$image.in -o requirements/$$image.txt; done
+
+clean: ## remove .venv and caches of this checkout (the control-plane build stays in the user's cache)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
