@@ -1,0 +1,46 @@
+{{- define "headrace.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "headrace.serviceAccountName" -}}
+{{- default (include "headrace.fullname" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "headrace.selectorLabels" -}}
+app.kubernetes.io/name: headrace-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "headrace.labels" -}}
+{{ include "headrace.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "headrace.image" -}}
+{{- printf "%s:%s" .image.repository (default .version .image.tag) -}}
+{{- end -}}
+
+{{/* What the operator may do where it watches; docs/operator-rights.md says why, line by line. */}}
+{{- define "headrace.rules" -}}
+- apiGroups: [headrace.dev]
+  resources: [inferencedeployments]
+  verbs: [get, list, watch]
+- apiGroups: [headrace.dev]
+  resources: [inferencedeployments/status]
+  verbs: [get, patch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, create, patch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
