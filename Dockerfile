@@ -8,21 +8,23 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/opt/headrace/bin:$PATH
 RUN useradd --uid 65532 --user-group --no-create-home --shell /usr/sbin/nologin headrace
 
 FROM base AS build
-COPY requirements/uv.txt /src/requirements/
-RUN python -m venv /opt/headrace && pip install --no-cache-dir --require-hashes -r /src/requirements/uv.txt
-ENV VIRTUAL_ENV=/opt/headrace
+COPY requirements/build.txt /src/requirements/
+RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes -r /src/requirements/build.txt \
+    && python -m venv --without-pip /opt/headrace
 
 FROM build AS build-operator
 COPY requirements/operator.txt /src/requirements/
-RUN uv pip install --no-cache --require-hashes -r /src/requirements/operator.txt
+RUN /opt/build/bin/uv pip install --no-cache --python /opt/headrace/bin/python --require-hashes -r /src/requirements/operator.txt
 COPY operator /src/operator
-RUN uv pip install --no-cache --no-deps /src/operator
+RUN /opt/build/bin/uv build --wheel --no-build-isolation --python /opt/build/bin/python --out-dir /wheels /src/operator \
+    && /opt/build/bin/uv pip install --no-cache --python /opt/headrace/bin/python --no-deps /wheels/*.whl
 
 FROM build AS build-server
 COPY requirements/server.txt /src/requirements/
-RUN uv pip install --no-cache --require-hashes -r /src/requirements/server.txt
+RUN /opt/build/bin/uv pip install --no-cache --python /opt/headrace/bin/python --require-hashes -r /src/requirements/server.txt
 COPY server /src/server
-RUN uv pip install --no-cache --no-deps /src/server
+RUN /opt/build/bin/uv build --wheel --no-build-isolation --python /opt/build/bin/python --out-dir /wheels /src/server \
+    && /opt/build/bin/uv pip install --no-cache --python /opt/headrace/bin/python --no-deps /wheels/*.whl
 
 FROM base AS operator
 COPY --from=build-operator /opt/headrace /opt/headrace

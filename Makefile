@@ -17,11 +17,11 @@ help: ## list the targets
 
 setup: $(STAMP) ## everything into .venv, from the hash-pinned requirements
 
-$(STAMP): requirements/uv.txt requirements/dev.txt operator/pyproject.toml server/pyproject.toml
+$(STAMP): requirements/build.txt requirements/dev.txt operator/pyproject.toml server/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(BIN)/uv pip sync --require-hashes requirements/dev.txt requirements/uv.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	$(BIN)/uv pip sync --require-hashes requirements/dev.txt
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e operator -e server
 	@touch $@
 
@@ -45,8 +45,8 @@ bench: setup ## what we claim, measured here: prints both sides in one run
 	for bench in bench/*.py; do $(BIN)/python $$bench --json -; done
 
 lock: setup ## resolve requirements/*.in again
-	$(COMPILE) --upgrade requirements/uv.in -o requirements/uv.txt
-	$(COMPILE) --upgrade requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) --upgrade requirements/build.in -o requirements/build.txt
+	$(COMPILE) -c requirements/build.txt --upgrade requirements/dev.in -o requirements/dev.txt
 	for image in operator server; do $(COMPILE) -c requirements/dev.txt requirements/$$image.in -o requirements/$$image.txt; done
 
 clean: ## remove .venv and caches of this checkout (the control-plane build stays in the user's cache)
