@@ -41,3 +41,4 @@ class Token:
 
     id: int | None  # None when the request ended without a token to deliver (a stop token was chosen)
     finish: Finish | None = None  # set on the last one
+    queue_wait: float = 0.0  # seconds from arrival to the first step that included the request; the same on each
