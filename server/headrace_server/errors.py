@@ -2,6 +2,7 @@
 
 ServerError
 ├── InvalidRequest   the caller's fault; names the field and the remedy
+│   └── UnknownModel it asks for a model that is not served here
 ├── Overloaded       full; try again after `retry_after` seconds
 ├── Draining         this replica is going away or not ready yet; another one will answer
 ├── EngineFailed     a forward pass broke; the process ends and Kubernetes restarts it
@@ -17,6 +18,11 @@ class InvalidRequest(ServerError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.message = message  # without the field, for a door that calls the field by another name
+
+
+class UnknownModel(InvalidRequest):
+    pass
 
 
 class Overloaded(ServerError):

@@ -1,0 +1,92 @@
+"""`headrace serve`: the command line becomes a ServerConfig, and how the process ended becomes an exit code."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from headrace_server.config import EngineConfig, ServerConfig
+from headrace_server.errors import ModelRefused
+
+EX_CONFIG = 78  # sysexits.h; the operator tells the user that restarting will not help
+DEFAULTS = EngineConfig()
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Serve one model over gRPC and OpenAI-compatible HTTP."""
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="checkpoint directory: config.json, tokenizer.json, *.safetensors")
+    add("--name", required=True, help="the model name that clients send")
+    add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    add("--grpc-port", type=int, default=50051)
+    add("--http-port", type=int, default=8000)
+    add("--device", choices=("cuda", "cpu"), required=True, help="never guessed: a GPU pod must not serve from its CPU")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    add("--max-running", type=_positive, default=DEFAULTS.max_running, help="sequences in one step")
+    add("--max-tokens-per-step", type=_positive, default=DEFAULTS.max_tokens_per_step, help="bounds the time of a step")
+    add("--max-waiting", type=_positive, default=DEFAULTS.max_waiting, help="beyond it requests are refused")
+    add("--page-size", type=_positive, default=DEFAULTS.page_size, help="tokens of a KV page")
+    add("--kv-cache-mib", type=_positive, default=DEFAULTS.kv_cache_bytes // 2**20, help="memory of the KV cache")
+    add("--drain-timeout", type=float, default=120.0, help="seconds that SIGTERM gives to running requests")
+    add("--max-connection-age", type=float, default=30.0, help="seconds until a gRPC connection must reconnect")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from headrace_server.process import serve  # noqa: PLC0415 - `headrace --help` must not wait for gRPC and aiohttp
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_path = os.environ.get("HEADRACE_TERMINATION_LOG")  # noqa: TID251 - the command-line edge
+    config = _config(options, None if log_path is None else Path(log_path))
+    try:
+        return asyncio.run(serve(config))
+    except ModelRefused as refused:
+        _report(config, str(refused))
+        return EX_CONFIG
+    except OSError as taken:
+        _report(config, str(taken))
+        return 1
+
+
+def _config(options: argparse.Namespace, termination_log: Path | None) -> ServerConfig:
+    return ServerConfig(
+        model=options.model,
+        name=options.name,
+        host=options.host,
+        grpc_port=options.grpc_port,
+        http_port=options.http_port,
+        device=options.device,
+        dtype=options.dtype,
+        drain_timeout=options.drain_timeout,
+        max_connection_age=options.max_connection_age,
+        termination_log=termination_log,
+        engine=EngineConfig(
+            max_running=options.max_running,
+            max_tokens_per_step=options.max_tokens_per_step,
+            max_waiting=options.max_waiting,
+            page_size=options.page_size,
+            kv_cache_bytes=options.kv_cache_mib * 2**20,
+        ),
+    )
+
+
+def _positive(word: str) -> int:
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"is {value}; must be at least 1")
+    return value
+
+
+def _report(config: ServerConfig, message: str) -> None:
+    line = " ".join(message.split())
+    sys.stderr.write(f"headrace: {line}\n")
+    if config.termination_log is not None:
+        config.termination_log.write_text(line + "\n")  # shown by Kubernetes as the container's state
+
+
+if __name__ == "__main__":
+    command = argparse.ArgumentParser(prog="headrace serve", description=register.__doc__)
+    register(command)
+    sys.exit(run(command.parse_args()))

@@ -1,0 +1,71 @@
+"""What a load test saw, request by request and in sum."""
+
+import math
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One request. Seconds count from the moment it was due, so waiting for a free slot here is not hidden."""
+
+    due: float  # seconds since the load began
+    duration: float  # to the last token, or to the failure
+    ttft: float | None  # to the first token; None when none came
+    queue_wait: float | None  # as the server measured it; None over HTTP, which does not carry it, and on failure
+    prompt_tokens: int
+    generated_tokens: int
+    failure: str | None  # status and message; None when the answer is complete
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSummary:
+    seconds: float  # from the first request's due time to the last answer
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        return dict(Counter(outcome.failure for outcome in self.outcomes if outcome.failure is not None))
+
+    def row(self, name: str) -> dict[str, Any]:
+        answered = [outcome for outcome in self.outcomes if outcome.failure is None]
+        tokens = sum(outcome.generated_tokens for outcome in answered)
+        return {
+            "name": name,
+            "requests_sent": len(self.outcomes),
+            "requests_failed": len(self.outcomes) - len(answered),
+            "failures": self.failures,
+            "seconds": round(self.seconds, 3),
+            **_percentiles("ttft", (outcome.ttft for outcome in answered)),
+            **_percentiles("queue_wait", (outcome.queue_wait for outcome in answered)),
+            **_percentiles("duration", (outcome.duration for outcome in answered)),
+            "prompt_tokens": sum(outcome.prompt_tokens for outcome in answered),
+            "output_tokens": tokens,
+            "output_tokens_per_second": round(tokens / self.seconds, 2) if self.seconds else None,
+        }
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpus": os.cpu_count(),
+        "system": platform.system(),
+        "arch": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def percentile(ordered: Sequence[float], part: float) -> float:
+    """Nearest rank: always a value that was seen. `ordered` is sorted and not empty; `part` is above 0, at most 1."""
+    return ordered[math.ceil(part * len(ordered)) - 1]
+
+
+def _percentiles(name: str, values: Iterable[float | None]) -> dict[str, float | None]:
+    ordered = sorted(value for value in values if value is not None)
+    return {
+        f"{name}_p{percent}_seconds": round(percentile(ordered, percent / 100), 4) if ordered else None
+        for percent in (50, 95, 99)
+    }

@@ -1,0 +1,157 @@
+"""How one request of a load test is sent: over gRPC, or as OpenAI HTTP."""
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import grpc
+
+from headrace_server.rpc.pb import inference_pb2 as pb
+from headrace_server.rpc.pb import inference_pb2_grpc
+
+# Without it channels of one process with the same target share one connection.
+OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    prompt: str
+    max_new_tokens: int
+    temperature: float
+    ignore_eos: bool
+
+
+@dataclass(slots=True)
+class Reception:
+    """Filled while an answer comes in, so that a failure half way keeps what was seen."""
+
+    clock: Callable[[], float]
+    first_token_at: float | None = None
+    queue_wait: float | None = None
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+    def token(self) -> None:
+        if self.first_token_at is None:
+            self.first_token_at = self.clock()
+
+
+class RequestFailed(Exception):
+    """Says status and message in one line."""
+
+
+class Target(Protocol):
+    async def send(self, job: Job, reception: Reception) -> None:
+        """Raises RequestFailed."""
+
+
+class GrpcTarget:
+    def __init__(self, address: str, channels: int, fresh_connections: bool, timeout: float) -> None:
+        self._address = address
+        self._channels = () if fresh_connections else tuple(self._connect() for _ in range(channels))
+        self._next = itertools.cycle(self._channels)
+        self._timeout = timeout
+
+    async def send(self, job: Job, reception: Reception) -> None:
+        request = pb.GenerateRequest(
+            text=job.prompt,
+            max_new_tokens=job.max_new_tokens,
+            temperature=job.temperature,
+            ignore_eos=job.ignore_eos,
+        )
+        try:
+            async with self._channel() as channel:
+                async for reply in inference_pb2_grpc.InferenceStub(channel).Generate(request, timeout=self._timeout):
+                    _receive(reply, reception)
+        except grpc.aio.AioRpcError as error:
+            raise RequestFailed(f"{error.code().name}: {error.details()}") from error
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    @asynccontextmanager
+    async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
+        if self._channels:
+            yield next(self._next)
+            return
+        async with self._connect() as channel:
+            yield channel
+
+    def _connect(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(self._address, options=OWN_CONNECTION)
+
+
+def _receive(reply: pb.GenerateReply, reception: Reception) -> None:
+    if reply.token_ids:
+        reception.token()
+    if reply.HasField("usage"):
+        reception.queue_wait = reply.usage.queue_wait_seconds
+        reception.prompt_tokens = reply.usage.prompt_tokens
+        reception.generated_tokens = reply.usage.generated_tokens
+
+
+class HttpTarget:
+    """OpenAI's /v1/completions as a stream. The model's name is what the server lists first."""
+
+    def __init__(self, url: str, fresh_connections: bool, timeout: float) -> None:
+        connector = aiohttp.TCPConnector(limit=0, force_close=fresh_connections)
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=timeout))
+        self._model: str | None = None
+
+    async def send(self, job: Job, reception: Reception) -> None:
+        try:
+            body = {
+                "model": await self._model_name(),
+                "prompt": job.prompt,
+                "max_tokens": job.max_new_tokens,
+                "temperature": job.temperature,
+                "ignore_eos": job.ignore_eos,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+            async with self._session.post(f"{self._url}/v1/completions", json=body) as response:
+                await _check(response)
+                await _read_events(response, reception)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RequestFailed(f"{type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _model_name(self) -> str:
+        if self._model is None:
+            async with self._session.get(f"{self._url}/v1/models") as response:
+                await _check(response)
+                self._model = str((await response.json())["data"][0]["id"])
+        return self._model
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status != 200:
+        raise RequestFailed(f"HTTP {response.status}: {(await response.text())[:200]}")
+
+
+async def _read_events(response: aiohttp.ClientResponse, reception: Reception) -> None:
+    async for line in response.content:
+        data = line.removeprefix(b"data: ").strip()
+        if data == b"[DONE]":
+            return
+        if data:
+            _receive_event(json.loads(data), reception)
+    raise RequestFailed("the stream ended without [DONE]")
+
+
+def _receive_event(event: dict[str, Any], reception: Reception) -> None:
+    if "error" in event:
+        raise RequestFailed(event["error"]["message"])
+    if event["choices"] and event["choices"][0]["text"]:
+        reception.token()
+    if usage := event.get("usage"):
+        reception.prompt_tokens = usage["prompt_tokens"]
+        reception.generated_tokens = usage["completion_tokens"]

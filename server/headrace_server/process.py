@@ -1,0 +1,101 @@
+"""The life of one server process: listen, load, warm up, serve, drain, leave."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from headrace_server.config import ServerConfig
+from headrace_server.drain import drain
+from headrace_server.engine.loop import Engine
+from headrace_server.errors import EngineFailed
+from headrace_server.metrics import ServerMetrics
+from headrace_server.rpc.answers import Answers
+from headrace_server.rpc.doors import Doors, open_doors
+from headrace_server.rpc.readiness import Phase
+from headrace_server.startup import Warm, start_up
+
+CUT_OFF = 1  # exit status: the drain timeout passed with requests still inside
+EX_SOFTWARE = 70  # sysexits.h: the engine failed; Kubernetes restarts the container
+log = logging.getLogger(__name__)
+
+
+async def serve(config: ServerConfig) -> int:
+    """The exit status. Raises ModelRefused, or OSError when a port is taken."""
+    leave = _leave_on_signals()
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics = ServerMetrics(registry)
+    metrics.model_info.labels(config.name, config.device, config.dtype).set(1)
+    doors = await open_doors(config, metrics, registry)
+    log.info("listening: gRPC %s:%d, HTTP %s:%d", config.host, doors.grpc_port, config.host, doors.http_port)
+    try:
+        warm = await _unless(leave, start_up(config, doors.readiness, metrics))
+        if warm is None:
+            await _leave_while_loading(doors)
+        else:
+            return await _answer_until(leave, config, warm, doors, metrics)
+    finally:
+        await doors.close()
+    return 0
+
+
+async def _answer_until(
+    leave: asyncio.Event, config: ServerConfig, warm: Warm, doors: Doors, metrics: ServerMetrics
+) -> int:
+    engine = Engine(warm.runner, config.engine, warm.limits, metrics, time.monotonic)
+    status = EX_SOFTWARE
+    try:
+        async with asyncio.TaskGroup() as group:
+            heartbeat = group.create_task(engine.run(), name="engine")
+            await doors.serve(Answers(engine, warm.text, warm.limits, time.monotonic))
+            log.info("ready: %s, context %d tokens", config.name, warm.limits.max_context)
+            await leave.wait()
+            complete = await drain(doors, engine, config.max_connection_age, config.drain_timeout)
+            status = 0 if complete else CUT_OFF
+            heartbeat.cancel()
+    except* EngineFailed:
+        log.exception("the engine failed")
+        await doors.turn_away(Phase.FAILED)
+        status = EX_SOFTWARE
+    return status
+
+
+async def _unless(leave: asyncio.Event, warm: "asyncio.Future[Warm]") -> Warm | None:
+    """The warm model, or None when the process is asked to leave first."""
+    leaving = asyncio.create_task(leave.wait())
+    try:
+        await asyncio.wait((warm, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+    return warm.result() if warm.done() else None
+
+
+async def _leave_while_loading(doors: Doors) -> None:
+    """Does not return: the loading thread is inside native code, which the interpreter's exit would crash or await."""
+    await doors.turn_away(Phase.DRAINING)
+    log.info("asked to leave before the model was loaded; no request was inside")
+    await doors.close()
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _leave_on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT. The second one has its default effect: the process ends at once."""
+    leave = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        leave.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, first)
+    return leave

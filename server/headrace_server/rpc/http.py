@@ -1,0 +1,179 @@
+"""The HTTP door: OpenAI's completions and chat, and what Kubernetes and Prometheus ask."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from headrace_server.errors import EngineFailed, InvalidRequest, ServerError, UnknownModel
+from headrace_server.metrics import ServerMetrics
+from headrace_server.rpc.answers import Piece
+from headrace_server.rpc.arrivals import Arrivals
+from headrace_server.rpc.openai import Body, ChatBody, CompletionBody
+from headrace_server.rpc.readiness import Phase, Readiness
+from headrace_server.rpc.shapes import ChatShape, CompletionShape, Head, Shape, error_body
+from headrace_server.rpc.status import http_headers, status_of
+
+LARGEST_BODY = 4 * 2**20  # bytes
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """One method an endpoint; `application` gives them their paths."""
+
+    model: str
+    readiness: Readiness
+    metrics: ServerMetrics
+    registry: CollectorRegistry
+    arrivals: Arrivals
+    wall_clock: Callable[[], float]  # seconds since 1970, for `created`
+    started_at: int
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        with self.arrivals.one():
+            body = CompletionBody.parse(await request.read())
+            return await self._answer(request, body, CompletionShape(self._head()))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        with self.arrivals.one():
+            return await self._answer(request, ChatBody.parse(await request.read()), ChatShape(self._head()))
+
+    async def models(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": [self._card()]})
+
+    async def one_model(self, request: web.Request) -> web.StreamResponse:
+        self._check_model(request.match_info["model"])
+        return web.json_response(self._card())
+
+    async def health(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"phase": self.readiness.phase})
+
+    async def ready(self, _: web.Request) -> web.StreamResponse:
+        phase = self.readiness.phase
+        return web.json_response({"phase": phase, "model": self.model}, status=200 if phase is Phase.READY else 503)
+
+    async def expose_metrics(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _answer(self, request: web.Request, body: Body, shape: Shape) -> web.StreamResponse:
+        self._check_model(body.model)
+        try:
+            async with self.readiness.answers().open(body.ask()) as pieces:
+                if body.stream:
+                    return await _stream(request, pieces, shape, body.wants_usage())
+                return await _whole(pieces, shape)
+        except InvalidRequest as invalid:
+            raise InvalidRequest(body.called(invalid.field), invalid.message) from invalid
+
+    def _check_model(self, name: str) -> None:
+        if name != self.model:
+            raise UnknownModel("model", f"{name!r} is not served here; this server serves {self.model!r}")
+
+    def _head(self) -> Head:
+        return Head(self.model, int(self.wall_clock()))
+
+    def _card(self) -> dict[str, str | int]:
+        return {"id": self.model, "object": "model", "created": self.started_at, "owned_by": "headrace"}
+
+
+async def _whole(pieces: AsyncIterator[Piece], shape: Shape) -> web.Response:
+    received = [piece async for piece in pieces]
+    last = received[-1]
+    if last.finish is None or last.usage is None:
+        raise AssertionError("the engine ended a stream without saying why. This is a bug.")
+    return web.json_response(shape.whole("".join(piece.text for piece in received), last.finish, last.usage))
+
+
+async def _stream(
+    request: web.Request, pieces: AsyncIterator[Piece], shape: Shape, wants_usage: bool
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await response.prepare(request)
+    try:
+        async for event in _events(pieces, shape, wants_usage):
+            await response.write(event)
+    except ServerError as error:  # the status line is out; the client hears of it as an event, and no [DONE] follows
+        await response.write(_event(error_body(str(error), status_of(error).kind, None)))
+    await response.write_eof()
+    return response
+
+
+async def _events(pieces: AsyncIterator[Piece], shape: Shape, wants_usage: bool) -> AsyncIterator[bytes]:
+    if opening := shape.opening():
+        yield _event(opening)
+    async for piece in pieces:
+        if piece.text or piece.finish:
+            yield _event(shape.chunk(piece.text, piece.finish))
+        if piece.usage and wants_usage:
+            yield _event(shape.last(piece.usage))
+    yield b"data: [DONE]\n\n"
+
+
+def _event(document: object) -> bytes:
+    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def application(endpoints: Endpoints) -> web.Application:
+    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors_as_openai(endpoints.metrics)])
+    app.add_routes(
+        [
+            web.post("/v1/completions", endpoints.completions),
+            web.post("/v1/chat/completions", endpoints.chat),
+            web.get("/v1/models", endpoints.models),
+            web.get("/v1/models/{model:.+}", endpoints.one_model),
+            web.get("/health", endpoints.health),
+            web.get("/ready", endpoints.ready),
+            web.get("/metrics", endpoints.expose_metrics),
+        ]
+    )
+
+    async def close_while_draining(_: web.Request, response: web.StreamResponse) -> None:
+        # A client that keeps its connection would go on sending to a replica that is about to leave.
+        if endpoints.readiness.phase is Phase.DRAINING:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    app.on_response_prepare.append(close_while_draining)
+    return app
+
+
+def _errors_as_openai(metrics: ServerMetrics) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ServerError as error:
+            return _refusal(error, metrics)
+        except web.HTTPException as error:  # unknown path, wrong method, body too large
+            message = f"{request.method} {request.path}: {error.text or error.reason}"
+            return web.json_response(error_body(message, "invalid_request_error", None), status=error.status)
+
+    return answer_errors
+
+
+def _refusal(error: ServerError, metrics: ServerMetrics) -> web.Response:
+    status = status_of(error)
+    if not isinstance(error, EngineFailed):
+        metrics.requests_refused.labels(status.kind).inc()
+    field = error.field if isinstance(error, InvalidRequest) else None
+    body = error_body(str(error), status.kind, field)
+    return web.json_response(body, status=status.http, headers=http_headers(error))
+
+
+async def start_http_server(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
+    """Returns the runner, whose cleanup() stops it, and the port. Raises OSError when the port is taken."""
+    # handler_cancellation: a client that hangs up cancels its handler, and that frees its KV pages.
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5.0, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner, int(runner.addresses[0][1])

@@ -1,0 +1,49 @@
+"""The model's tokenizer as the doors use it: text and chats to ids, ids back to text."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from headrace_server.errors import ModelRefused
+from headrace_server.rpc.chat_template import ChatTemplate, load_chat_template
+from headrace_server.rpc.detokenise import Detokeniser
+
+
+class Text:
+    """Safe to use from several threads: nothing in it changes."""
+
+    def __init__(self, tokenizer: Tokenizer, chat: ChatTemplate) -> None:
+        self._tokenizer = tokenizer
+        self._chat = chat
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the greatest id that encoding can give."""
+        return 1 + max(self._tokenizer.get_vocab().values())
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """With the special tokens that the tokenizer adds by itself, such as a leading BOS."""
+        return tuple(self._tokenizer.encode(text).ids)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """No special tokens are added: the template has written them. Raises InvalidRequest."""
+        return tuple(self._tokenizer.encode(self._chat.render(messages), add_special_tokens=False).ids)
+
+    def detokeniser(self, prompt: Sequence[int]) -> Detokeniser:
+        return Detokeniser(self._tokenizer, prompt)
+
+
+def load_text(model: Path) -> Text:
+    """Raises ModelRefused naming the file and the remedy."""
+    path = model / "tokenizer.json"
+    if not path.is_file():
+        raise ModelRefused(f"{path}: not found; save the tokenizer beside the weights (tokenizer.save_pretrained)")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as broken:  # the library raises nothing narrower
+        raise ModelRefused(f"{path}: is not a tokenizer of the `tokenizers` library: {broken}") from broken
+    # Some files carry the lengths of their training: a prompt would be cut without a word.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return Text(tokenizer, load_chat_template(model))

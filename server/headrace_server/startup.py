@@ -1,0 +1,80 @@
+"""From a checkpoint directory to a warm model, in a thread: the doors answer /health and /ready meanwhile."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headrace_server.config import ServerConfig
+from headrace_server.engine.loop import Limits, Runner
+from headrace_server.metrics import ServerMetrics
+from headrace_server.rpc.readiness import Phase, Readiness
+from headrace_server.rpc.text import Text, load_text
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    runner: Runner
+    limits: Limits
+    text: Text
+
+
+class PhaseTimes:
+    """headrace_startup_phase_seconds: what a cold start spent its time on."""
+
+    def __init__(self, metrics: ServerMetrics, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._phase: str | None = None
+        self._since = clock()
+
+    def enter(self, phase: str | None) -> None:
+        """Ends the phase before; None ends the last one."""
+        now = self._clock()
+        if self._phase is not None:
+            self._metrics.startup_phase_seconds.labels(self._phase).set(now - self._since)
+        self._phase, self._since = phase, now
+
+
+def start_up(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> "asyncio.Future[Warm]":
+    """The future fails with ModelRefused, or with whatever broke.
+
+    The thread is a daemon: a SIGTERM while tens of gigabytes load must not wait for them.
+    """
+    loop = asyncio.get_running_loop()
+    warm: asyncio.Future[Warm] = loop.create_future()
+
+    def work() -> None:
+        try:
+            result = _load(config, readiness, PhaseTimes(metrics, time.monotonic))
+        except BaseException as error:  # raised again where the future is awaited
+            loop.call_soon_threadsafe(_settle, warm, None, error)
+        else:
+            loop.call_soon_threadsafe(_settle, warm, result, None)
+
+    threading.Thread(target=work, name="start-up", daemon=True).start()
+    return warm
+
+
+def _load(config: ServerConfig, readiness: Readiness, times: PhaseTimes) -> Warm:
+    times.enter("tokenizer")
+    text = load_text(config.model)
+    times.enter("import")
+    from headrace_server.model.loading import load_model  # noqa: PLC0415 - torch takes seconds, /health must not wait
+
+    loaded = load_model(config, times.enter)
+    times.enter(Phase.WARMING)
+    readiness.enter(Phase.WARMING)
+    loaded.runner.warm_up()
+    times.enter(None)
+    return Warm(loaded.runner, loaded.limits, text)
+
+
+def _settle(future: "asyncio.Future[Warm]", result: Warm | None, error: BaseException | None) -> None:
+    if future.done():  # the process is leaving
+        return
+    if error is not None:
+        future.set_exception(error)
+    elif result is not None:
+        future.set_result(result)
