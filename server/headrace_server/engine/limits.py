@@ -1,0 +1,38 @@
+"""What the loaded model can carry, and the refusal of what it never could."""
+
+from dataclasses import dataclass
+
+from headrace_server.errors import InvalidRequest
+from headrace_server.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_context: int  # tokens, prompt + new ones; never more than `kv_pages` can hold
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    kv_pages: int  # pages of the KV cache
+
+    def check(self, request: Request) -> None:
+        """Raises InvalidRequest for a request that could never run: waiting would not help it."""
+        prompt, new = len(request.prompt), request.max_new_tokens
+        if not prompt:
+            raise InvalidRequest("prompt", "is empty; send at least one token")
+        if new < 1:
+            raise InvalidRequest("max_new_tokens", f"is {new}; must be at least 1")
+        if prompt >= self.max_context:
+            raise InvalidRequest(
+                "prompt", f"has {prompt} tokens; at most {self.max_context - 1} leave room for an answer, shorten it"
+            )
+        if prompt + new > self.max_context:
+            raise InvalidRequest(
+                "max_new_tokens",
+                f"is {new} after a prompt of {prompt} tokens; together they must not exceed {self.max_context}, "
+                f"ask for at most {self.max_context - prompt}",
+            )
+        self._check_vocabulary(request.prompt)
+
+    def _check_vocabulary(self, prompt: tuple[int, ...]) -> None:
+        for strange in (min(prompt), max(prompt)):
+            if not 0 <= strange < self.vocab_size:
+                raise InvalidRequest("prompt", f"token id {strange} is outside 0..{self.vocab_size - 1} of this model")

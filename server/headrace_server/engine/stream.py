@@ -1,0 +1,54 @@
+"""One request's answer on its way to the caller."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from types import TracebackType
+
+from headrace_server.errors import EngineFailed
+from headrace_server.request import Token
+
+
+class Stream(AsyncGenerator[Token, None]):
+    """The tokens of one request. Closing it, or being cancelled while waiting in it, cancels the request.
+
+    A class and not a generator function: a generator that is closed before its first token never runs its `finally`,
+    and the request of a caller who hangs up early would compute to its end.
+    """
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+        self._news: asyncio.Queue[Token | EngineFailed] = asyncio.Queue()
+        self._closed = False
+        self.last_token_at: float | None = None  # written by the engine, for the latencies
+
+    def put(self, news: Token | EngineFailed) -> None:
+        """Called by the engine. Nothing follows a Token with `finish`, or an error."""
+        self._news.put_nowait(news)
+
+    async def asend(self, value: None) -> Token:
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            news = await self._news.get()
+        except BaseException:
+            self._close()
+            raise
+        if isinstance(news, EngineFailed):
+            self._closed = True
+            raise news
+        self._closed = news.finish is not None
+        return news
+
+    async def athrow(
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+    ) -> Token:
+        self._close()
+        raise typ  # aclose() of the base class throws GeneratorExit and swallows it
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._cancel()
