@@ -1,0 +1,65 @@
+"""Reading from the API server without starting a process: waits ask many times a second."""
+
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+TIMEOUT = 10.0  # seconds, one answer
+
+
+class ApiError(OSError):
+    """The API server's refusal, or a server that does not answer properly."""
+
+    def __init__(self, method: str, path: str, status: int, message: str) -> None:
+        super().__init__(f"{method} {path}: {status}: {message}")
+        self.status = status  # HTTP
+
+
+class Api:
+    def __init__(self, server: str, ca: Path, token: str) -> None:
+        """`server`: an https:// address without a path."""
+        self.server = server
+        self._token = token
+        context = ssl.create_default_context(cafile=str(ca))
+        # The cluster is on this machine: a proxy of the environment is never in between.
+        self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
+
+    def text(self, path: str, **query: str | int) -> str:
+        """GET. Raises ApiError for a refusal, OSError when nothing answers."""
+        return self._call("GET", path + (f"?{urlencode(query)}" if query else ""), None)
+
+    def get(self, path: str, **query: str | int) -> dict[str, Any]:
+        """GET of one object or list, e.g. get("/api/v1/namespaces/default/pods", labelSelector="a=b")."""
+        return self._object(self.text(path, **query))
+
+    def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST of one object to its collection's path."""
+        return self._object(self._call("POST", path, body))
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> str:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(self.server + path, data=data, headers=headers, method=method)
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as answer:
+                return str(answer.read().decode(errors="replace"))
+        except HTTPError as error:
+            raise ApiError(method, path, error.code, _message(error.read().decode(errors="replace"))) from None
+
+    @staticmethod
+    def _object(text: str) -> dict[str, Any]:
+        answer = json.loads(text)
+        assert isinstance(answer, dict), "the API server answers with JSON objects"
+        return answer
+
+
+def _message(body: str) -> str:
+    """A Status object's message, or the text as it came (/readyz answers with plain text)."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.strip()
