@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -16,7 +16,7 @@ from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.engine.stream import Stream
 from headrace_server.errors import Draining, EngineFailed, Overloaded
 from headrace_server.metrics import ServerMetrics
-from headrace_server.request import Finish, Request, Token
+from headrace_server.request import Finish, Request
 
 __all__ = ["Engine", "Limits", "Load", "Runner", "Step"]
 
@@ -59,14 +59,14 @@ class Engine:
         self._draining = False
         self._failure: EngineFailed | None = None
 
-    def submit(self, request: Request) -> AsyncGenerator[Token, None]:
+    def submit(self, request: Request) -> Stream:
         """Checks now, then yields tokens. Close it (aclosing) to cancel.
 
         Raises InvalidRequest (could never run), Overloaded (the queue is full), Draining, or EngineFailed.
         """
         self._check_open(request)
         sequence = self._scheduler.add(_with_seed(request))
-        stream = self._streams[sequence] = Stream(lambda: self._end(sequence, Finish.CANCELLED))
+        stream = self._streams[sequence] = Stream(lambda finish: self._end(sequence, finish))
         self._account.admitted()
         self._empty.clear()
         self._arrived.set()

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 
 from headrace_server.errors import EngineFailed
-from headrace_server.request import Token
+from headrace_server.request import Finish, Token
 
 
 class Stream(AsyncGenerator[Token, None]):
@@ -15,8 +15,8 @@ class Stream(AsyncGenerator[Token, None]):
     and the request of a caller who hangs up early would compute to its end.
     """
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
-        self._cancel = cancel
+    def __init__(self, end: Callable[[Finish], None]) -> None:
+        self._end = end
         self._news: asyncio.Queue[Token | EngineFailed] = asyncio.Queue()
         self._closed = False
         self.last_token_at: float | None = None  # written by the engine, for the latencies
@@ -24,6 +24,10 @@ class Stream(AsyncGenerator[Token, None]):
     def put(self, news: Token | EngineFailed) -> None:
         """Called by the engine. Nothing follows a Token with `finish`, or an error."""
         self._news.put_nowait(news)
+
+    def stop(self) -> None:
+        """Ends the request as answered: the caller has seen a stop string, which only text can show."""
+        self._close(Finish.STOP)
 
     async def asend(self, value: None) -> Token:
         if self._closed:
@@ -48,7 +52,7 @@ class Stream(AsyncGenerator[Token, None]):
         self._close()
         raise typ  # aclose() of the base class throws GeneratorExit and swallows it
 
-    def _close(self) -> None:
+    def _close(self, finish: Finish = Finish.CANCELLED) -> None:
         if not self._closed:
             self._closed = True
-            self._cancel()
+            self._end(finish)

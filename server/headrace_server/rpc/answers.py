@@ -19,9 +19,20 @@ from headrace_server.rpc.text import Text
 LONG_TEXT = 4096  # characters; tokenising more takes over a millisecond, which other streams must not wait for
 
 
+class Tokens(Protocol):
+    """One request in the engine; closing it cancels the request."""
+
+    def __aiter__(self) -> AsyncIterator[Token]: ...
+
+    async def aclose(self) -> None: ...
+
+    def stop(self) -> None:
+        """Ends the request as answered."""
+
+
 class Engine(Protocol):
-    def submit(self, request: Request) -> AsyncGenerator[Token, None]:
-        """Raises a ServerError now, or yields tokens; closing the generator frees everything it held."""
+    def submit(self, request: Request) -> Tokens:
+        """Raises a ServerError now, or gives the tokens as they come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +103,11 @@ class Answers:
         return left if ask.default_new_tokens is None else min(left, ask.default_new_tokens)
 
 
-async def _pieces(tokens: AsyncGenerator[Token, None], answer: "_Answer") -> AsyncGenerator[Piece, None]:
+async def _pieces(tokens: Tokens, answer: "_Answer") -> AsyncGenerator[Piece, None]:
     async for token in tokens:
         piece = answer.piece(token)
+        if piece.finish is Finish.STOP:
+            tokens.stop()  # a stop string: before the next step, and counted as answered, not as cancelled
         yield piece
         if piece.finish is not None:
             return

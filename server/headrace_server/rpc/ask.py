@@ -30,10 +30,8 @@ class Ask:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        if self.prompt in ("", ()):
+        if self.prompt == "":  # a tokenizer may make a BOS of nothing; the rest the engine's limits see
             raise InvalidRequest("prompt", "is empty; send at least one token")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise InvalidRequest("max_new_tokens", f"is {self.max_new_tokens}; must be at least 1")
         _check_sampling(self.sampling)
         _check_stops(self.stop)
 

@@ -2,10 +2,11 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -19,7 +20,6 @@ from headrace_server.rpc.shapes import ChatShape, CompletionShape, Head, Shape, 
 from headrace_server.rpc.status import http_headers, status_of
 
 LARGEST_BODY = 4 * 2**20  # bytes
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
@@ -143,7 +143,7 @@ def application(endpoints: Endpoints) -> web.Application:
     return app
 
 
-def _errors_as_openai(metrics: ServerMetrics) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _errors_as_openai(metrics: ServerMetrics) -> Middleware:
     @web.middleware
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:

@@ -1,6 +1,7 @@
 """OpenAI's request bodies, as far as they are served; what would change the answer and is not served is refused."""
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
@@ -73,6 +74,10 @@ class Body(BaseModel):
         except ValidationError as invalid:
             raise _as_refusal(invalid) from invalid
 
+    @abstractmethod
+    def ask(self) -> Ask:
+        """Raises InvalidRequest in our words; `called` translates."""
+
     def sampling(self) -> Sampling:
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -113,7 +118,6 @@ class CompletionBody(Body):
                 raise ValueError("must be a string or a list of token ids")
 
     def ask(self) -> Ask:
-        """Raises InvalidRequest in our words; `called` translates."""
         return Ask(
             prompt=self.prompt,
             max_new_tokens=self.max_tokens,
@@ -152,7 +156,6 @@ class ChatBody(Body):
         return names.get(field) or super().called(field)
 
     def ask(self) -> Ask:
-        """Raises InvalidRequest in our words; `called` translates."""
         messages = tuple({"role": message.role, "content": message.content} for message in self.messages)
         return Ask(
             prompt=Chat(messages),
