@@ -29,6 +29,7 @@ demo: setup ## the whole product on a local cluster: apply, stream, scale up, sc
 	$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 test: setup ## unit, property, gRPC on loopback, and end to end on the local cluster
+	$(BIN)/python -m cluster.prepare
 	$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## format, lint, types, import walls

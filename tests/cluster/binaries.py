@@ -8,14 +8,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.build import ETCD, HELM, HELM_VERSION, KUBE, KUBERNETES, Recipe, built
 from cluster.once import Report
-from cluster.toolchain import BuildFailed
 
 ASK = {"kubectl": ["version", "--client"], "helm": ["version"]}  # the others know --version
 # The beginning of a fitting version. Kubernetes promises little between minor versions, helm much within a major one.
@@ -84,19 +82,3 @@ def _fits(name: str, program: Path, env: Mapping[str, str]) -> bool:
         return False
     told = re.search(r"\bv?(\d+)\.(\d+)", answer.stdout)
     return told is not None and list(told.groups())[: len(FITTING[name])] == FITTING[name]
-
-
-def main() -> int:
-    """`python -m cluster.binaries`: build what is missing, print where everything lies."""
-    try:
-        binaries = ensure(lambda line: print(line, flush=True))
-    except BuildFailed as error:
-        print(error, file=sys.stderr)
-        return 1
-    for name in Binaries.__slots__:
-        print(f"{name.replace('_', '-'):<24} {getattr(binaries, name)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
