@@ -4,8 +4,11 @@ etcd, kube-apiserver, kube-controller-manager and kube-scheduler are the real pr
 processes on loopback addresses. Linux only: it leans on 127.0.0.0/8, prctl and /proc.
 """
 
+from cluster.client import Client, attach
+from cluster.commands import CommandFailed
 from cluster.local import LocalCluster
 from cluster.nodes import NodeShape
+from cluster.processes import ProgramEnded
 from cluster.waiting import DeadlineMissed
 
-__all__ = ["DeadlineMissed", "LocalCluster", "NodeShape"]
+__all__ = ["Client", "CommandFailed", "DeadlineMissed", "LocalCluster", "NodeShape", "ProgramEnded", "attach"]

@@ -2,11 +2,14 @@
 
 import json
 import ssl
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+import yaml
 
 TIMEOUT = 10.0  # seconds, one answer
 
@@ -20,13 +23,20 @@ class ApiError(OSError):
 
 
 class Api:
-    def __init__(self, server: str, ca: Path, token: str) -> None:
-        """`server`: an https:// address without a path."""
+    def __init__(self, server: str, ca: str, token: str) -> None:
+        """`server`: an https:// address without a path. `ca`: certificate, PEM."""
         self.server = server
         self._token = token
-        context = ssl.create_default_context(cafile=str(ca))
+        context = ssl.create_default_context(cadata=ca)
         # The cluster is on this machine: a proxy of the environment is never in between.
         self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
+
+    @classmethod
+    def from_kubeconfig(cls, path: Path) -> "Api":
+        """For a file that users.write_kubeconfig wrote."""
+        content = yaml.safe_load(path.read_text())
+        cluster, user = content["clusters"][0]["cluster"], content["users"][0]["user"]
+        return cls(cluster["server"], b64decode(cluster["certificate-authority-data"]).decode(), user["token"])
 
     def text(self, path: str, **query: str | int) -> str:
         """GET. Raises ApiError for a refusal, OSError when nothing answers."""

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.binaries import Binaries
-
 Manifest = Mapping[str, Any]
 
 
@@ -21,22 +19,24 @@ class CommandFailed(OSError):
 
 
 class Commands:
-    def __init__(self, binaries: Binaries, kubeconfig: Path, cache: Path) -> None:
-        self._binaries = binaries
+    def __init__(self, kubectl: Path, helm: Path, kubeconfig: Path) -> None:
+        self._kubectl = kubectl
+        self._helm = helm
         self._kubeconfig = kubeconfig
-        self._cache = cache  # of API discovery; the user's own would mix clusters that had the same address
+        # The user's own cache of API discovery would mix clusters that had the same address.
+        self._cache = kubeconfig.with_name("kubectl-cache")
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with what a child process needs to reach the cluster: KUBECONFIG, and kubectl and helm on the PATH."""
-        folders = dict.fromkeys(str(binary.parent) for binary in (self._binaries.kubectl, self._binaries.helm))
+        folders = dict.fromkeys(str(binary.parent) for binary in (self._kubectl, self._helm))
         path = [*folders, *filter(None, [base.get("PATH")])]
         return {**base, "PATH": ":".join(path), "KUBECONFIG": str(self._kubeconfig), "KUBECACHEDIR": str(self._cache)}
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout: float = 60.0) -> str:
-        return self._run(self._binaries.kubectl, arguments, stdin, timeout)
+        return self._run(self._kubectl, arguments, stdin, timeout)
 
     def helm(self, *arguments: str | Path, timeout: float = 120.0) -> str:
-        return self._run(self._binaries.helm, arguments, None, timeout)
+        return self._run(self._helm, arguments, None, timeout)
 
     def apply(self, *manifests: Manifest | Path) -> str:
         """`kubectl apply`, strict: an unknown field is an error. Files, folders, or objects."""

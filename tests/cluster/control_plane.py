@@ -117,7 +117,7 @@ class ControlPlane:
             "kubelet-preferred-address-types": "InternalIP",
             "profiling": "false",
         })  # fmt: skip
-        api = Api(f"https://{address}:{port}", self._keys.ca, self._admin.token)
+        api = Api(f"https://{address}:{port}", self._keys.ca.read_text(), self._admin.token)
         apiserver.start()
         apiserver.wait_ready("/readyz", lambda: api.text("/readyz") == "ok", self._timeout)
         return api
@@ -147,8 +147,12 @@ class ControlPlane:
         # Without its namespace's default ServiceAccount a Pod is refused.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         manager.wait_ready("the default ServiceAccount", lambda: self.api.get(account), self._timeout)
-        health = Api(f"https://{address}:{ports[1]}", self._directory / "scheduler" / "kube-scheduler.crt", "")
-        scheduler.wait_ready("/healthz", lambda: health.text("/healthz") == "ok", self._timeout)
+        certificate = self._directory / "scheduler" / "kube-scheduler.crt"  # it makes its own
+
+        def scheduler_answers() -> bool:
+            return Api(f"https://{address}:{ports[1]}", certificate.read_text(), "").text("/healthz") == "ok"
+
+        scheduler.wait_ready("/healthz", scheduler_answers, self._timeout)
 
     def _program(self, name: str, binary: Path, flags: dict[str, object]) -> Program:
         log = self._directory / f"{name}.log"

@@ -1,10 +1,10 @@
 """What a person looks at first when a cluster does not do what was expected: pods, events, logs."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cluster.api import Api
-from cluster.processes import Program
 from cluster.waiting import tail
 
 EVENTS = 25
@@ -12,14 +12,14 @@ POD_LOG_LINES = 12
 PROGRAM_LOG_LINES = 8
 
 
-def evidence(api: Api, programs: Sequence[Program]) -> str:
+def evidence(api: Api, logs: Sequence[Path]) -> str:
     """Text for an error message. Says so where the API server does not answer, instead of failing."""
     try:
         pods = api.get("/api/v1/pods")["items"]
         parts = [_pods(pods), _events(api.get("/api/v1/events")["items"]), *_pod_logs(api, pods)]
     except OSError as error:
         parts = [f"--- the API server does not answer: {error}"]
-    return "\n".join([*parts, *(tail(program.log, PROGRAM_LOG_LINES) for program in programs)])
+    return "\n".join([*parts, *(tail(log, PROGRAM_LOG_LINES) for log in logs)])
 
 
 def _pods(pods: Iterable[dict[str, Any]]) -> str:

@@ -1,30 +1,22 @@
 """One whole cluster as a `with` block: control plane, nodes, kubectl, helm, and waits that explain themselves."""
 
-import fcntl
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TextIO, TypeVar
 
-from cluster import nodes, users
+from cluster import nodes, running, users
 from cluster.addresses import claim_share
 from cluster.binaries import Binaries, ensure
 from cluster.client import Client
 from cluster.commands import Commands
 from cluster.control_plane import ControlPlane
-from cluster.evidence import evidence
 from cluster.nodes import NodeSettings, NodeShape
 from cluster.processes import Program, ProgramEnded, stop_all
-from cluster.waiting import DeadlineMissed, tail, wait_until
+from cluster.running import Running
+from cluster.waiting import tail
 
-T = TypeVar("T")
 ONE_NODE = (NodeShape("node-a"),)
-LEFTOVERS_END = 5.0  # seconds for the processes of a killed cluster to be gone from a directory
-
-
-class DirectoryInUse(RuntimeError):
-    pass
 
 
 class LocalCluster(Client):
@@ -74,7 +66,7 @@ class LocalCluster(Client):
         """Returns when every node is Ready. Raises DeadlineMissed or ProgramEnded with log lines, DirectoryInUse."""
         binaries = self._binaries or ensure(self._report)
         with ExitStack() as undo:
-            lock = undo.enter_context(_lock(self.directory))
+            lock = undo.enter_context(running.lock(self.directory))
             self._share = claim_share()
             undo.enter_context(self._share.claim)
             self._held = (self._share.claim.fileno(), lock.fileno())
@@ -91,28 +83,12 @@ class LocalCluster(Client):
             self._connect(binaries)
             undo.callback(self._stop_agents)
             self._start_nodes([shape.name for shape in self._shapes if shape.at_start])
+            Running(str(self.kubeconfig), str(binaries.kubectl), str(binaries.helm)).save(self.directory)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
         """Ends every process of the cluster, pods included; returns when they are gone."""
         self._undo.close()
-
-    def wait(self, what: str, probe: Callable[[], T], *, timeout: float = 30.0, interval: float = 0.1) -> T:
-        """The first truthy answer of `probe`, asked every `interval` seconds.
-
-        LookupError, OSError and CommandFailed from the probe mean "not yet"; anything else propagates.
-        Raises DeadlineMissed with pods, events and log ends; ProgramEnded as soon as a part of the cluster ends.
-        """
-
-        def probe_a_living_cluster() -> T:
-            self.check_alive()
-            return probe()
-
-        return wait_until(what, probe_a_living_cluster, timeout=timeout, evidence=self.evidence, interval=interval)
-
-    def evidence(self) -> str:
-        """Pods, events and the ends of all logs, for an error message."""
-        return evidence(self.api, self.programs)
 
     @property
     def programs(self) -> list[Program]:
@@ -120,7 +96,7 @@ class LocalCluster(Client):
         return [*self._control_plane.programs, *self._agents.values()]
 
     def check_alive(self) -> None:
-        """Raises ProgramEnded, with the log's end, when a program ended that nobody stopped."""
+        """Raises ProgramEnded, with the log's end, when a program ended that nobody stopped. Every wait asks this."""
         for program in self.programs:
             if (status := program.status()) is not None:
                 raise ProgramEnded(f"{program.name} ended with status {status}\n{tail(program.log)}")
@@ -135,10 +111,10 @@ class LocalCluster(Client):
         self._agents.pop(name).stop()
 
     def _connect(self, binaries: Binaries) -> None:
-        self.api = self._control_plane.api
         self.kubeconfig.unlink(missing_ok=True)
         shutil.copy(self._control_plane.admin_kubeconfig, self.kubeconfig)
-        self.commands = Commands(binaries, self.kubeconfig, _fresh(self.directory / "kubectl-cache"))
+        self.api = self._control_plane.api
+        self.commands = Commands(binaries.kubectl, binaries.helm, self.kubeconfig)
         self._report(f"Control plane ready at {self.api.server}")
 
     def _stop_agents(self) -> None:
@@ -184,20 +160,3 @@ def _fresh(directory: Path) -> Path:
         shutil.rmtree(directory)
     directory.mkdir(mode=0o700)
     return directory
-
-
-def _lock(directory: Path) -> TextIO:
-    """Held by every process of the cluster that uses the directory, so that none of an earlier one is left."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = (directory / "lock").open("w")
-
-    def locked() -> bool:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-
-    try:
-        wait_until("the directory's lock", locked, timeout=LEFTOVERS_END, evidence=str)
-    except DeadlineMissed as error:
-        file.close()
-        raise DirectoryInUse(f"{directory} is used by another cluster that runs: stop it or name another") from error
-    return file
