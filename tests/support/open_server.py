@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from prometheus_client import CollectorRegistry, generate_latest
-
 from headrace_server.config import EngineConfig, ServerConfig
 from headrace_server.engine.loop import Engine, Limits
 from headrace_server.metrics import ServerMetrics
@@ -17,6 +15,7 @@ from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.doors import Doors, open_doors
 from headrace_server.rpc.pb import inference_pb2_grpc
 from headrace_server.rpc.text import load_text
+from prometheus_client import CollectorRegistry
 from scripted_runner import ScriptedRunner
 
 NAME = "tiny"
@@ -40,8 +39,9 @@ class OpenServer:
     def grpc(self) -> str:
         return f"{HOST}:{self.doors.grpc_port}"
 
-    def metrics(self) -> str:
-        return generate_latest(self.registry).decode()
+    def sample(self, name: str, **labels: str) -> float:
+        """A metric's value; 0 when it was never touched."""
+        return self.registry.get_sample_value(name, labels) or 0.0
 
     async def until_inside(self, requests: int) -> None:
         """Waits until the engine holds exactly that many requests, running or waiting."""
@@ -91,6 +91,6 @@ async def open_server(
 
 
 @asynccontextmanager
-async def a_stub(server: OpenServer) -> AsyncIterator[inference_pb2_grpc.InferenceAsyncStub]:
+async def a_stub(server: OpenServer) -> AsyncIterator[inference_pb2_grpc.InferenceStub]:
     async with grpc.aio.insecure_channel(server.grpc) as channel:
         yield inference_pb2_grpc.InferenceStub(channel)
