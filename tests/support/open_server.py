@@ -43,6 +43,11 @@ class OpenServer:
         """A metric's value; 0 when it was never touched."""
         return self.registry.get_sample_value(name, labels) or 0.0
 
+    async def until_running(self, requests: int) -> None:
+        async with asyncio.timeout(5):
+            while self.engine.load().running != requests:
+                await asyncio.sleep(0.005)
+
     async def until_inside(self, requests: int) -> None:
         """Waits until the engine holds exactly that many requests, running or waiting."""
         async with asyncio.timeout(5):

@@ -162,10 +162,7 @@ async def test_a_full_queue_says_when_to_come_back(model: Path, runner: Scripted
     async with open_server(model, runner, max_running=1, max_waiting=1) as server, a_stub(server) as stub:
         runner.gate.clear()
         running = stub.Generate(pb.GenerateRequest(text="In"))
-        await server.until_inside(1)
-        async with asyncio.timeout(5):
-            while not server.engine.load().running:
-                await asyncio.sleep(0.005)
+        await server.until_running(1)
         waiting = stub.Generate(pb.GenerateRequest(text="In"))
         await server.until_inside(2)
         error = await _error(stub.Generate(pb.GenerateRequest(text="In")))

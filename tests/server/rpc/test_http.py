@@ -1,0 +1,208 @@
+"""The HTTP door, byte by byte where a client library would hide it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from headrace_server.request import Finish
+from headrace_server.rpc.readiness import Phase
+from open_server import CONTEXT, NAME, PAGES, OpenServer, open_server
+from scripted_runner import ScriptedRunner
+from tiny_tokenizer import save_tiny_tokenizer
+
+COMPLETION = {"model": NAME, "prompt": "In"}
+CHAT = {"model": NAME, "messages": [{"role": "user", "content": "In"}]}
+
+
+@asynccontextmanager
+async def a_session(server: OpenServer) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(server.http) as session:
+        yield session
+
+
+async def post(server: OpenServer, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    async with a_session(server) as session, session.post(path, data=data) as response:
+        return response.status, await response.json()
+
+
+async def get(server: OpenServer, path: str) -> tuple[int, dict[str, Any]]:
+    async with a_session(server) as session, session.get(path) as response:
+        return response.status, await response.json()
+
+
+REFUSED_COMPLETIONS = [
+    pytest.param({"prompt": ""}, "prompt", "is empty", id="empty prompt"),
+    pytest.param({"prompt": []}, "prompt", "is empty", id="no tokens"),
+    pytest.param({"prompt": None}, "prompt", "must be a string or a list of token ids", id="null prompt"),
+    pytest.param({"prompt": ["a", "b"]}, "prompt", "holds 2 prompts", id="two prompts"),
+    pytest.param({"prompt": [[5], [6]]}, "prompt", "holds 2 prompts", id="two prompts of tokens"),
+    pytest.param({"prompt": [-1]}, "prompt", "token id -1 is outside 0..", id="negative token"),
+    pytest.param({"prompt": [10**6]}, "prompt", "token id 1000000 is outside 0..", id="unknown token"),
+    pytest.param({"prompt": [5] * CONTEXT}, "prompt", f"at most {CONTEXT - 1}", id="prompt beyond the context"),
+    pytest.param({"max_tokens": 0}, "max_tokens", "at least 1", id="no new token"),
+    pytest.param({"max_tokens": -1}, "max_tokens", "at least 1", id="negative length"),
+    pytest.param({"max_tokens": CONTEXT}, "max_tokens", f"must not exceed {CONTEXT}", id="answer beyond the context"),
+    pytest.param({"max_tokens": "5"}, "max_tokens", "valid integer", id="length in words"),
+    pytest.param({"temperature": float("nan")}, "temperature", "finite number", id="NaN"),
+    pytest.param({"temperature": 2.1}, "temperature", "to 2", id="too hot"),
+    pytest.param({"top_p": 0}, "top_p", "above 0", id="top_p of nothing"),
+    pytest.param({"top_p": 1.5}, "top_p", "at most 1", id="top_p above one"),
+    pytest.param({"seed": 2**63}, "seed", "64-bit", id="seed too great"),
+    pytest.param({"stop": ["x"] * 17}, "stop", "at most 16", id="too many stop strings"),
+    pytest.param({"stop": "x" * 257}, "stop", "1 to 256", id="too long a stop string"),
+    pytest.param({"n": 2}, "n", "not served here", id="two answers"),
+    pytest.param({"best_of": 3}, "best_of", "not served here", id="best of three"),
+    pytest.param({"echo": True}, "echo", "not served here", id="echo"),
+    pytest.param({"logprobs": 0}, "logprobs", "not served here", id="logprobs of the chosen token"),
+    pytest.param({"suffix": "end"}, "suffix", "not served here", id="suffix"),
+    pytest.param({"logit_bias": {"5": 1}}, "logit_bias", "not served here", id="logit bias"),
+    pytest.param({"presence_penalty": 0.5}, "presence_penalty", "not served here", id="penalty"),
+    pytest.param({"max_token": 5}, "max_token", "not a known field", id="misspelt field"),
+    pytest.param({"stream_options": {"usage": True}}, "stream_options.usage", "not a known field", id="nested field"),
+]
+REFUSED_CHATS = [
+    pytest.param({"messages": []}, "messages", "at least 1", id="no message"),
+    pytest.param({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role", "user", id="unknown role"),
+    pytest.param({"messages": [{"role": "developer", "content": "x"}]}, "messages", "no developer role", id="template"),
+    pytest.param(
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages.0.content",
+        "only parts of type `text`",
+        id="image",
+    ),
+    pytest.param({"messages": [{"role": "user", "content": "a" * 500}]}, "messages", "shorten it", id="too long"),
+    pytest.param({"max_completion_tokens": 0}, "max_completion_tokens", "at least 1", id="no new token"),
+    pytest.param({"max_tokens": 0}, "max_tokens", "at least 1", id="no new token, by the old name"),
+    pytest.param({"tools": [{"type": "function"}]}, "tools", "not served here", id="tools"),
+    pytest.param({"response_format": {"type": "json_object"}}, "response_format", "not served here", id="JSON mode"),
+    pytest.param({"logprobs": True}, "logprobs", "not served here", id="logprobs"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "limit"),
+    [
+        *(pytest.param("/v1/completions", *case.values, id=case.id) for case in REFUSED_COMPLETIONS),
+        *(pytest.param("/v1/chat/completions", *case.values, id=f"chat, {case.id}") for case in REFUSED_CHATS),
+    ],
+)
+async def test_what_is_not_served_is_refused_with_field_and_limit(
+    model: Path, runner: ScriptedRunner, path: str, body: dict[str, Any], field: str, limit: str
+) -> None:
+    async with open_server(model, runner) as server:
+        status, answer = await post(server, path, (CHAT if "chat" in path else COMPLETION) | body)
+        refused = server.sample("headrace_requests_refused_total", reason="invalid_request_error")
+    assert (status, refused) == (400, 1)
+    error = answer["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", field)
+    assert error["message"].startswith(f"{field}: ")
+    assert limit in error["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff\xfe"])
+async def test_a_body_that_is_no_json_object_is_refused(model: Path, runner: ScriptedRunner, body: bytes) -> None:
+    async with open_server(model, runner) as server:
+        status, answer = await post(server, "/v1/completions", body)
+    assert (status, answer["error"]["param"]) == (400, "body")
+
+
+async def test_a_body_beyond_the_size_limit_is_refused(model: Path, runner: ScriptedRunner) -> None:
+    async with open_server(model, runner) as server:
+        status, answer = await post(server, "/v1/completions", COMPLETION | {"prompt": "a" * (4 * 2**20)})
+    assert status == 413
+    assert "4194304" in answer["error"]["message"]
+
+
+async def test_fields_that_change_nothing_are_taken(model: Path, runner: ScriptedRunner) -> None:
+    harmless = {
+        "n": 1, "echo": False, "logprobs": None, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0,
+        "user": "u", "metadata": {"a": "b"}, "store": True, "best_of": 1, "stream": None, "seed": None,
+    }  # fmt: skip
+    async with open_server(model, runner) as server:
+        status, answer = await post(server, "/v1/completions", COMPLETION | harmless)
+    assert (status, answer["choices"][0]["finish_reason"]) == (200, "length")
+
+
+async def test_a_model_without_a_chat_template_says_where_to_send_the_text(
+    tmp_path: Path, runner: ScriptedRunner
+) -> None:
+    save_tiny_tokenizer(tmp_path, chat=False)
+    async with open_server(tmp_path, runner) as server:
+        status, answer = await post(server, "/v1/chat/completions", CHAT)
+    assert (status, answer["error"]["param"]) == (400, "messages")
+    assert "/v1/completions" in answer["error"]["message"]
+
+
+async def test_an_unknown_path_and_a_wrong_method_answer_in_the_same_form(model: Path, runner: ScriptedRunner) -> None:
+    async with open_server(model, runner) as server:
+        assert (await get(server, "/v1/nothing"))[0] == 404
+        status, answer = await get(server, "/v1/completions")
+    assert status == 405
+    assert answer["error"]["message"].startswith("GET /v1/completions: ")
+
+
+async def test_a_stream_is_server_sent_events_that_end_with_done(model: Path, runner: ScriptedRunner) -> None:
+    async with open_server(model, runner) as server, a_session(server) as session:
+        async with session.post("/v1/completions", json=COMPLETION | {"stream": True}) as response:
+            content_type, raw = response.content_type, await response.text()
+    events = raw.split("\n\n")
+    assert content_type == "text/event-stream"
+    assert all(event.startswith("data: ") for event in events[:-1])
+    assert events[-2:] == ["data: [DONE]", ""]
+    assert all(json.loads(event.removeprefix("data: "))["choices"] for event in events[:-2])
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "waiting for the whole"])
+async def test_a_client_that_hangs_up_frees_its_pages(model: Path, runner: ScriptedRunner, stream: bool) -> None:
+    async with open_server(model, runner) as server:
+        runner.gate.clear()
+        async with a_session(server) as session:
+            body = COMPLETION | {"stream": stream, "max_tokens": 40}
+            asking = asyncio.create_task(session.post("/v1/completions", json=body).__aenter__())
+            await server.until_inside(1)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        runner.gate.set()
+        await server.until_inside(0)
+        assert server.engine.load().kv_pages_free == PAGES
+        assert server.sample("headrace_requests_finished_total", outcome=Finish.CANCELLED) == 1
+
+
+async def test_health_answers_from_the_start_and_ready_only_when_warm(model: Path, runner: ScriptedRunner) -> None:
+    async with open_server(model, runner, ready=False) as server:
+        assert await get(server, "/health") == (200, {"phase": "loading"})
+        assert await get(server, "/ready") == (503, {"phase": "loading", "model": NAME})
+    async with open_server(model, runner) as server:
+        assert await get(server, "/ready") == (200, {"phase": "ready", "model": NAME})
+        assert server.sample("headrace_ready") == 1
+        await server.doors.turn_away(Phase.DRAINING)
+        assert await get(server, "/ready") == (503, {"phase": "draining", "model": NAME})
+        assert await get(server, "/health") == (200, {"phase": "draining"})
+        assert server.sample("headrace_ready") == 0
+
+
+async def test_while_draining_every_answer_closes_its_connection(model: Path, runner: ScriptedRunner) -> None:
+    async with open_server(model, runner) as server, a_session(server) as session:
+        for phase, header in ((None, None), (Phase.DRAINING, "close")):
+            if phase is not None:
+                await server.doors.turn_away(phase)
+            for stream in (False, True):
+                async with session.post("/v1/completions", json=COMPLETION | {"stream": stream}) as response:
+                    assert (response.status, response.headers.get("Connection")) == (200, header)
+                    await response.read()
+
+
+async def test_metrics_are_prometheus_text(model: Path, runner: ScriptedRunner) -> None:
+    async with open_server(model, runner) as server, a_session(server) as session:
+        await post(server, "/v1/completions", COMPLETION)
+        async with session.get("/metrics") as response:
+            text, content_type = await response.text(), response.headers["Content-Type"]
+    assert content_type.startswith("text/plain; version=")
+    assert 'headrace_requests_finished_total{outcome="length"} 1.0' in text
+    assert "headrace_generation_tokens_total 16.0" in text
