@@ -6,7 +6,7 @@ from headrace_server.engine.sequence import Step
 
 
 class CountingRunner:
-    """Continues every prompt with its own length: a prompt of 5 tokens is answered 5, 6, 7, ... (modulo the vocabulary).
+    """Continues every prompt with its own length: after 5 tokens come 5, 6, 7, ... (modulo the vocabulary).
 
     `steps` keeps what was computed. While `gate` is cleared a forward blocks; `fault` is raised by the next one.
     """

@@ -1,0 +1,33 @@
+"""Attention over the paged cache by gathering pages and torch's SDPA, in float32: plain, the same on every device.
+
+It copies what it reads, so it is the reference that faster paths are compared with, and the path for CPUs.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from headrace_server.model.batch import Batch, Reading
+from headrace_server.model.cache import KvCache
+
+
+def attend(queries: Tensor, layer: int, cache: KvCache, batch: Batch) -> Tensor:
+    """queries (T, heads, head_dim) -> the same shape and dtype. The step's own keys and values are in the cache."""
+    parts = [] if batch.decode is None else [_decode(queries[batch.decode.rows], layer, cache, batch.decode)]
+    parts += [_prefill(queries[reading.rows], layer, cache, reading) for reading in batch.prefills]
+    return torch.cat(parts).to(queries.dtype)
+
+
+def _decode(queries: Tensor, layer: int, cache: KvCache, reading: Reading) -> Tensor:
+    """One query a sequence: the heads that share a KV head are queries of it, so no key is copied for them."""
+    keys, values = cache.gather(layer, reading.pages)
+    sequences, kv_heads = keys.shape[:2]
+    grouped = queries.float().view(sequences, kv_heads, -1, queries.shape[2])
+    return scaled_dot_product_attention(grouped, keys, values, attn_mask=reading.visible).view(queries.shape)
+
+
+def _prefill(queries: Tensor, layer: int, cache: KvCache, reading: Reading) -> Tensor:
+    keys, values = cache.gather(layer, reading.pages)
+    asked = queries.float().transpose(0, 1).unsqueeze(0)
+    found = scaled_dot_product_attention(asked, keys, values, attn_mask=reading.visible, enable_gqa=True)
+    return found.squeeze(0).transpose(0, 1)

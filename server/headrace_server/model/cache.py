@@ -1,0 +1,67 @@
+"""The paged KV cache: one pool of fixed-size pages for all requests."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headrace_server.config import EngineConfig
+from headrace_server.errors import ModelRefused
+from headrace_server.model.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class KvCache:
+    keys: Tensor  # (layers, pages + 1, page_size, kv_heads, head_dim); page `pages` is padding: always zeros
+    values: Tensor  # the same
+
+    @property
+    def page_size(self) -> int:
+        return self.keys.shape[2]
+
+    @property
+    def pages(self) -> int:
+        return self.keys.shape[1] - 1
+
+    def write(self, layer: int, rows: Tensor, keys: Tensor, values: Tensor) -> None:
+        """rows (tokens): page * page_size + place in the page. keys and values (tokens, kv_heads, head_dim)."""
+        self.keys[layer].flatten(0, 1).index_copy_(0, rows, keys)
+        self.values[layer].flatten(0, 1).index_copy_(0, rows, values)
+
+    def gather(self, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
+        """pages (sequences, pages each) -> keys and values, float32 (sequences, kv_heads, tokens, head_dim)."""
+        return _gather(self.keys[layer], pages), _gather(self.values[layer], pages)
+
+    def clear(self, pages: Tensor) -> None:
+        """What the former owner left is masked, but its NaN would not be: 0 * NaN is NaN."""
+        self.keys.index_fill_(1, pages, 0)
+        self.values.index_fill_(1, pages, 0)
+
+
+def pages_that_fit(shape: Architecture, config: EngineConfig, dtype: torch.dtype) -> int:
+    """Never more than max_running requests of full length could fill. Raises ModelRefused when a page does not fit."""
+    page_bytes = shape.kv_values_per_token * config.page_size * dtype.itemsize
+    pages = config.kv_cache_bytes // page_bytes
+    if pages < 1:
+        raise ModelRefused(
+            f"a KV page of {config.page_size} tokens takes {page_bytes} bytes for this model, the cache has only "
+            f"{config.kv_cache_bytes}; raise --kv-cache-mib or lower --page-size"
+        )
+    return min(pages, config.max_running * pages_for(shape.max_position, config))
+
+
+def pages_for(tokens: int, config: EngineConfig) -> int:
+    return -(-tokens // config.page_size)
+
+
+def empty_cache(
+    shape: Architecture, config: EngineConfig, pages: int, device: torch.device, dtype: torch.dtype
+) -> KvCache:
+    size = (shape.layers, pages + 1, config.page_size, shape.kv_heads, shape.head_dim)
+    return KvCache(*(torch.zeros(size, device=device, dtype=dtype) for _ in ("keys", "values")))
+
+
+def _gather(pool: Tensor, pages: Tensor) -> Tensor:
+    sequences, each = pages.shape
+    found = pool.index_select(0, pages.flatten())
+    return found.view(sequences, each * pool.shape[1], *pool.shape[2:]).transpose(1, 2).float()

@@ -1,0 +1,68 @@
+"""From a checkpoint directory to a runner: everything that can be refused is refused here, before a request comes."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from headrace_server.config import ServerConfig
+from headrace_server.engine.limits import Limits
+from headrace_server.errors import ModelRefused
+from headrace_server.model.architecture import Architecture, read_architecture
+from headrace_server.model.cache import empty_cache, pages_that_fit
+from headrace_server.model.runner import ModelRunner
+from headrace_server.model.transformer import Transformer
+from headrace_server.model.weights import load_weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    runner: ModelRunner
+    limits: Limits
+
+
+def load_model(config: ServerConfig, on_phase: Callable[[str], None]) -> Loaded:
+    """`on_phase` hears each phase's name when it begins. Raises ModelRefused."""
+    on_phase("device")
+    device, dtype = _device(config.device), _dtype(config.dtype)
+    on_phase("weights")
+    shape = read_architecture(config.model)
+    weights = load_weights(config.model, shape, device, dtype)
+    on_phase("kv_cache")
+    limits = _limits(shape, config, dtype)
+    cache = empty_cache(shape, config.engine, limits.kv_pages, device, dtype)
+    return Loaded(ModelRunner(Transformer(shape, weights, limits.max_context), cache, config.engine, limits), limits)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelRefused(
+            "device cuda was asked for and torch sees no GPU; give the pod one (nvidia.com/gpu) on a node with the "
+            "NVIDIA driver, or serve with --device=cpu"
+        )
+    if name not in ("cuda", "cpu"):
+        raise ModelRefused(f"device {name} is not supported; supported: cuda, cpu")
+    return torch.device(name)
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ModelRefused(f"dtype {name} is not supported; supported: {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _limits(shape: Architecture, config: ServerConfig, dtype: torch.dtype) -> Limits:
+    pages = pages_that_fit(shape, config.engine, dtype)
+    held = pages * config.engine.page_size  # tokens
+    if held < shape.max_position:
+        log.warning(
+            "the KV cache holds %d tokens, the model was trained for %d: longer requests are refused; raise "
+            "--kv-cache-mib to serve them",
+            held,
+            shape.max_position,
+        )
+    return Limits(min(shape.max_position, held), shape.vocab_size, shape.eos_token_ids, pages)

@@ -1,0 +1,185 @@
+"""Weights from safetensors files. Pickled checkpoints are refused: loading one runs whatever code it contains."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from headrace_server.errors import ModelRefused
+from headrace_server.model.architecture import Architecture
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+RECOMPUTED = "rotary_emb.inv_freq"  # buffers in old checkpoints; follows from config.json
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    weight: Tensor  # (out, in)
+    bias: Tensor | None  # (out)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    attention_norm: Tensor  # (hidden)
+    qkv: Linear  # q, k and v in one multiplication
+    out: Linear
+    mlp_norm: Tensor  # (hidden)
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    embedding: Tensor  # (vocab, hidden)
+    layers: tuple[Layer, ...]
+    norm: Tensor  # (hidden)
+    head: Tensor  # (vocab, hidden); the embedding itself when tied
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Each one once."""
+        yield from (self.embedding, self.norm)
+        if self.head is not self.embedding:
+            yield self.head
+        for layer in self.layers:
+            yield from (layer.attention_norm, layer.mlp_norm)
+            for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                yield linear.weight
+                if linear.bias is not None:
+                    yield linear.bias
+
+
+def load_weights(directory: Path, shape: Architecture, device: torch.device, dtype: torch.dtype) -> Weights:
+    """Raises ModelRefused, naming what is missing, too much, or of the wrong shape."""
+    files = _files(directory)
+    expected = _expected(shape)
+    _check_names(directory, set(files), set(expected), shape)
+    read = _reader(files, expected, device, dtype)
+    embedding = read("model.embed_tokens.weight")
+    return Weights(
+        embedding=embedding,
+        layers=tuple(_layer(f"model.layers.{index}", shape, read) for index in range(shape.layers)),
+        norm=read("model.norm.weight"),
+        head=embedding if shape.tied else read("lm_head.weight"),
+    )
+
+
+def _layer(prefix: str, shape: Architecture, read: Callable[[str], Tensor]) -> Layer:
+    def linear(bias: bool, *names: str) -> Linear:
+        return Linear(
+            torch.cat([read(f"{prefix}.{name}.weight") for name in names]),
+            torch.cat([read(f"{prefix}.{name}.bias") for name in names]) if bias else None,
+        )
+
+    return Layer(
+        attention_norm=read(f"{prefix}.input_layernorm.weight"),
+        qkv=linear(shape.attention_bias, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        out=linear(shape.attention_bias, "self_attn.o_proj"),
+        mlp_norm=read(f"{prefix}.post_attention_layernorm.weight"),
+        gate_up=linear(shape.mlp_bias, "mlp.gate_proj", "mlp.up_proj"),
+        down=linear(shape.mlp_bias, "mlp.down_proj"),
+    )
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """Tensor name -> the file that holds it."""
+    if (directory / INDEX).exists():
+        return _sharded(directory)
+    if (directory / SINGLE).exists():
+        return dict.fromkeys(_names(directory / SINGLE), directory / SINGLE)
+    pickled = sorted(path.name for pattern in PICKLED for path in directory.glob(pattern))
+    if pickled:
+        raise ModelRefused(
+            f"{directory} holds only pickled weights ({', '.join(pickled[:3])}), which can run code when they are "
+            "loaded; convert them with transformers: save_pretrained(..., safe_serialization=True)"
+        )
+    raise ModelRefused(f"{directory} holds no weights; expected {SINGLE} or {INDEX}")
+
+
+def _sharded(directory: Path) -> dict[str, Path]:
+    try:
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        files = {name: directory / Path(file).name for name, file in index.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as broken:
+        raise ModelRefused(f"{directory / INDEX} is not an index of safetensors files: {broken!r}") from broken
+    missing = sorted({path.name for path in files.values() if not path.exists()})
+    if missing:
+        raise ModelRefused(f"{directory / INDEX} names files that are missing: {', '.join(missing)}")
+    return files
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as broken:
+        raise ModelRefused(f"{path} cannot be read as safetensors: {broken}") from broken
+
+
+def _expected(shape: Architecture) -> Shapes:
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    attention = {"q_proj": (query, hidden), "k_proj": (key, hidden), "v_proj": (key, hidden), "o_proj": (hidden, query)}
+    mlp = {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
+    expected: Shapes = {"model.embed_tokens.weight": (shape.vocab_size, hidden), "model.norm.weight": (hidden,)}
+    if not shape.tied:
+        expected["lm_head.weight"] = (shape.vocab_size, hidden)
+    for index in range(shape.layers):
+        prefix = f"model.layers.{index}"
+        expected[f"{prefix}.input_layernorm.weight"] = (hidden,)
+        expected[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
+        expected |= _linears(f"{prefix}.self_attn", attention, shape.attention_bias)
+        expected |= _linears(f"{prefix}.mlp", mlp, shape.mlp_bias)
+    return expected
+
+
+def _linears(prefix: str, shapes: Mapping[str, tuple[int, int]], bias: bool) -> Shapes:
+    found: Shapes = {}
+    for name, (rows, columns) in shapes.items():
+        found[f"{prefix}.{name}.weight"] = (rows, columns)
+        if bias:
+            found[f"{prefix}.{name}.bias"] = (rows,)
+    return found
+
+
+def _check_names(directory: Path, found: set[str], expected: set[str], shape: Architecture) -> None:
+    missing = sorted(expected - found)
+    if missing:
+        raise ModelRefused(f"{directory} lacks {len(missing)} tensors that config.json asks for: {_some(missing)}")
+    # A tensor nobody asked for (a bias, an adapter) means that another model was trained than config.json describes.
+    surplus = sorted(name for name in found - expected if not name.endswith(RECOMPUTED))
+    if shape.tied:
+        surplus = [name for name in surplus if name != "lm_head.weight"]
+    if surplus:
+        raise ModelRefused(
+            f"{directory} holds {len(surplus)} tensors that config.json has no place for: {_some(surplus)}"
+        )
+
+
+def _reader(
+    files: Mapping[str, Path], expected: Shapes, device: torch.device, dtype: torch.dtype
+) -> Callable[[str], Tensor]:
+    opened = {path: safe_open(path, framework="pt", device=str(device)) for path in set(files.values())}
+
+    def read(name: str) -> Tensor:
+        try:
+            tensor: Tensor = opened[files[name]].get_tensor(name)  # type: ignore[no-untyped-call]
+        except SafetensorError as broken:
+            raise ModelRefused(f"{files[name]}: {name} cannot be read: {broken}") from broken
+        if tuple(tensor.shape) != expected[name]:
+            raise ModelRefused(
+                f"{files[name]}: {name} has shape {tuple(tensor.shape)}, config.json asks for {expected[name]}"
+            )
+        return tensor.to(dtype)
+
+    return read
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
