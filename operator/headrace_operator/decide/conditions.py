@@ -1,0 +1,116 @@
+"""Status conditions: five questions, each with a reason and a message that carries numbers or the remedy.
+
+Ready             are minReplicas ready?
+ModelValid        did a server load the model? (Unknown until one tried)
+MetricsAvailable  did every ready pod answer?
+GPUCapacity       does the scheduler find room for every pod?
+ScalingLimited    does a bound hold the number back?
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace_operator.decide.reasons import Health, Reason
+from headrace_operator.decide.replicas import Decision
+from headrace_operator.decide.values import Observed, PodPhase
+from headrace_operator.service import InferenceDeployment
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    type: str
+    status: bool | None  # None = Unknown
+    reason: Reason | Health
+    message: str
+
+
+def conditions(deployment: InferenceDeployment, observed: Observed, decision: Decision) -> tuple[Condition, ...]:
+    return (
+        _ready(deployment, observed),
+        _model_valid(observed),
+        _metrics_available(observed),
+        _gpu_capacity(observed),
+        _scaling_limited(decision),
+    )
+
+
+def _ready(deployment: InferenceDeployment, observed: Observed) -> Condition:
+    ready, needed = len(observed.ready), deployment.scaling.min_replicas
+    message = f"{ready} of at least {needed} replicas are ready"
+    if ready >= needed:
+        return Condition("Ready", True, Health.ENOUGH_READY, message)
+    for phase, reason in _TROUBLES:
+        if pods := observed.in_phase(phase):
+            return Condition("Ready", False, reason, f"{message}; {pods[0].name}: {pods[0].message}")
+    reason = Health.STARTING if observed.in_phase(PodPhase.STARTING) else Health.TOO_FEW_READY
+    return Condition("Ready", False, reason, message)
+
+
+_TROUBLES: tuple[tuple[PodPhase, Reason | Health], ...] = (
+    (PodPhase.MODEL_REFUSED, Reason.MODEL_REFUSED),
+    (PodPhase.IMAGE_PULL_FAILED, Health.IMAGE_PULL_FAILED),
+    (PodPhase.CRASH_LOOPING, Health.CRASH_LOOPING),
+    (PodPhase.UNSCHEDULABLE, Reason.INSUFFICIENT_GPU),
+)
+
+
+def _model_valid(observed: Observed) -> Condition:
+    if refused := observed.in_phase(PodPhase.MODEL_REFUSED):
+        return Condition("ModelValid", False, Reason.MODEL_REFUSED, refused[0].message)
+    if observed.ready:
+        return Condition("ModelValid", True, Health.MODEL_LOADED, f"{len(observed.ready)} replicas loaded it")
+    return Condition("ModelValid", None, Health.MODEL_NOT_TRIED, "no replica has loaded it yet")
+
+
+def _metrics_available(observed: Observed) -> Condition:
+    ready = observed.ready
+    answered = sum(pod.sample is not None for pod in ready)
+    message = f"{answered} of {len(ready)} ready pods answered"
+    if not ready:
+        return Condition("MetricsAvailable", None, Reason.NONE_READY, message)
+    if answered == len(ready):
+        return Condition("MetricsAvailable", True, Health.ALL_ANSWER, message)
+    return Condition("MetricsAvailable", False, Reason.METRICS_MISSING, message)
+
+
+def _gpu_capacity(observed: Observed) -> Condition:
+    if pods := observed.in_phase(PodPhase.UNSCHEDULABLE):
+        message = f"{len(pods)} pods wait: {pods[0].message}"
+        return Condition("GPUCapacity", False, Reason.INSUFFICIENT_GPU, message)
+    return Condition("GPUCapacity", True, Health.SCHEDULED, "every pod has its place")
+
+
+def _scaling_limited(decision: Decision) -> Condition:
+    for clamp in decision.clamps:
+        if clamp.reason in {Reason.AT_MAXIMUM, Reason.INSUFFICIENT_GPU}:
+            message = f"{clamp.before} replicas are wanted, {clamp.after} are allowed"
+            return Condition("ScalingLimited", True, clamp.reason, message)
+    return Condition("ScalingLimited", False, Health.WITHIN_BOUNDS, "no bound holds the number of replicas back")
+
+
+def as_status(
+    conditions: Sequence[Condition], before: Sequence[Mapping[str, Any]], generation: int, now: float
+) -> list[dict[str, Any]]:
+    """As Kubernetes writes them; lastTransitionTime moves only when the status does."""
+    known = {condition.get("type"): condition for condition in before}
+    return [_as_status(condition, known.get(condition.type, {}), generation, now) for condition in conditions]
+
+
+def _as_status(condition: Condition, before: Mapping[str, Any], generation: int, now: float) -> dict[str, Any]:
+    status = {True: "True", False: "False", None: "Unknown"}[condition.status]
+    moved = before.get("lastTransitionTime") if before.get("status") == status else None
+    return {
+        "type": condition.type,
+        "status": status,
+        "reason": str(condition.reason),
+        "message": condition.message[:1024],
+        "observedGeneration": generation,
+        "lastTransitionTime": moved or timestamp(now),
+    }
+
+
+def timestamp(now: float) -> str:
+    """RFC 3339 in UTC, whole seconds, as metav1.Time."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,180 @@
+"""From the custom resource to the bodies of its children, for server-side apply. The server's command line is a
+contract with `headrace serve`; tests/contract holds both sides to it."""
+
+import hashlib
+import json
+from typing import Any
+
+from headrace_operator.service import InferenceDeployment
+
+GROUP = "headrace.dev"
+VERSION = "v1alpha1"
+KIND = "InferenceDeployment"
+DEPLOYMENT_LABEL = f"{GROUP}/deployment"
+ROUTABLE_LABEL = f"{GROUP}/routable"
+REVISION_LABEL = f"{GROUP}/revision"
+ORDINAL_LABEL = f"{GROUP}/ordinal"
+UNROUTED_ANNOTATION = f"{GROUP}/unrouted-at"
+CONTAINER = "server"
+GRPC_PORT = 50051
+HTTP_PORT = 8000
+EXIT_SLACK = 10  # seconds beyond the drain timeout before the kubelet kills
+SLOWEST_START = 1800  # seconds that a start-up may take: hundreds of gigabytes from a slow volume
+# Part of the revision: raise it when a new operator must roll every pod. An upgrade alone must not.
+TEMPLATE_VERSION = "1"
+
+Body = dict[str, Any]
+
+
+def revision(deployment: InferenceDeployment, image: str) -> str:
+    """Eight hex digits of everything that a pod is made from; replicas and targets are not in it."""
+    text = json.dumps([TEMPLATE_VERSION, _pod_spec(deployment, image)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def pod(deployment: InferenceDeployment, image: str, ordinal: int) -> Body:
+    name = f"{deployment.name}-{revision(deployment, image)[:5]}-{ordinal}"
+    labels = {
+        **_labels(deployment),
+        DEPLOYMENT_LABEL: deployment.name,
+        ROUTABLE_LABEL: "true",
+        REVISION_LABEL: revision(deployment, image),
+        ORDINAL_LABEL: str(ordinal),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**_metadata(deployment, name), "labels": labels},
+        "spec": _pod_spec(deployment, image),
+    }
+
+
+def service(deployment: InferenceDeployment) -> Body:
+    """Routes to what is ready and not draining. Drain and standby are a label change."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {**_metadata(deployment, deployment.name), "labels": _labels(deployment)},
+        "spec": {
+            "selector": {DEPLOYMENT_LABEL: deployment.name, ROUTABLE_LABEL: "true"},
+            "ports": [
+                {
+                    "name": "grpc",
+                    "port": GRPC_PORT,
+                    "targetPort": "grpc",
+                    "protocol": "TCP",
+                    "appProtocol": "kubernetes.io/h2c",
+                },
+                {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"},
+            ],
+        },
+    }
+
+
+def selector(deployment: InferenceDeployment) -> str:
+    """What the scale subresource shows, so that an HPA finds the pods."""
+    return f"{DEPLOYMENT_LABEL}={deployment.name}"
+
+
+def _metadata(deployment: InferenceDeployment, name: str) -> Body:
+    owner = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "name": deployment.name,
+        "uid": deployment.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return {"name": name, "namespace": deployment.namespace, "ownerReferences": [owner]}
+
+
+def _labels(deployment: InferenceDeployment) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "headrace-server",
+        "app.kubernetes.io/instance": deployment.name,
+        "app.kubernetes.io/managed-by": "headrace",
+    }
+
+
+def _pod_spec(deployment: InferenceDeployment, image: str) -> Body:
+    return {
+        "restartPolicy": "Always",
+        "automountServiceAccountToken": False,  # the server never talks to the API
+        "terminationGracePeriodSeconds": int(deployment.drain_timeout) + EXIT_SLACK,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(deployment, deployment.image or image)],
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "volumes": [
+            {"name": "models", "persistentVolumeClaim": {"claimName": deployment.model.claim, "readOnly": True}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},  # the default 64 MiB breaks torch's workers
+        ],
+    }
+
+
+def _container(deployment: InferenceDeployment, image: str) -> Body:
+    return {
+        "name": CONTAINER,
+        "image": image,
+        "command": ["headrace"],
+        "args": arguments(deployment),
+        "env": [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "HEADRACE_TERMINATION_LOG", "value": "/dev/termination-log"},
+        ],
+        "ports": [
+            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+        ],
+        "startupProbe": _probe("/ready", periodSeconds=1, failureThreshold=SLOWEST_START),
+        "readinessProbe": _probe("/ready", periodSeconds=1, failureThreshold=2),
+        "livenessProbe": _probe("/health", periodSeconds=10, failureThreshold=6),
+        "resources": _resources(deployment),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a path inside the container
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+        ],
+    }
+
+
+def arguments(deployment: InferenceDeployment) -> list[str]:
+    """The words after `headrace`."""
+    model, batching = deployment.model, deployment.batching
+    return [
+        "serve",
+        f"--model=/models/{model.path}",
+        f"--name={deployment.name}",
+        "--host=$(POD_IP)",
+        f"--grpc-port={GRPC_PORT}",
+        f"--http-port={HTTP_PORT}",
+        f"--device={model.device}",
+        f"--dtype={model.dtype}",
+        f"--max-running={batching.max_running}",
+        f"--max-tokens-per-step={batching.max_tokens_per_step}",
+        f"--max-waiting={batching.max_waiting}",
+        f"--drain-timeout={deployment.drain_timeout:g}",
+    ]
+
+
+def _probe(path: str, **numbers: int) -> Body:
+    return {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5, **numbers}
+
+
+def _resources(deployment: InferenceDeployment) -> Body:
+    wanted = deployment.resources
+    requests = {name: value for name, value in (("cpu", wanted.cpu), ("memory", wanted.memory)) if value}
+    gpus = {"nvidia.com/gpu": str(wanted.gpus)} if wanted.gpus else {}
+    resources = {"requests": {**requests, **gpus}, "limits": gpus}
+    return {kind: values for kind, values in resources.items() if values}

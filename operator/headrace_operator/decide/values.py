@@ -1,0 +1,78 @@
+"""What the edges saw, as values. `at` and every other time is in epoch seconds, given by the caller."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class PodPhase(StrEnum):
+    """What a pod is doing, in the words that people need."""
+
+    READY = "Ready"
+    STARTING = "Starting"  # scheduled; pulling, loading or warming up
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CRASH_LOOPING = "CrashLooping"
+    MODEL_REFUSED = "ModelRefused"  # the server said that this checkpoint cannot be served
+    TERMINATING = "Terminating"
+
+
+@dataclass(frozen=True, slots=True)
+class PodSample:
+    """One reading of one pod's /metrics. Counters count since the process started."""
+
+    at: float  # epoch seconds
+    waiting: int  # requests
+    running: int  # requests
+    max_running: int  # requests
+    oldest_waiting: float  # seconds
+    received: float  # requests, counter
+    finished: float  # requests, counter
+    finished_tokens: float  # prompt + generated tokens of finished requests, counter
+    tokens: float  # prompt + generated tokens computed, counter
+    queue_waits: tuple[
+        tuple[float, float], ...
+    ] = ()  # (upper bound in seconds, cumulative count), ascending, ends in inf
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """One pod of one InferenceDeployment."""
+
+    name: str
+    uid: str
+    ordinal: int
+    revision: str
+    phase: PodPhase
+    created_at: float
+    routable: bool = True
+    ready_at: float | None = None
+    unrouted_at: float | None = None  # set while it drains
+    message: str = ""  # the scheduler's, kubelet's or server's own words
+    sample: PodSample | None = None  # None = asked and not answered, or not ready to be asked
+
+    @property
+    def is_live(self) -> bool:
+        """Counts as ordered: neither draining nor terminating."""
+        return self.phase is not PodPhase.TERMINATING and self.routable
+
+    @property
+    def is_ready(self) -> bool:
+        return self.phase is PodPhase.READY and self.routable
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All pods of one InferenceDeployment at one moment."""
+
+    pods: tuple[PodState, ...] = field(default=())
+
+    @property
+    def live(self) -> tuple[PodState, ...]:
+        return tuple(pod for pod in self.pods if pod.is_live)
+
+    @property
+    def ready(self) -> tuple[PodState, ...]:
+        return tuple(pod for pod in self.pods if pod.is_ready)
+
+    def in_phase(self, phase: PodPhase) -> tuple[PodState, ...]:
+        return tuple(pod for pod in self.pods if pod.is_live and pod.phase is phase)
