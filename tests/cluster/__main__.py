@@ -15,8 +15,8 @@ from typing import NoReturn
 from cluster import running
 from cluster.client import attach
 from cluster.local import LocalCluster
-from cluster.nodes import PACKAGES, NodeShape
-from cluster.processes import ProgramEnded
+from cluster.nodes import NodeShape
+from cluster.processes import PACKAGES, ProgramEnded
 from cluster.running import DirectoryInUse, Running
 from cluster.waiting import DeadlineMissed, tail, wait_until
 
@@ -147,7 +147,8 @@ def _letter(index: int) -> str:
 
 
 def _how_to_use(kubeconfig: Path, directory: Path) -> str:
-    again = f"PYTHONPATH={shlex.quote(str(PACKAGES))} {shlex.quote(sys.executable)} -m cluster --directory {shlex.quote(str(directory))}"
+    words = [sys.executable, "-m", "cluster", "--directory", str(directory)]
+    again = f"PYTHONPATH={shlex.quote(str(PACKAGES))} {shlex.join(words)}"
     return "\n".join(
         [
             "The cluster is ready. In a shell:",

@@ -44,8 +44,9 @@ class Commands:
         objects = [manifest for manifest in manifests if not isinstance(manifest, Path)]
         files = [f"--filename={path}" for path in paths] + (["--filename=-"] if objects else [])
         # JSON: kubectl reads YAML 1.1, where an unquoted y is true.
-        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        return self.kubectl("apply", "--validate=strict", *files, stdin=listed)
+        # One after the other: the fields of a List's items are checked by kubectl, with other words than the server's.
+        stream = "\n".join(json.dumps(manifest) for manifest in objects)
+        return self.kubectl("apply", "--validate=strict", *files, stdin=stream)
 
     def object(self, *arguments: str) -> dict[str, Any]:
         """`kubectl get ARGUMENTS -o json`, e.g. object("infdep", "chat", "-n", "demo")."""

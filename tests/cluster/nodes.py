@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.addresses import NodeAddresses
-from cluster.processes import Program
+from cluster.processes import PACKAGES, Program
 
-PACKAGES = Path(__file__).parents[1]  # where the package `cluster` lies
 GRACE = 2.0  # seconds for an agent to end its pods by itself
 
 

@@ -9,6 +9,7 @@ import psutil
 
 from cluster.waiting import tail, wait_until
 
+PACKAGES = Path(__file__).parents[1]  # where the package `cluster` lies
 GUARD = Path(__file__).with_name("guard.py")
 
 
