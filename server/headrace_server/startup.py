@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from headrace_server.config import ServerConfig
 from headrace_server.engine.loop import Limits, Runner
+from headrace_server.errors import ModelRefused
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.text import Text, load_text
@@ -64,11 +65,20 @@ def _load(config: ServerConfig, readiness: Readiness, times: PhaseTimes) -> Warm
     from headrace_server.model.loading import load_model  # noqa: PLC0415 - torch takes seconds, /health must not wait
 
     loaded = load_model(config, times.enter)
+    _check_vocabularies(config, text, loaded.limits)
     times.enter(Phase.WARMING)
     readiness.enter(Phase.WARMING)
     loaded.runner.warm_up()
     times.enter(None)
     return Warm(loaded.runner, loaded.limits, text)
+
+
+def _check_vocabularies(config: ServerConfig, text: Text, limits: Limits) -> None:
+    if text.vocab_size > limits.vocab_size:
+        raise ModelRefused(
+            f"{config.model}: tokenizer.json has token ids up to {text.vocab_size - 1}, the weights only up to "
+            f"{limits.vocab_size - 1}; put the tokenizer of these weights beside them"
+        )
 
 
 def _settle(future: "asyncio.Future[Warm]", result: Warm | None, error: BaseException | None) -> None:

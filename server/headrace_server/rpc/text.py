@@ -36,6 +36,10 @@ class Text:
 
 def load_text(model: Path) -> Text:
     """Raises ModelRefused naming the file and the remedy."""
+    if not model.is_dir():
+        raise ModelRefused(
+            f"{model} is not a directory; name one that holds config.json, tokenizer.json and *.safetensors"
+        )
     path = model / "tokenizer.json"
     if not path.is_file():
         raise ModelRefused(f"{path}: not found; save the tokenizer beside the weights (tokenizer.save_pretrained)")
