@@ -143,8 +143,8 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
         },
         "volumeMounts": [
             {"name": "models", "mountPath": "/models", "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a path inside the container
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shm", "mountPath": "/dev/shm"},
         ],
     }
 

@@ -218,36 +218,33 @@ def _reason_for_steady(situation: Situation) -> Reason:
 
 
 def _message(situation: Situation, reason: Reason, replicas: int, proposals: list[Proposal]) -> str:
-    current, signals = situation.current, situation.signals
+    current = situation.current
     change = f"{current} -> {replicas} replicas" if replicas != current else f"{current} replicas"
-    return f"{change}: {_facts(situation, reason, signals, proposals)}"
+    told = _PHASE_TELLS.get(reason)
+    why = situation.observed.in_phase(told)[0].message if told else _facts(situation, proposals)[reason]
+    return f"{change}: {why}"
 
 
-def _facts(situation: Situation, reason: Reason, signals: Signals, proposals: list[Proposal]) -> str:
-    scaling, observed = situation.scaling, situation.observed
-    match reason:
-        case Reason.PAUSED:
-            return "spec.autoscaling.mode is Paused"
-        case Reason.BELOW_MINIMUM:
-            return f"minReplicas is {scaling.min_replicas}"
-        case Reason.ABOVE_MAXIMUM:
-            return f"maxReplicas is {scaling.max_replicas}"
-        case Reason.METRICS_MISSING:
-            return f"{signals.answered} of {signals.asked} ready pods answered, and unknown is not zero"
-        case Reason.INSUFFICIENT_GPU:
-            return observed.in_phase(PodPhase.UNSCHEDULABLE)[0].message
-        case Reason.MODEL_REFUSED:
-            return observed.in_phase(PodPhase.MODEL_REFUSED)[0].message
-        case Reason.NONE_READY:
-            return "no pod is ready yet"
-        case Reason.HOLDING_FOR_WINDOW:
-            return f"more were needed within the last {scaling.scale_down_window:g} s; " + _whys(proposals)
-        case Reason.HOLDING_TARGET:
-            return f"{signals.running} running and {signals.waiting} waiting need them; " + _whys(proposals)
-        case Reason.AT_MAXIMUM:
-            return f"maxReplicas holds {max(p.replicas for p in proposals)} back; " + _whys(proposals)
-        case _:
-            return _whys(proposals)
+_PHASE_TELLS = {Reason.INSUFFICIENT_GPU: PodPhase.UNSCHEDULABLE, Reason.MODEL_REFUSED: PodPhase.MODEL_REFUSED}
+
+
+def _facts(situation: Situation, proposals: list[Proposal]) -> dict[Reason, str]:
+    """One sentence a reason; what the signals said stands where they were asked."""
+    scaling, signals, whys = situation.scaling, situation.signals, _whys(proposals)
+    return {
+        Reason.STEADY: whys,
+        Reason.LOAD_ROSE: whys,
+        Reason.QUEUE_WAIT_HIGH: whys,
+        Reason.LOAD_FELL: whys,
+        Reason.PAUSED: "spec.autoscaling.mode is Paused",
+        Reason.BELOW_MINIMUM: f"minReplicas is {scaling.min_replicas}",
+        Reason.ABOVE_MAXIMUM: f"maxReplicas is {scaling.max_replicas}",
+        Reason.METRICS_MISSING: f"{signals.answered} of {signals.asked} ready pods answered, and unknown is not zero",
+        Reason.NONE_READY: "no pod is ready yet",
+        Reason.HOLDING_FOR_WINDOW: f"more were needed within the last {scaling.scale_down_window:g} s; {whys}",
+        Reason.HOLDING_TARGET: f"{signals.running} running and {signals.waiting} waiting need them; {whys}",
+        Reason.AT_MAXIMUM: f"maxReplicas is {scaling.max_replicas}, more would be used; {whys}",
+    }
 
 
 def _whys(proposals: list[Proposal]) -> str:

@@ -1,6 +1,7 @@
 """From samples to the few numbers that a decision is made of. Missing data is missing here, never zero."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -62,8 +63,8 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
     return history, Signals(
         asked=len(ready),
         answered=sum(pod.sample is not None for pod in ready),
-        arrivals=_rate(rates, "received"),
-        throughput=_rate(rates, "tokens"),
+        arrivals=_rate(rates, lambda sample: sample.received),
+        throughput=_rate(rates, lambda sample: sample.tokens),
         work_per_request=history.work_per_request,
         capacity=history.capacity,
         waiting=sum(sample.waiting for sample in samples),
@@ -83,10 +84,10 @@ def _span(samples: tuple[PodSample, ...]) -> tuple[PodSample, PodSample]:
     return first, samples[-1]
 
 
-def _rate(spans: list[tuple[PodSample, PodSample]], counter: str) -> float | None:
+def _rate(spans: list[tuple[PodSample, PodSample]], counter: Callable[[PodSample], float]) -> float | None:
     if not spans:
         return None
-    return sum((getattr(last, counter) - getattr(first, counter)) / (last.at - first.at) for first, last in spans)
+    return sum((counter(last) - counter(first)) / (last.at - first.at) for first, last in spans)
 
 
 def _learn(observed: Observed, history: History, now: float, rates: list[tuple[PodSample, PodSample]]) -> History:
