@@ -95,6 +95,10 @@ class LocalCluster(Client):
         """Everything that runs on its own: the control plane's programs and the node agents."""
         return [*self._control_plane.programs, *self._agents.values()]
 
+    def program(self, name: str) -> Program:
+        """For faults: os.kill(c.program("kube-apiserver").pid, SIGSTOP), or its `stop` and `start`."""
+        return next(program for program in self.programs if program.name == name)
+
     def check_alive(self) -> None:
         """Raises ProgramEnded, with the log's end, when a program ended that nobody stopped. Every wait asks this."""
         for program in self.programs:
@@ -123,15 +127,14 @@ class LocalCluster(Client):
 
     def _start_nodes(self, names: Sequence[str]) -> None:
         _fresh(self.directory / "nodes")
-        if not self._shapes:
-            return
-        for path, body in nodes.proxy_rights(self._node_users[self._shapes[0].name].name):
-            self.api.create(path, body)
+        for shape in self._shapes[:1]:  # the first is the proxy
+            for path, body in nodes.proxy_rights(self._node_users[shape.name].name):
+                self.api.create(path, body)
         for name in names:
             self._launch(name)
         for name in names:
             self._wait_for_node(name)
-        self._report(f"Nodes ready: {', '.join(names)}")
+        self._report(f"Nodes ready: {', '.join(names) or 'none'}")
 
     def _launch(self, name: str) -> None:
         index = next(index for index, shape in enumerate(self._shapes) if shape.name == name)

@@ -186,8 +186,15 @@ def test_two_clusters_run_side_by_side_and_one_ends_alone(cluster: LocalCluster,
         assert ours.split(".")[:2] != theirs.split(".")[:2]
         assert other.api.server.split(":")[1] != cluster.api.server.split(":")[1]
 
+        other.program("kube-apiserver").stop()
+        with pytest.raises(OSError, match="refused"):
+            other.api.text("/readyz")
+        other.program("kube-apiserver").start()
+        neighbour = "/api/v1/namespaces/default/services/neighbour"
+        assert other.wait("the restart", lambda: other.api.get(neighbour))["spec"]["clusterIP"] == theirs
+
         # A wait notices a part that died, instead of the deadline.
-        os.kill(next(each for each in other.programs if each.name == "kube-scheduler").pid, signal.SIGKILL)
+        os.kill(other.program("kube-scheduler").pid, signal.SIGKILL)
         with pytest.raises(ProgramEnded, match="kube-scheduler ended with status 137"):
             other.wait("what cannot happen", lambda: False, timeout=SOON)
     assert cluster.api.text("/readyz") == "ok"
