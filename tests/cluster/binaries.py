@@ -56,7 +56,7 @@ def _assets(recipe: Recipe, env: Mapping[str, str], report: Report) -> dict[str,
     folder = env.get("KUBEBUILDER_ASSETS")
     there = {name: Path(folder) / name for name in recipe.names if folder and (Path(folder) / name).exists()}
     fitting = {name: place for name, place in there.items() if _fits(name, place, env)}
-    for name in there.keys() - fitting.keys():
+    for name in sorted(there.keys() - fitting.keys()):
         report(f"Passing over {there[name]} (KUBEBUILDER_ASSETS): it is not version {'.'.join(FITTING[name])}")
     return fitting
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.once import Report, once
-from cluster.toolchain import BuildFailed, go_command
+from cluster.toolchain import BuildFailed, go_command, settled
 
 MODULES = Path(__file__).with_name("go")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
@@ -26,7 +26,7 @@ class Recipe:
     module: str  # folder in go/
     package: str  # what `go build` builds
     names: tuple[str, ...]  # links to the program, which looks at its own name
-    packages: int  # how many Go compiles when its cache is empty, for the progress line
+    packages: int  # how many Go compiles the first time, after the recipes before this one; for the progress line
     free_bytes: int  # what Go's module cache and build cache then grow by, and some slack
     variables: Mapping[str, str]  # versions that the programs tell, by the Go variable that holds them
 
@@ -87,7 +87,7 @@ HELM = Recipe(
     module="helm",
     package="helm.sh/helm/v4/cmd/helm",
     names=("helm",),
-    packages=1022,
+    packages=680,
     free_bytes=2 * GIB,
     variables={"helm.sh/helm/v4/internal/version.version": HELM_VERSION},
 )
@@ -108,9 +108,7 @@ def built(recipe: Recipe, cache: Path, env: Mapping[str, str], report: Report) -
 def _build(recipe: Recipe, program: Path, cache: Path, env: Mapping[str, str], report: Report) -> None:
     go = go_command(go_needed(recipe.module), cache, env, report)
     folder = MODULES / recipe.module
-    # The user's own Go settings must not change what is built; proxies and caches stay theirs.
-    fixed = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
-    go_env = {**env, **fixed}
+    go_env = settled(env) | {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     _need_room(recipe, [cache, *_go_caches(go, go_env, folder)])
     command = [str(go), "build", "-v", "-trimpath", "-ldflags", recipe.ldflags, "-o", str(program), recipe.package]
     home = recipe.folder(cache)

@@ -38,11 +38,15 @@ def go_command(needed: tuple[int, int, int], cache: Path, env: Mapping[str, str]
 
 def version(go: str, env: Mapping[str, str]) -> tuple[int, int, int]:
     """(1, 26, 8) for go1.26.8; zeros for a `go` that does not say."""
-    asked = [go, "version"]
-    # GOTOOLCHAIN=local: else a go.mod in the current folder could make it download and name another version
-    answer = subprocess.run(asked, env={**env, "GOTOOLCHAIN": "local"}, capture_output=True, text=True, check=False)
+    answer = subprocess.run([go, "version"], env=settled(env), capture_output=True, text=True, check=False)
     match = GO_VERSION.search(answer.stdout)
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else (0, 0, 0)
+
+
+def settled(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment for `go`, less what could mix two toolchains or change what is built. Proxies and caches stay."""
+    kept = {name: value for name, value in env.items() if name not in {"GOROOT", "GOOS", "GOARCH"}}
+    return kept | {"GOTOOLCHAIN": "local"}  # else a go.mod could make `go` fetch and become another version
 
 
 def _install(folder: Path, wanted: str, env: Mapping[str, str]) -> None:
