@@ -1,0 +1,72 @@
+"""Composition root of `headrace operator`: command line and environment to Settings, signals, exit status."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from headrace_operator.process import Process
+from headrace_operator.settings import Settings
+
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Reconcile InferenceDeployments: keep them warm, scale them, and say why."""
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--namespace", action="append", default=[], dest="namespaces", help="watch this one; repeatable")
+    where.add_argument("--all-namespaces", action="store_true", help="watch all; needs cluster-wide rights")
+    parser.add_argument("--server-image", required=True, help="runs when a manifest names no image")
+    parser.add_argument("--lease-name", default="headrace", help="the Lease that elects the leader")
+    parser.add_argument("--lease-namespace", required=True)
+    parser.add_argument("--identity", default=socket.gethostname(), help="holder of the Lease")
+    parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks at every object")
+    parser.add_argument("--host", default="127.0.0.1", help="address of /metrics, /healthz, /readyz")
+    parser.add_argument("--http-port", type=int, default=8080)
+    parser.add_argument("--kubeconfig", type=Path, help="instead of the pod's service account")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    environ = os.environ  # noqa: TID251 - the one place that reads it
+    settings = Settings(
+        namespaces=tuple(options.namespaces),
+        server_image=options.server_image,
+        lease_name=options.lease_name,
+        lease_namespace=options.lease_namespace,
+        identity=options.identity,
+        interval=options.interval,
+        host=options.host,
+        http_port=options.http_port,
+        service_account=Path(environ.get("HEADRACE_SERVICE_ACCOUNT_DIR", SERVICE_ACCOUNT)),
+        kubeconfig=options.kubeconfig,
+    )
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return asyncio.run(_until_told(Process(settings, environ)))
+
+
+async def _until_told(process: Process) -> int:
+    """0 after SIGTERM or SIGINT; a failure is logged and ends with 1, and Kubernetes restarts us."""
+    loop = asyncio.get_running_loop()
+    work = asyncio.create_task(process.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        return 0
+    except BaseException:
+        logging.getLogger(__name__).exception("the operator ends")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    own = argparse.ArgumentParser(prog="headrace operator", description=register.__doc__)
+    register(own)
+    arguments = own.parse_args()
+    sys.exit(arguments.run(arguments))

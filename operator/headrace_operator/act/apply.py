@@ -1,0 +1,59 @@
+"""Planned actions to API calls, in order. Every write is safe to repeat, and safe when a stale leader makes it."""
+
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from headrace_operator import kube
+from headrace_operator.act.events import Recorder
+from headrace_operator.decide import manifests
+from headrace_operator.decide.plan import Action, Announce, ApplyService, CreatePod, DeletePod, Unroute
+from headrace_operator.decide.reasons import Announcement
+from headrace_operator.kube import Kube, KubeError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The object that the actions are for."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+async def apply(api: Kube, recorder: Recorder, target: Target, actions: list[Action], now: float) -> None:
+    """Raises KubeError at the first call that fails; the next tick plans again from what is."""
+    for action in actions:
+        await _apply(api, recorder, target, action, now)
+
+
+async def _apply(api: Kube, recorder: Recorder, target: Target, action: Action, now: float) -> None:
+    match action:
+        case ApplyService(body):
+            await api.apply(kube.services(target.namespace, body["metadata"]["name"]), body)
+        case CreatePod(body):
+            name = body["metadata"]["name"]
+            await api.apply(kube.pods(target.namespace, name), body)
+            await recorder.record(target, Announcement.POD_CREATED, f"pod {name}", now=now)
+        case Unroute(name, uid, why):
+            await _unroute(api, target, name, uid, now)
+            await recorder.record(target, Announcement.POD_UNROUTED, f"pod {name}: {why}", now=now)
+        case DeletePod(name, uid, why):
+            await api.delete(kube.pods(target.namespace, name), uid)
+            await recorder.record(target, Announcement.POD_DELETED, f"pod {name}: {why}", now=now)
+        case Announce(reason, message, is_warning):
+            await recorder.record(target, reason, message, now=now, is_warning=is_warning)
+        case _:
+            assert_never(action)
+
+
+async def _unroute(api: Kube, target: Target, name: str, uid: str, now: float) -> None:
+    metadata: dict[str, Any] = {
+        "uid": uid,  # a precondition: 409 for another pod of the same name
+        "labels": {manifests.ROUTABLE_LABEL: "false"},
+        "annotations": {manifests.UNROUTED_ANNOTATION: f"{now:.1f}"},
+    }
+    try:
+        await api.merge(kube.pods(target.namespace, name), {"metadata": metadata})
+    except KubeError as error:
+        if error.status not in {404, 409}:  # it is gone already, which is what we wanted
+            raise

@@ -1,0 +1,87 @@
+"""Everything that Kopf calls: watch events go into the store, and nothing else happens here.
+
+Only low-level event handlers: Kopf writes no finalizer, no annotation and no event of its own. It runs in its own
+thread, because it cancels the tasks of a loop that it shares.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from headrace_operator.decide import manifests
+from headrace_operator.settings import REQUEST_TIMEOUT
+from headrace_operator.store import Store
+
+PLURAL = "inferencedeployments"
+
+
+def registry(store: Store, connect: Callable[[], kopf.ConnectionInfo]) -> kopf.OperatorRegistry:
+    """Handlers that feed `store`. `connect` is called at the start and after every 401."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=handlers)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.peering.standalone = True  # the Lease elects the leader
+        settings.posting.enabled = False  # our own recorder counts and limits
+        settings.scanning.disabled = True  # no watch of CRDs and namespaces, hence no right to them
+        settings.watching.server_timeout = 300
+        settings.watching.client_timeout = 330
+        settings.networking.connect_timeout = REQUEST_TIMEOUT
+        settings.networking.request_timeout = 60
+        settings.networking.error_backoffs = (1, 2, 4, 8)
+        settings.networking.enforce_retry_after = True
+        settings.process.ultimate_exiting_timeout = 10
+
+    @kopf.on.login(registry=handlers)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return connect()
+
+    @kopf.on.event(manifests.GROUP, manifests.VERSION, PLURAL, registry=handlers)
+    async def object_changed(event: kopf.RawEvent, **_: Any) -> None:
+        store.put_object(event["object"], is_gone=event["type"] == "DELETED")
+
+    @kopf.on.event("", "v1", "pods", labels={manifests.DEPLOYMENT_LABEL: kopf.PRESENT}, registry=handlers)
+    async def pod_changed(event: kopf.RawEvent, **_: Any) -> None:
+        store.put_pod(event["object"], is_gone=event["type"] == "DELETED")
+
+    return handlers
+
+
+class Watches:
+    """Kopf in its own thread, as a `with` block."""
+
+    def __init__(self, handlers: kopf.OperatorRegistry, namespaces: tuple[str, ...]) -> None:
+        self._handlers = handlers
+        self._namespaces = namespaces
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
+        self.failure: BaseException | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def __enter__(self) -> "Watches":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(15)
+
+    def _run(self) -> None:
+        logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+        where = {"namespaces": self._namespaces} if self._namespaces else {"clusterwide": True}
+        try:
+            with contextlib.closing(asyncio.new_event_loop()) as loop:
+                loop.run_until_complete(
+                    kopf.operator(registry=self._handlers, stop_flag=self._stop, standalone=True, **where)
+                )
+        except BaseException as error:
+            self.failure = error
+            raise

@@ -1,0 +1,48 @@
+"""Prometheus text of one server to a PodSample. What is missing makes the whole sample unknown, never zero."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from headrace_operator.decide.values import PodSample
+from headrace_operator.errors import ScrapeFailed
+
+QUEUE_WAIT = "headrace_queue_wait_seconds_bucket"
+NEEDED = (
+    "headrace_requests_waiting",
+    "headrace_requests_running",
+    "headrace_max_running",
+    "headrace_oldest_waiting_seconds",
+    "headrace_requests_received_total",
+    "headrace_prompt_tokens_total",
+    "headrace_generation_tokens_total",
+    "headrace_finished_request_tokens_total",
+)
+FINISHED = "headrace_requests_finished_total"  # by outcome; no series before the first request has ended
+
+
+def parse(text: str, at: float) -> PodSample:
+    """Raises ScrapeFailed when the text is no exposition, or lacks a series of the contract."""
+    values: dict[str, float] = {}
+    waits: list[tuple[float, float]] = []
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == QUEUE_WAIT:
+                    waits.append((float(sample.labels["le"]), sample.value))
+                elif sample.name in NEEDED or sample.name == FINISHED:
+                    values[sample.name] = values.get(sample.name, 0.0) + sample.value
+    except (ValueError, KeyError) as error:
+        raise ScrapeFailed(f"no Prometheus text: {error}") from error
+    if missing := [name for name in NEEDED if name not in values]:
+        raise ScrapeFailed(f"series missing: {', '.join(missing)}")
+    return PodSample(
+        at=at,
+        waiting=int(values["headrace_requests_waiting"]),
+        running=int(values["headrace_requests_running"]),
+        max_running=int(values["headrace_max_running"]),
+        oldest_waiting=values["headrace_oldest_waiting_seconds"],
+        received=values["headrace_requests_received_total"],
+        finished=values.get(FINISHED, 0.0),
+        finished_tokens=values["headrace_finished_request_tokens_total"],
+        tokens=values["headrace_prompt_tokens_total"] + values["headrace_generation_tokens_total"],
+        queue_waits=tuple(sorted(waits)),
+    )

@@ -1,0 +1,34 @@
+"""Asks all pods at once, each with its own deadline: one that hangs costs its own sample and delays nobody."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+import aiohttp
+
+from headrace_operator.decide.values import PodSample
+from headrace_operator.errors import ScrapeFailed
+from headrace_operator.observe.exposition import parse
+
+logger = logging.getLogger(__name__)
+
+
+class Scraper:
+    def __init__(self, session: aiohttp.ClientSession, timeout: float, clock: Callable[[], float]) -> None:
+        """`timeout` in seconds for each pod; `clock` gives epoch seconds."""
+        self._session = session
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._clock = clock
+
+    async def scrape(self, urls: Mapping[str, str]) -> dict[str, PodSample | None]:
+        """By the given keys (pod UIDs); None for a pod that did not answer as the contract says."""
+        answers = await asyncio.gather(*(self._ask(url) for url in urls.values()))
+        return dict(zip(urls, answers, strict=True))
+
+    async def _ask(self, url: str) -> PodSample | None:
+        try:
+            async with self._session.get(url, timeout=self._timeout, raise_for_status=True) as response:
+                return parse(await response.text(), self._clock())
+        except (aiohttp.ClientError, TimeoutError, ScrapeFailed) as error:
+            logger.info("no metrics from %s: %s: %s", url, type(error).__name__, error)
+            return None

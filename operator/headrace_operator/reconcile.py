@@ -1,0 +1,143 @@
+"""One look at one InferenceDeployment: observe -> decide -> act, then status. At every change and interval."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace_operator import kube
+from headrace_operator.act.apply import Target, apply
+from headrace_operator.act.events import Recorder
+from headrace_operator.decide import manifests
+from headrace_operator.decide.history import History
+from headrace_operator.decide.plan import ApplyService, plan
+from headrace_operator.decide.reasons import Announcement, Reason
+from headrace_operator.decide.replicas import Decision, Situation, decide
+from headrace_operator.decide.signals import measure
+from headrace_operator.decide.status import Tick, status
+from headrace_operator.decide.values import Observed
+from headrace_operator.errors import InvalidSpec
+from headrace_operator.kube import Kube
+from headrace_operator.metrics import OperatorMetrics
+from headrace_operator.observe.pods import metrics_urls, observed
+from headrace_operator.observe.scrape import Scraper
+from headrace_operator.service import InferenceDeployment
+from headrace_operator.store import Store
+from headrace_operator.work_queue import Key
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the operator remembers of one object between two ticks."""
+
+    uid: str
+    history: History
+    said: Reason | None = None  # the last decision that was announced
+    direction: int = 0  # of the last change of replicas, to count reversals
+    service_generation: int = -1  # generation for which the Service was applied
+
+
+class Reconciler:
+    def __init__(
+        self,
+        api: Kube,
+        store: Store,
+        *,
+        scraper: Scraper,
+        recorder: Recorder,
+        metrics: OperatorMetrics,
+        image: str,
+        clock: Callable[[], float],
+    ) -> None:
+        """`image`: the server's, where a manifest names none. `clock` gives epoch seconds."""
+        self._api = api
+        self._store = store
+        self._scraper = scraper
+        self._recorder = recorder
+        self._metrics = metrics
+        self._image = image
+        self._clock = clock
+        self._memories: dict[Key, Memory] = {}
+
+    async def reconcile(self, key: Key) -> None:
+        body = self._store.object(key)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            self._forget(key)  # its children go by their ownerReferences
+            return
+        started = time.monotonic()
+        deployment = InferenceDeployment.from_body(body)
+        seen = await self._observe(key)
+        now = self._clock()
+        memory = self._memory(key, body, seen, now)
+        memory.history, signals = measure(seen, memory.history, now)
+        memory.history, decision = decide(Situation(deployment.scaling, seen, signals, memory.history, now))
+        await self._act(deployment, seen, decision, memory, now)
+        await self._write_status(body, Tick(deployment, self._image, seen, decision, memory.history, now))
+        self._count(key, decision, seen, memory)
+        self._metrics.reconcile_seconds.observe(time.monotonic() - started)
+
+    async def announce_failure(self, key: Key, error: Exception) -> None:
+        """What went wrong, where `kubectl describe` shows it."""
+        self._metrics.reconcile_failures.labels(*key).inc()
+        body = self._store.object(key)
+        if body is None:
+            return
+        reason = Announcement.INVALID_SPEC if isinstance(error, InvalidSpec) else Announcement.RECONCILE_FAILED
+        target = Target(*key, body["metadata"]["uid"])
+        message = f"{type(error).__name__}: {error}"
+        await self._recorder.record(target, reason, message, now=self._clock(), is_warning=True)
+
+    async def _observe(self, key: Key) -> Observed:
+        pods = self._store.pods(key)
+        samples = await self._scraper.scrape(metrics_urls(pods))
+        silent = sum(sample is None for sample in samples.values())
+        self._metrics.scrape_failures.labels(*key).inc(silent)
+        return observed(pods, samples)
+
+    async def _act(
+        self, deployment: InferenceDeployment, seen: Observed, decision: Decision, memory: Memory, now: float
+    ) -> None:
+        actions = plan(deployment, self._image, seen, decision, said=memory.said, now=now)
+        if memory.service_generation != deployment.generation:
+            actions.insert(0, ApplyService(manifests.service(deployment)))
+        target = Target(deployment.namespace, deployment.name, deployment.uid)
+        await apply(self._api, self._recorder, target, actions, now)
+        memory.said, memory.service_generation = decision.reason, deployment.generation
+
+    async def _write_status(self, body: Mapping[str, Any], tick: Tick) -> None:
+        before = body.get("status", {})
+        after = status(tick, before)
+        if after != before:
+            path = kube.objects(tick.deployment.namespace, tick.deployment.name, "status")
+            written = await self._api.merge(path, {"metadata": {"uid": tick.deployment.uid}, "status": after})
+            self._store.put_object(written)
+
+    def _memory(self, key: Key, body: Mapping[str, Any], seen: Observed, now: float) -> Memory:
+        """A new object of the same name starts afresh; after a restart, the status tells what was learned."""
+        uid = body["metadata"]["uid"]
+        memory = self._memories.get(key)
+        if memory is None or memory.uid != uid:
+            memory = Memory(uid, History.restored(body.get("status", {}), len(seen.live), now))
+            self._memories[key] = memory
+        return memory
+
+    def _count(self, key: Key, decision: Decision, seen: Observed, memory: Memory) -> None:
+        metrics, signals = self._metrics, decision.signals
+        metrics.decisions.labels(*key, str(decision.reason)).inc()
+        metrics.desired_replicas.labels(*key).set(decision.replicas)
+        metrics.ready_replicas.labels(*key).set(len(seen.ready))
+        if signals.queue_wait_p95 is not None:
+            metrics.queue_wait_p95_seconds.labels(*key).set(signals.queue_wait_p95)
+        if signals.capacity is not None:
+            metrics.capacity.labels(*key).set(signals.capacity)
+        change = decision.replicas - decision.current
+        direction = (change > 0) - (change < 0)
+        if direction and memory.direction and direction != memory.direction:
+            metrics.reversals.labels(*key).inc()
+        memory.direction = direction or memory.direction
+
+    def _forget(self, key: Key) -> None:
+        memory = self._memories.pop(key, None)
+        if memory:
+            self._recorder.forget(memory.uid)
+            self._metrics.forget(*key)

@@ -1,0 +1,23 @@
+"""The operator's settings, read once in `__main__`. Each one says its effect."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    namespaces: tuple[str, ...]  # watched; empty = all of them, which needs cluster-wide rights
+    server_image: str  # runs when a manifest names no image; part of a pod's revision
+    lease_name: str
+    lease_namespace: str
+    identity: str  # holder of the Lease
+    interval: float  # seconds between two looks at every InferenceDeployment
+    host: str  # address of /metrics, /healthz, /readyz
+    http_port: int
+    service_account: Path  # folder with token and ca.crt
+    kubeconfig: Path | None  # instead of the service account, for running by hand
+
+
+SCRAPE_TIMEOUT = 2.0  # seconds; a silent pod costs this once, and delays no other pod
+REQUEST_TIMEOUT = 10.0  # seconds for any call to the API server
+RELIST = 30.0  # seconds after which a watch that went silent is repaired by a full list

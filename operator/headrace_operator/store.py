@@ -1,0 +1,90 @@
+"""What the watches have shown: InferenceDeployments and their pods, by key. Filled by Kopf's thread and by relists.
+
+Plain dictionaries whose single operations are atomic; the reader copies before it looks. A list and a watch race each
+other: the newer resourceVersion wins, and what was seen to go stays gone (a UID never comes back).
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from headrace_operator.decide import manifests
+from headrace_operator.work_queue import Key
+
+Body = Mapping[str, Any]
+REMEMBERED_GONE = 10_000  # UIDs; far more than go within one list request
+
+
+class Store:
+    def __init__(self, changed: Callable[[Key], None]) -> None:
+        """`changed` hears every key whose object or pods changed, in the caller's thread."""
+        self._changed = changed
+        self._objects: dict[Key, Body] = {}
+        self._pods: dict[Key, dict[str, Body]] = {}
+        self._gone: deque[str] = deque(maxlen=REMEMBERED_GONE)
+
+    def keys(self) -> list[Key]:
+        return list(self._objects)
+
+    def object(self, key: Key) -> Body | None:
+        return self._objects.get(key)
+
+    def pods(self, key: Key) -> list[Body]:
+        return list(self._pods.get(key, {}).values())
+
+    def put_object(self, body: Body, *, is_gone: bool = False) -> None:
+        key = _key(body)
+        if is_gone:
+            self._gone.append(_uid(body))
+            self._objects.pop(key, None)
+        elif self._is_news(body, self._objects.get(key)):
+            self._objects[key] = body
+        self._changed(key)
+
+    def put_pod(self, body: Body, *, is_gone: bool = False) -> None:
+        key, uid = owner(body), _uid(body)
+        if key is None:
+            return
+        pods = self._pods.setdefault(key, {})
+        if is_gone:
+            self._gone.append(uid)
+            pods.pop(uid, None)
+        elif self._is_news(body, pods.get(uid)):
+            pods[uid] = body
+        self._changed(key)
+
+    def replace(self, objects: Sequence[Body], pods: Sequence[Body], version: int) -> None:
+        """What full lists of resourceVersion `version` say: what they lack is gone, unless it is younger than they are."""
+        for pod in pods:
+            self.put_pod(pod)
+        for body in objects:
+            self.put_object(body)
+        listed = {_uid(body) for body in (*objects, *pods)}
+        for body in [*self._objects.values(), *(pod for known in self._pods.values() for pod in list(known.values()))]:
+            if _uid(body) not in listed and _version(body) <= version:
+                put = self.put_pod if owner(body) else self.put_object
+                put(body, is_gone=True)
+
+    def _is_news(self, body: Body, known: Body | None) -> bool:
+        if _uid(body) in self._gone:
+            return False
+        return known is None or _uid(known) != _uid(body) or _version(body) >= _version(known)
+
+
+def _key(body: Body) -> Key:
+    return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _uid(body: Body) -> str:
+    return str(body["metadata"]["uid"])
+
+
+def _version(body: Body) -> int:
+    """resourceVersions of one API server are comparable numbers (documented since Kubernetes 1.35)."""
+    return int(body["metadata"].get("resourceVersion", 0))
+
+
+def owner(pod: Body) -> Key | None:
+    """The key of the InferenceDeployment that a pod belongs to."""
+    name = pod["metadata"].get("labels", {}).get(manifests.DEPLOYMENT_LABEL)
+    return (pod["metadata"]["namespace"], name) if name else None
