@@ -32,6 +32,13 @@ class Limits:
             )
         self._check_vocabulary(request.prompt)
 
+    def check_pages(self, page_size: int) -> None:
+        """Raises ValueError when the longest request that `check` lets in would wait for pages for ever."""
+        if self.kv_pages * page_size < self.max_context:
+            raise ValueError(
+                f"{self.kv_pages} pages of {page_size} tokens cannot hold a context of {self.max_context} tokens"
+            )
+
     def _check_vocabulary(self, prompt: tuple[int, ...]) -> None:
         for strange in (min(prompt), max(prompt)):
             if not 0 <= strange < self.vocab_size:

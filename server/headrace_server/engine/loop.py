@@ -46,6 +46,7 @@ class Engine:
         metrics: ServerMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        limits.check_pages(config.page_size)
         self._runner = runner
         self._max_waiting = config.max_waiting
         self._limits = limits

@@ -1,0 +1,94 @@
+"""Every number is checked against what really happened, on a clock that the test moves."""
+
+import asyncio
+
+from engines import Clock, a_request, a_running_engine, answer_of, until
+from headrace_server.engine.sequence import Step
+from headrace_server.request import Finish
+from runners import CountingRunner
+
+
+class SteadyRunner(CountingRunner):
+    """Every step takes half a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def forward(self, step: Step) -> list[int]:
+        ids = super().forward(step)
+        self._clock.now += 0.5
+        return ids
+
+
+async def test_the_times_of_two_requests_one_after_the_other() -> None:
+    clock = Clock()
+    async with a_running_engine(SteadyRunner(clock), clock, max_running=1) as running:
+        first = a_request(prompt=6, max_new_tokens=3, arrived_at=0.0)
+        second = a_request(prompt=2, max_new_tokens=2, arrived_at=0.0)
+        await asyncio.gather(*(answer_of(running.engine, request) for request in (first, second)))
+
+        # first: steps end at 0.5, 1.0, 1.5; second: starts at 1.5, steps end at 2.0 and 2.5
+        assert running.metric("queue_wait_seconds_sum") == 0.0 + 1.5
+        assert running.metric("queue_wait_seconds_bucket", le="0.001") == 1
+        assert running.metric("time_to_first_token_seconds_sum") == 0.5 + 2.0
+        assert running.metric("inter_token_latency_seconds_sum") == 2 * 0.5 + 0.5
+        assert running.metric("inter_token_latency_seconds_count") == 3
+        assert running.metric("request_duration_seconds_sum") == 1.5 + 2.5
+        assert running.metric("step_seconds_sum") == running.metric("busy_seconds_total") == 2.5
+        assert running.metric("step_seconds_count") == running.metric("batch_size_count") == 5
+
+
+async def test_tokens_are_counted_as_they_are_computed() -> None:
+    async with a_running_engine(max_tokens_per_step=4) as running:
+        answer = answer_of(running.engine, a_request(prompt=10, max_new_tokens=3))
+        await answer
+        assert running.metric("prompt_tokens_total") == 10
+        assert running.metric("generation_tokens_total") == 3
+        assert running.metric("finished_request_tokens_total") == 13
+        assert running.metric("requests_finished_total", outcome="length") == 1
+        assert running.metric("time_to_first_token_seconds_count") == 1
+
+
+async def test_a_stop_token_is_generated_though_not_delivered() -> None:
+    async with a_running_engine() as running:
+        tokens = await answer_of(running.engine, a_request(prompt=5, max_new_tokens=9, stop=7))
+        assert [token.id for token in tokens] == [5, 6, None]
+        assert running.metric("generation_tokens_total") == 3
+        assert running.metric("requests_finished_total", outcome="stop") == 1
+
+
+async def test_the_work_of_ended_requests_is_all_the_work_of_an_idle_engine() -> None:
+    async with a_running_engine(max_tokens_per_step=8, max_running=4) as running:
+        streams = [running.engine.submit(a_request(prompt=n, max_new_tokens=12)) for n in range(1, 21)]
+        for place, stream in enumerate(streams):
+            if place % 3 == 0:
+                await stream.aclose()
+        await running.engine.drained()
+        work = running.metric("prompt_tokens_total") + running.metric("generation_tokens_total")
+        assert running.metric("finished_request_tokens_total") == work
+        assert running.metric("requests_finished_total", outcome="cancelled") == 7
+
+
+async def test_gauges_are_true_in_the_middle_of_a_long_step_and_zero_when_idle() -> None:
+    async with a_running_engine(max_running=1) as running:
+        assert (running.metric("max_running"), running.metric("kv_pages_total")) == (1, 32)
+        running.runner.gate.clear()
+        answers = [asyncio.create_task(answer_of(running.engine, a_request(20, 4))) for _ in range(3)]
+        await until(running.runner.entered.is_set)
+        running.clock.now = 60.0
+        assert running.metric("requests_running") == 1
+        assert running.metric("requests_waiting") == 2
+        assert running.metric("oldest_waiting_seconds") == 60.0
+        assert running.metric("kv_pages_free") == 30
+
+        running.runner.gate.set()
+        await asyncio.gather(*answers)
+        for gauge in ("requests_running", "requests_waiting", "oldest_waiting_seconds"):
+            assert running.metric(gauge) == 0
+        assert running.metric("kv_pages_free") == 32
+
+
+async def test_every_outcome_is_there_before_it_happens() -> None:
+    async with a_running_engine() as running:
+        assert [running.metric("requests_finished_total", outcome=finish) for finish in Finish] == [0, 0, 0, 0]
