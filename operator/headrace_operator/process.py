@@ -131,7 +131,7 @@ class Process:
             for path, found in ((kube.objects(namespace), objects), (kube.pods(namespace), pods)):
                 query = {"labelSelector": kube.OWN_PODS} if found is pods else {}
                 answer = await api.get(path, **query)
-                found += answer["items"]
+                found.extend(answer["items"])
                 versions.append(int(answer["metadata"]["resourceVersion"]))
         return objects, pods, min(versions)
 

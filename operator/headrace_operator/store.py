@@ -54,7 +54,7 @@ class Store:
         self._changed(key)
 
     def replace(self, objects: Sequence[Body], pods: Sequence[Body], version: int) -> None:
-        """What full lists of resourceVersion `version` say: what they lack is gone, unless it is younger than they are."""
+        """What full lists of resourceVersion `version` say: what they lack is gone, unless it is younger."""
         for pod in pods:
             self.put_pod(pod)
         for body in objects:
