@@ -55,7 +55,7 @@ class OpenServer:
                 await asyncio.sleep(0.005)
 
 
-def a_config(model: Path, **engine: int) -> ServerConfig:
+def a_config(model: Path, max_connection_age: float, **engine: int) -> ServerConfig:
     return ServerConfig(
         model=model,
         name=NAME,
@@ -65,7 +65,7 @@ def a_config(model: Path, **engine: int) -> ServerConfig:
         device="cpu",
         dtype="float32",
         drain_timeout=10.0,
-        max_connection_age=30.0,
+        max_connection_age=max_connection_age,
         termination_log=None,
         engine=EngineConfig(**engine),
     )
@@ -73,10 +73,15 @@ def a_config(model: Path, **engine: int) -> ServerConfig:
 
 @asynccontextmanager
 async def open_server(
-    model: Path, runner: ScriptedRunner, *, ready: bool = True, **engine_config: int
+    model: Path,
+    runner: ScriptedRunner,
+    *,
+    ready: bool = True,
+    max_connection_age: float = 30.0,
+    **engine_config: int,
 ) -> AsyncIterator[OpenServer]:
     """`model` needs only the tokenizer's files. `ready=False` stays in the phase of loading."""
-    config = a_config(model, **engine_config)
+    config = a_config(model, max_connection_age, **engine_config)
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry)
     doors = await open_doors(config, metrics, registry)

@@ -64,7 +64,10 @@ def _source(model: Path, config: Mapping[str, Any]) -> str | None:
         return beside.read_text()
     found = config.get("chat_template")
     if isinstance(found, list):  # several named templates: the one that plain chat uses
-        found = next((each["template"] for each in found if each["name"] == "default"), None)
+        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+        found = named.get("default")
+    if not isinstance(found, str | None):
+        raise ModelRefused(f"{model / 'tokenizer_config.json'}: chat_template must be text")
     return found
 
 

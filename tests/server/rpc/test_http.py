@@ -86,17 +86,18 @@ REFUSED_CHATS = [
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "field", "limit"),
+    ("request_", "field", "limit"),
     [
-        *(pytest.param("/v1/completions", *case.values, id=case.id) for case in REFUSED_COMPLETIONS),
-        *(pytest.param("/v1/chat/completions", *case.values, id=f"chat, {case.id}") for case in REFUSED_CHATS),
+        *(pytest.param(COMPLETION | case.values[0], *case.values[1:], id=case.id) for case in REFUSED_COMPLETIONS),
+        *(pytest.param(CHAT | case.values[0], *case.values[1:], id=f"chat, {case.id}") for case in REFUSED_CHATS),
     ],
 )
 async def test_what_is_not_served_is_refused_with_field_and_limit(
-    model: Path, runner: ScriptedRunner, path: str, body: dict[str, Any], field: str, limit: str
+    model: Path, runner: ScriptedRunner, request_: dict[str, Any], field: str, limit: str
 ) -> None:
     async with open_server(model, runner) as server:
-        status, answer = await post(server, path, (CHAT if "chat" in path else COMPLETION) | body)
+        path = "/v1/chat/completions" if "messages" in request_ else "/v1/completions"
+        status, answer = await post(server, path, request_)
         refused = server.sample("headrace_requests_refused_total", reason="invalid_request_error")
     assert (status, refused) == (400, 1)
     error = answer["error"]
@@ -148,9 +149,12 @@ async def test_an_unknown_path_and_a_wrong_method_answer_in_the_same_form(model:
 
 
 async def test_a_stream_is_server_sent_events_that_end_with_done(model: Path, runner: ScriptedRunner) -> None:
-    async with open_server(model, runner) as server, a_session(server) as session:
-        async with session.post("/v1/completions", json=COMPLETION | {"stream": True}) as response:
-            content_type, raw = response.content_type, await response.text()
+    async with (
+        open_server(model, runner) as server,
+        a_session(server) as session,
+        session.post("/v1/completions", json=COMPLETION | {"stream": True}) as response,
+    ):
+        content_type, raw = response.content_type, await response.text()
     events = raw.split("\n\n")
     assert content_type == "text/event-stream"
     assert all(event.startswith("data: ") for event in events[:-1])
