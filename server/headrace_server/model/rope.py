@@ -1,15 +1,12 @@
 """Rotary position embedding: frequencies as `transformers` computes them (modeling_rope_utils.py)."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from headrace_server.errors import ModelRefused
+from headrace_server.model.fields import Fields
 
 DEFAULT_THETA = 10_000.0
 
@@ -46,27 +43,30 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def rope_from(config: Mapping[str, Any], path: Path) -> Rope:
+def rope_from(config: Fields) -> Rope:
     """Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before). Raises ModelRefused."""
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = float(parameters.get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA)
-    kind = parameters.get("rope_type") or parameters.get("type") or "default"
-    if kind == "default":
-        return Rope(theta, None)
-    if kind != "llama3":
-        raise ModelRefused(f"{path}: rope type {kind} is not supported; supported: default, llama3")
-    try:
-        return Rope(
-            theta,
-            Llama3Scaling(
-                factor=float(parameters["factor"]),
-                low_freq_factor=float(parameters["low_freq_factor"]),
-                high_freq_factor=float(parameters["high_freq_factor"]),
-                original_max_position=int(parameters["original_max_position_embeddings"]),
-            ),
-        )
-    except KeyError as missing:
-        raise ModelRefused(f"{path}: rope type llama3 needs {missing}, which is missing") from missing
+    named = [name for name in ("rope_parameters", "rope_scaling") if name in config]
+    if not named:
+        return Rope(config.number("rope_theta", DEFAULT_THETA), None)
+    parameters = config.part(named[0])
+    theta = parameters.number("rope_theta", config.number("rope_theta", DEFAULT_THETA))
+    kind = parameters.text("rope_type", parameters.text("type", "default"))
+    match kind:
+        case "default":
+            return Rope(theta, None)
+        case "llama3":
+            return Rope(theta, _llama3(parameters))
+        case _:
+            raise parameters.refusal("rope_type", f"is {kind}; supported: default, llama3")
+
+
+def _llama3(parameters: Fields) -> Llama3Scaling:
+    return Llama3Scaling(
+        factor=parameters.number("factor"),
+        low_freq_factor=parameters.number("low_freq_factor"),
+        high_freq_factor=parameters.number("high_freq_factor"),
+        original_max_position=parameters.count("original_max_position_embeddings"),
+    )
 
 
 def _stretch(plain: Tensor, scaling: Llama3Scaling) -> Tensor:

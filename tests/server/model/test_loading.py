@@ -1,0 +1,71 @@
+"""What a loaded model says about itself."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import edit_config, write_checkpoint
+from headrace_server.model.loading import load_model
+from models import a_config, a_model
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint")).directory
+
+
+def test_the_limits_follow_from_the_checkpoint(directory: Path) -> None:
+    limits = a_model(directory, max_running=2, page_size=16).loaded.limits
+    assert (limits.max_context, limits.vocab_size, limits.eos_token_ids) == (256, 320, (2,))
+    assert limits.kv_pages == 2 * 256 // 16, "no more than max_running requests can fill"
+
+
+def test_a_small_cache_limits_the_context_and_says_so(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    page_bytes = 2 * 3 * 2 * 16 * 16 * 4  # keys and values, layers, KV heads, head_dim, tokens, float32
+    limits = a_model(directory, kv_cache_bytes=5 * page_bytes, page_size=16).loaded.limits
+    assert (limits.kv_pages, limits.max_context) == (5, 80)
+    assert "the KV cache holds 80 tokens, the model was trained for 256" in caplog.text
+
+
+def test_generation_config_knows_more_ends_of_text(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
+    assert a_model(tmp_path).loaded.limits.eos_token_ids == (2, 5)
+    (tmp_path / "generation_config.json").unlink()
+    edit_config(tmp_path, eos_token_id=9)
+    assert a_model(tmp_path).loaded.limits.eos_token_ids == (9,)
+
+
+def test_the_phases_are_told_in_order(directory: Path) -> None:
+    phases: list[str] = []
+    load_model(a_config(directory), phases.append)
+    assert phases == ["device", "weights", "kv_cache"]
+
+
+def test_a_small_model_computes_in_one_thread_also_in_the_thread_that_serves_it(directory: Path) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    try:
+        torch.set_num_threads(2)
+        a_model(directory)
+        reader = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        reader.start()
+        reader.join()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
+
+
+def test_warm_up_leaves_no_trace(directory: Path) -> None:
+    cold = a_model(directory, max_tokens_per_step=64, max_running=8)
+    warm = a_model(directory, max_tokens_per_step=64, max_running=8)
+    warm.loaded.runner.warm_up()
+    prompt = tuple(range(3, 40))
+    assert warm.answer(prompt, 10) == cold.answer(prompt, 10)
+
+
+def test_warm_up_fits_into_the_smallest_server(directory: Path) -> None:
+    a_model(
+        directory, max_tokens_per_step=1, max_running=1, kv_cache_bytes=2 * 3 * 2 * 16 * 16 * 4
+    ).loaded.runner.warm_up()

@@ -1,0 +1,126 @@
+"""A checkpoint that cannot be served right is refused before it is served at all, with the remedy."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import edit_config, write_checkpoint
+from headrace_server.errors import ModelRefused
+from headrace_server.model.loading import load_model
+from models import a_config, a_model
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path).directory
+
+
+def edit_weights(directory: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(directory / "model.safetensors")
+    change(weights)
+    save_file(weights, directory / "model.safetensors")
+
+
+def only_pickled(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    torch.save({}, directory / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda d: (d / "config.json").unlink(), "config.json is missing", id="no config"),
+        pytest.param(lambda d: (d / "config.json").write_text("{"), "cannot be read as JSON", id="a cut config"),
+        pytest.param(lambda d: (d / "config.json").write_text("[]"), "holds no JSON object", id="a list as config"),
+        pytest.param(lambda d: (d / "model.safetensors").unlink(), "holds no weights; expected", id="no weights"),
+        pytest.param(only_pickled, r"pytorch_model\.bin.*safe_serialization=True", id="pickled weights only"),
+        pytest.param(
+            lambda d: (d / "model.safetensors").write_bytes(b"hello"), "cannot be read as safetensors", id="other bytes"
+        ),
+        pytest.param(
+            lambda d: edit_weights(d, lambda w: w.pop("model.norm.weight")),
+            r"lacks 1 tensors that config\.json asks for: model\.norm\.weight",
+            id="a missing tensor",
+        ),
+        pytest.param(
+            lambda d: edit_weights(d, lambda w: w.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(64)})),
+            r"has no place for: model\.layers\.0\.self_attn\.q_proj\.bias",
+            id="a tensor that would be ignored",
+        ),
+        pytest.param(
+            lambda d: edit_weights(d, lambda w: w.update({"model.norm.weight": torch.zeros(63)})),
+            r"model\.norm\.weight has shape \(63,\), config\.json asks for \(64,\)",
+            id="a wrong shape",
+        ),
+        pytest.param(
+            lambda d: (d / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"a": "b.safetensors"}})
+            ),
+            r"files that are missing: b\.safetensors",
+            id="a missing shard",
+        ),
+        pytest.param(
+            lambda d: (d / "model.safetensors.index.json").write_text("{}"), "is not an index", id="an index of nothing"
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_files(directory: Path, spoil: Callable[[Path], Any], says: str) -> None:
+    spoil(directory)
+    with pytest.raises(ModelRefused, match=says):
+        a_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"architectures": ["MambaForCausalLM"]}, "names MambaForCausalLM; supported: LlamaForCausalLM"),
+        ({"architectures": None}, "architectures names nothing; supported"),
+        ({"hidden_act": "gelu"}, "hidden_act is gelu; supported: silu"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config is set"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
+            "rope_type is yarn; supported: default, llama3",
+        ),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "factor is missing"),
+        ({"rope_parameters": 7}, "rope_parameters is 7; must be an object"),
+        ({"hidden_size": None}, "hidden_size is missing"),
+        ({"vocab_size": "many"}, "vocab_size is 'many'; must be a whole number"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is True; must be a whole number"),
+        ({"num_key_value_heads": 3}, "does not divide num_attention_heads 4"),
+        ({"rms_norm_eps": "tiny"}, "rms_norm_eps is 'tiny'; must be a number above 0"),
+        ({"head_dim": 15}, "head_dim is 15; rotary positions need an even one"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'; must be true or false"),
+        ({"eos_token_id": ["</s>"]}, "must be a token id or a list of them"),
+    ],
+)
+def test_what_is_wrong_with_the_config(directory: Path, fields: dict[str, Any], says: str) -> None:
+    (directory / "generation_config.json").unlink()
+    edit_config(directory, **fields)
+    with pytest.raises(ModelRefused, match=says):
+        a_model(directory)
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="nowhere is not a directory; name one that holds"):
+        a_model(tmp_path / "nowhere")
+
+
+def test_a_gpu_that_is_not_there(directory: Path) -> None:
+    assert not torch.cuda.is_available(), "this test is for machines without a GPU"
+    with pytest.raises(ModelRefused, match=r"device cuda was asked for and torch sees no GPU.*--device=cpu"):
+        load_model(a_config(directory, device="cuda"), on_phase=lambda phase: None)
+
+
+def test_a_cache_smaller_than_a_page(directory: Path) -> None:
+    with pytest.raises(ModelRefused, match="raise --kv-cache-mib or lower --page-size"):
+        a_model(directory, kv_cache_bytes=1000)
+
+
+def test_tensors_of_another_time_do_no_harm(directory: Path) -> None:
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    edit_weights(directory, lambda weights: weights.update({name: torch.zeros(8)}))
+    a_model(directory)

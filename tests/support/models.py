@@ -1,0 +1,65 @@
+"""A real model behind the scheduler, without an event loop: deterministic, and as fast as its forward passes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace_server.config import EngineConfig, ServerConfig
+from headrace_server.engine.scheduler import Scheduler
+from headrace_server.model.loading import Loaded, load_model
+from headrace_server.request import Request, Sampling
+
+
+def a_config(
+    directory: Path, dtype: str = "float32", device: str = "cpu", engine: EngineConfig | None = None
+) -> ServerConfig:
+    return ServerConfig(
+        model=directory,
+        name="test",
+        host="127.0.0.1",
+        grpc_port=0,
+        http_port=0,
+        device=device,
+        dtype=dtype,
+        drain_timeout=1.0,
+        max_connection_age=1.0,
+        termination_log=None,
+        engine=engine or EngineConfig(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    loaded: Loaded
+    config: ServerConfig
+
+    def answers(self, arrivals: Mapping[int, list[Request]]) -> dict[str, list[int]]:
+        """Token ids by request id. `arrivals`: step number -> who arrives before that step."""
+        scheduler = Scheduler(self.config.engine, self.loaded.limits.kv_pages)
+        answers: dict[str, list[int]] = {request.id: [] for group in arrivals.values() for request in group}
+        number = 0
+        while True:
+            for request in arrivals.get(number, ()):
+                scheduler.add(request)
+            number += 1
+            step = scheduler.next_step(0.0)
+            if step is not None:
+                for sequence, token in scheduler.commit(step, self.loaded.runner.forward(step)).tokens:
+                    if token.id is not None:
+                        answers[sequence.request.id].append(token.id)
+            elif number > max(arrivals):
+                return answers
+
+    def answer(self, prompt: tuple[int, ...], new_tokens: int, sampling: Sampling | None = None) -> list[int]:
+        """Alone."""
+        return self.answers({0: [asked("alone", prompt, new_tokens, sampling)]})["alone"]
+
+
+def asked(name: str, prompt: tuple[int, ...], new_tokens: int, sampling: Sampling | None = None) -> Request:
+    return Request(name, prompt, new_tokens, arrived_at=0.0, sampling=sampling or Sampling())
+
+
+def a_model(directory: Path, dtype: str = "float32", **engine: int) -> Model:
+    """`engine` overrides EngineConfig's fields."""
+    config = a_config(directory, dtype, engine=EngineConfig(**engine))
+    return Model(load_model(config, on_phase=lambda phase: None), config)
