@@ -29,8 +29,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--max-waiting", type=_positive, default=DEFAULTS.max_waiting, help="beyond it requests are refused")
     add("--page-size", type=_positive, default=DEFAULTS.page_size, help="tokens of a KV page")
     add("--kv-cache-mib", type=_positive, default=DEFAULTS.kv_cache_bytes // 2**20, help="memory of the KV cache")
-    add("--drain-timeout", type=float, default=120.0, help="seconds that SIGTERM gives to running requests")
-    add("--max-connection-age", type=float, default=30.0, help="seconds until a gRPC connection must reconnect")
+    add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
+    add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
     parser.set_defaults(run=run)
 
 
@@ -76,6 +76,13 @@ def _positive(word: str) -> int:
     value = int(word)
     if value < 1:
         raise argparse.ArgumentTypeError(f"is {value}; must be at least 1")
+    return value
+
+
+def _seconds(word: str) -> float:
+    value = float(word)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"is {word}; must be above 0 seconds")
     return value
 
 

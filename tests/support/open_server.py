@@ -22,6 +22,7 @@ NAME = "tiny"
 CONTEXT = 64
 PAGES = 64
 HOST = "127.0.0.1"
+PATIENCE = 20  # seconds, on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,13 @@ class OpenServer:
         return self.registry.get_sample_value(name, labels) or 0.0
 
     async def until_running(self, requests: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while self.engine.load().running != requests:
                 await asyncio.sleep(0.005)
 
     async def until_inside(self, requests: int) -> None:
         """Waits until the engine holds exactly that many requests, running or waiting."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (load := self.engine.load()).running + load.waiting != requests:
                 await asyncio.sleep(0.005)
 

@@ -37,11 +37,11 @@ class Stream(AsyncGenerator[Token, None]):
         except BaseException:
             self._close()
             raise
-        if isinstance(news, EngineFailed):
-            self._closed = True
-            raise news
-        self._closed = news.finish is not None
-        return news
+        return self._open(news)
+
+    def arrived(self) -> Token | None:
+        """The next token if it is here already: a caller who lags takes several at once. Raises EngineFailed."""
+        return None if self._closed or self._news.empty() else self._open(self._news.get_nowait())
 
     async def athrow(
         self,
@@ -51,6 +51,13 @@ class Stream(AsyncGenerator[Token, None]):
     ) -> Token:
         self._close()
         raise typ  # aclose() of the base class throws GeneratorExit and swallows it
+
+    def _open(self, news: Token | EngineFailed) -> Token:
+        if isinstance(news, EngineFailed):
+            self._closed = True
+            raise news
+        self._closed = news.finish is not None
+        return news
 
     def _close(self, finish: Finish = Finish.CANCELLED) -> None:
         if not self._closed:

@@ -26,6 +26,9 @@ class Tokens(Protocol):
 
     async def aclose(self) -> None: ...
 
+    def arrived(self) -> Token | None:
+        """The next token, if it is here already."""
+
     def stop(self) -> None:
         """Ends the request as answered."""
 
@@ -51,6 +54,9 @@ class Piece:
     token_ids: tuple[int, ...]
     finish: Finish | None = None
     usage: Usage | None = None
+
+    def followed_by(self, other: "Piece") -> "Piece":
+        return Piece(self.text + other.text, self.token_ids + other.token_ids, other.finish, other.usage)
 
 
 class Answers:
@@ -106,6 +112,9 @@ class Answers:
 async def _pieces(tokens: Tokens, answer: "_Answer") -> AsyncGenerator[Piece, None]:
     async for token in tokens:
         piece = answer.piece(token)
+        # While a message is sent more tokens may come; one message for all of them lets a busy door catch up.
+        while piece.finish is None and (late := tokens.arrived()) is not None:
+            piece = piece.followed_by(answer.piece(late))
         if piece.finish is Finish.STOP:
             tokens.stop()  # a stop string: before the next step, and counted as answered, not as cancelled
         yield piece

@@ -54,9 +54,10 @@ async def start_grpc_server(
     for name in HEALTH_NAMES:
         await checks.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        bound = server.add_insecure_port(address)
     except RuntimeError as taken:
-        raise OSError(f"gRPC cannot listen on {host}:{port}: {taken}") from taken
+        raise OSError(f"gRPC cannot listen on {address}: {taken}") from taken
     await server.start()
     return GrpcServer(server, checks, bound)
