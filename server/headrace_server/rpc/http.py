@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from headrace_server.errors import EngineFailed, InvalidRequest, ServerError, UnknownModel
+from headrace_server.errors import InvalidRequest, ServerError, UnknownModel
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Piece
 from headrace_server.rpc.arrivals import Arrivals
@@ -159,8 +159,8 @@ def _errors_as_openai(metrics: ServerMetrics) -> Middleware:
 
 def _refusal(error: ServerError, metrics: ServerMetrics) -> web.Response:
     status = status_of(error)
-    if not isinstance(error, EngineFailed):
-        metrics.requests_refused.labels(status.kind).inc()
+    if status.refusal is not None:
+        metrics.requests_refused.labels(status.refusal).inc()
     field = error.field if isinstance(error, InvalidRequest) else None
     body = error_body(str(error), status.kind, field)
     return web.json_response(body, status=status.http, headers=http_headers(error))

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import grpc
 from grpc.aio import ServicerContext
 
 from headrace_server.errors import ServerError
@@ -62,6 +61,6 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
 
     async def _abort(self, context: Context, error: ServerError) -> None:
         status = status_of(error)
-        if status.grpc is not grpc.StatusCode.INTERNAL:
-            self._metrics.requests_refused.labels(status.kind).inc()
+        if status.refusal is not None:
+            self._metrics.requests_refused.labels(status.refusal).inc()
         await context.abort(status.grpc, str(error), trailing_metadata=trailers(error))

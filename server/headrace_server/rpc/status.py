@@ -12,16 +12,17 @@ from headrace_server.errors import Draining, EngineFailed, InvalidRequest, Overl
 class Status:
     grpc: StatusCode
     http: int
-    kind: str  # `type` of an OpenAI error body, and label `reason` of the refused requests
+    kind: str  # `type` of an OpenAI error body
+    refusal: str | None  # label `reason` of headrace_requests_refused; None: admitted first, and counted as finished
 
 
 STATUS: dict[type[ServerError], Status] = {
-    InvalidRequest: Status(StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error"),
-    UnknownModel: Status(StatusCode.NOT_FOUND, 404, "model_not_found"),
-    Overloaded: Status(StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded_error"),
-    Draining: Status(StatusCode.UNAVAILABLE, 503, "unavailable_error"),
+    InvalidRequest: Status(StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error", "invalid"),
+    UnknownModel: Status(StatusCode.NOT_FOUND, 404, "model_not_found", "unknown_model"),
+    Overloaded: Status(StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded_error", "overloaded"),
+    Draining: Status(StatusCode.UNAVAILABLE, 503, "unavailable_error", "unavailable"),
     # Not UNAVAILABLE, which clients retry: the same request might break the next replica too.
-    EngineFailed: Status(StatusCode.INTERNAL, 500, "server_error"),
+    EngineFailed: Status(StatusCode.INTERNAL, 500, "server_error", None),
 }
 
 

@@ -149,7 +149,7 @@ async def test_what_can_never_be_served_is_refused_with_field_and_limit(
 ) -> None:
     async with open_server(model, runner) as server, a_stub(server) as stub:
         error = await _error(stub.Generate(request_))
-        refused = server.sample("headrace_requests_refused_total", reason="invalid_request_error")
+        refused = server.sample("headrace_requests_refused_total", reason="invalid")
         received = server.sample("headrace_requests_received_total")
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert (error.details() or "").startswith(f"{field}: ")

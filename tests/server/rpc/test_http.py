@@ -98,7 +98,7 @@ async def test_what_is_not_served_is_refused_with_field_and_limit(
     async with open_server(model, runner) as server:
         path = "/v1/chat/completions" if "messages" in request_ else "/v1/completions"
         status, answer = await post(server, path, request_)
-        refused = server.sample("headrace_requests_refused_total", reason="invalid_request_error")
+        refused = server.sample("headrace_requests_refused_total", reason="invalid")
     assert (status, refused) == (400, 1)
     error = answer["error"]
     assert (error["type"], error["param"]) == ("invalid_request_error", field)
