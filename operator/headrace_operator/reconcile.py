@@ -12,8 +12,9 @@ from headrace_operator.decide import manifests
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import ApplyService, plan
 from headrace_operator.decide.reasons import Announcement, Reason
-from headrace_operator.decide.replicas import Decision, Situation, decide
+from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.signals import measure
+from headrace_operator.decide.situation import Situation
 from headrace_operator.decide.status import Tick, status
 from headrace_operator.decide.values import Observed
 from headrace_operator.errors import InvalidSpec

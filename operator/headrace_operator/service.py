@@ -94,12 +94,16 @@ def _model(model: Mapping[str, Any]) -> Model:
     if not match or ".." in match[2].split("/"):
         raise InvalidSpec("spec.model.source", f"must be pvc://CLAIM/PATH, not {model.get('source')!r}")
     return Model(
-        claim=match[1], path=match[2].strip("/"), dtype=str(model.get("dtype")), device=str(model.get("device"))
+        claim=match[1],
+        path=match[2].strip("/"),
+        dtype=_one_of(("float32", "bfloat16", "float16"), model.get("dtype"), "spec.model.dtype"),
+        device=_one_of(("cuda", "cpu"), model.get("device"), "spec.model.device"),
     )
 
 
 def _resources(resources: Mapping[str, Any]) -> Resources:
-    return Resources(int(resources.get("gpus", 1)), resources.get("cpu"), resources.get("memory"))
+    gpus = _whole(resources, "gpus", "spec.resources", least=0)
+    return Resources(gpus, resources.get("cpu"), resources.get("memory"))
 
 
 def _scaling(scaling: Mapping[str, Any]) -> Scaling:
@@ -110,18 +114,31 @@ def _scaling(scaling: Mapping[str, Any]) -> Scaling:
     return Scaling(
         min_replicas=least,
         max_replicas=most,
-        queue_wait_target=duration(targets.get("queueWaitP95"), "spec.autoscaling.targets.queueWaitP95"),
+        queue_wait_target=_positive(targets.get("queueWaitP95"), "spec.autoscaling.targets.queueWaitP95"),
         utilization=percent(targets.get("utilization"), "spec.autoscaling.targets.utilization"),
         scale_down_window=duration(scaling.get("scaleDownWindow"), "spec.autoscaling.scaleDownWindow"),
-        mode=Mode(scaling.get("mode", Mode.AUTO)),
+        mode=Mode(_one_of(tuple(Mode), scaling.get("mode"), "spec.autoscaling.mode")),
     )
 
 
-def _whole(values: Mapping[str, Any], key: str, where: str) -> int:
+def _whole(values: Mapping[str, Any], key: str, where: str, *, least: int = 1) -> int:
     value = values.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise InvalidSpec(f"{where}.{key}", f"must be a whole number of at least 1, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidSpec(f"{where}.{key}", f"must be a whole number of at least {least}, not {value!r}")
     return value
+
+
+def _one_of(allowed: tuple[str, ...], value: object, field: str) -> str:
+    if value not in allowed:
+        raise InvalidSpec(field, f"must be one of {', '.join(allowed)}, not {value!r}")
+    return str(value)
+
+
+def _positive(text: object, field: str) -> float:
+    seconds = duration(text, field)
+    if seconds <= 0:
+        raise InvalidSpec(field, f"must be longer than 0s, not {text!r}")
+    return seconds
 
 
 def duration(text: object, field: str) -> float:

@@ -1,14 +1,15 @@
-"""What the decision remembers between two ticks: recent samples by pod, recommendations, learned capacity.
+"""What the decision remembers between two ticks: recent samples by pod, recommendations, what was learned.
 
 A frozen value: each tick makes a new one. What a restart must not forget goes to status (`remembered`) and comes back
-(`restored`); the scale-down window starts with the current replicas instead, so that a restart never scales down.
+(`restored`); the scale-down window starts with the replicas decided last, so that a restart never scales down.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace_operator.decide.values import Observed, PodSample
+from headrace_operator.decide.rates import SHORTEST, Series
+from headrace_operator.decide.values import Observed, PodSample, PodState
 
 WINDOW = 15.0  # seconds of samples that a decision looks at: several scrapes, and short against a cold start
 STARTUPS_KEPT = 20
@@ -16,56 +17,45 @@ STARTUPS_KEPT = 20
 
 @dataclass(frozen=True, slots=True)
 class History:
-    samples: Mapping[str, tuple[PodSample, ...]] = field(default_factory=dict)  # by pod UID, oldest first
+    samples: Mapping[str, Series] = field(default_factory=dict)  # by pod UID, oldest first
+    desired: int | None = None  # replicas decided last
     recommendations: tuple[tuple[float, int], ...] = ()  # (epoch seconds, replicas), oldest first
     capacity: float | None = None  # tokens/s that one warm replica carries, learned when saturated
     work_per_request: float | None = None  # tokens, prompt + generated, of finished requests
-    ready_changed_at: float = (
-        0.0  # when the set of ready pods changed last: older waits say nothing about today's supply
-    )
     ready_uids: frozenset[str] = frozenset()
+    ready_changed_at: float = 0.0  # older waits say nothing about today's supply
+    uids: frozenset[str] = frozenset()  # of all pods at the last tick
+    starting_uids: frozenset[str] = frozenset()  # pods never seen ready, to time their start
     startups: tuple[float, ...] = ()  # seconds from creation to Ready, newest last
 
     @classmethod
     def restored(cls, status: Mapping[str, Any], replicas: int, now: float) -> "History":
-        """What an operator knows that sees this object for the first time."""
-        capacity = status.get("capacity", {})
+        """What an operator knows that sees this object for the first time; `replicas` are its live pods."""
+        learned, startup = status.get("capacity", {}), status.get("startup", {})
+        desired = status.get("desiredReplicas", replicas)
+        quantiles = [_number(startup.get(name)) for name in ("p50Seconds", "p95Seconds")]
         return cls(
-            recommendations=((now, replicas),),
-            capacity=_number(capacity.get("tokensPerSecondPerReplica")),
-            work_per_request=_number(capacity.get("tokensPerRequest")),
+            desired=desired,
+            recommendations=((now, desired),),
+            capacity=_number(learned.get("tokensPerSecondPerReplica")),
+            work_per_request=_number(learned.get("tokensPerRequest")),
             ready_changed_at=now,
+            startups=tuple(seconds for seconds in quantiles if seconds is not None),
         )
 
-    def remembered(self) -> dict[str, Any]:
-        """The part of status that `restored` reads, rounded so that noise does not rewrite the object."""
+    def remembered(self) -> dict[str, float]:
+        """What was learned, by its name in status; `restored` reads it."""
         values = {"tokensPerSecondPerReplica": self.capacity, "tokensPerRequest": self.work_per_request}
-        return {name: f"{value:.3g}" for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None}
 
     def seen(self, observed: Observed, now: float) -> "History":
         """With this tick's samples; what has left the window or the cluster is forgotten."""
-        samples = {}
-        for pod in observed.pods:
-            known = self.samples.get(pod.uid, ())
-            if pod.sample and (not known or known[-1].at < pod.sample.at):
-                known = (*known, pod.sample)
-            # One sample older than the window stays: rates need a first point.
-            inside = [index for index, sample in enumerate(known) if sample.at >= now - WINDOW]
-            if known and inside:
-                samples[pod.uid] = known[max(0, inside[0] - 1) :]
-        return replace(self, samples=samples, **self._changes_of_ready(observed, now))
+        series = {pod.uid: _extended(self.samples.get(pod.uid, ()), pod.sample, now - WINDOW) for pod in observed.pods}
+        samples = {uid: known for uid, known in series.items() if known}
+        return replace(self, samples=samples, **self._readiness(observed, now))
 
-    def _changes_of_ready(self, observed: Observed, now: float) -> dict[str, Any]:
-        ready = frozenset(pod.uid for pod in observed.ready)
-        if ready == self.ready_uids:
-            return {}
-        fresh = [
-            pod.ready_at - pod.created_at
-            for pod in observed.ready
-            if pod.uid not in self.ready_uids and pod.ready_at is not None
-        ]
-        startups = (*self.startups, *fresh)[-STARTUPS_KEPT:]
-        return {"ready_uids": ready, "ready_changed_at": now, "startups": startups}
+    def decided(self, replicas: int) -> "History":
+        return replace(self, desired=replicas)
 
     def recommended(self, replicas: int, window: float, now: float) -> "History":
         """With this tick's recommendation; those older than the scale-down window go."""
@@ -76,6 +66,39 @@ class History:
         """Seconds from creation to Ready, nearest rank; None before the first start was seen."""
         ordered = sorted(self.startups)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+    def _readiness(self, observed: Observed, now: float) -> dict[str, Any]:
+        ready = frozenset(pod.uid for pod in observed.ready)
+        # Only a pod that was seen from its birth tells how long a start takes: one that lost and regained readiness,
+        # or that was ready before this operator came, does not.
+        starting = frozenset(
+            pod.uid
+            for pod in observed.live
+            if not pod.is_ready and (pod.uid in self.starting_uids or pod.uid not in self.uids)
+        )
+        started = [pod for pod in observed.ready if pod.uid in self.starting_uids]
+        return {
+            "uids": frozenset(pod.uid for pod in observed.pods),
+            "ready_uids": ready,
+            "ready_changed_at": self.ready_changed_at if ready == self.ready_uids else now,
+            "starting_uids": starting,
+            "startups": (*self.startups, *_durations(started))[-STARTUPS_KEPT:],
+        }
+
+
+def _durations(started: list[PodState]) -> list[float]:
+    return [pod.ready_at - pod.created_at for pod in started if pod.ready_at is not None]
+
+
+def _extended(known: Series, sample: PodSample | None, since: float) -> Series:
+    """With a newer sample; without those that left the window, but for one: a rate needs a point to start from."""
+    series = tuple(known)
+    if sample and (not series or series[-1].at < sample.at):
+        # Of samples in quick succession (a burst of watch events) the newest counts.
+        is_quick = len(series) >= 2 and series[-1].at - series[-2].at < SHORTEST
+        series = (*(series[:-1] if is_quick else series), sample)
+    old = sum(entry.at < since for entry in series)
+    return series[max(0, old - 1) :] if old < len(series) else ()
 
 
 def _number(text: object) -> float | None:

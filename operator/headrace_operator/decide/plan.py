@@ -50,6 +50,7 @@ class Announce:
 
 
 Action = ApplyService | CreatePod | Unroute | DeletePod | Announce
+_GONE = {PodPhase.TERMINATING, PodPhase.LOST}
 _WARNINGS = {Reason.INSUFFICIENT_GPU, Reason.MODEL_REFUSED, Reason.METRICS_MISSING, Reason.AT_MAXIMUM}
 
 
@@ -80,11 +81,14 @@ def _announcements(decision: Decision, said: Reason | None) -> list[Action]:
 
 
 def _leave(observed: Observed, now: float) -> list[Action]:
-    """Unrouted pods whose routers had time to notice."""
-    return [
+    """Unrouted pods whose routers had time to notice, and pods that will never run again."""
+    lost: list[Action] = [
+        DeletePod(pod.name, pod.uid, f"lost: {pod.message}") for pod in observed.pods if pod.phase is PodPhase.LOST
+    ]
+    return lost + [
         DeletePod(pod.name, pod.uid, "drains")
         for pod in observed.pods
-        if not pod.routable and pod.phase is not PodPhase.TERMINATING and now - (pod.unrouted_at or 0.0) >= ROUTE_SETTLE
+        if not pod.routable and pod.phase not in _GONE and now - (pod.unrouted_at or 0.0) >= ROUTE_SETTLE
     ]
 
 
@@ -101,16 +105,33 @@ def _roll(
 ) -> list[Action]:
     """One at a time: a new pod first, then an old one leaves. On a full cluster the old one leaves first."""
     new = [pod for pod in observed.live if pod not in old]
-    useless = [pod for pod in old if not pod.is_ready]
-    if useless:  # an old pod that serves nobody gives its GPU to the new revision at once
+    if useless := [pod for pod in old if not pod.is_ready]:  # one that serves nobody gives its GPU to the new revision
         return [DeletePod(pod.name, pod.uid, "of an old revision and not ready") for pod in useless]
+    victims = sorted(old, key=_victim_order)
+    spare = len(observed.live) - replicas
+    if spare < 0:
+        return _create(deployment, image, observed, -spare)
+    if spare > 1:  # the decision fell meanwhile; one more than decided is the surge
+        return [_remove(pod, "fewer replicas are needed") for pod in victims[: spare - 1]]
     if any(pod.phase is PodPhase.UNSCHEDULABLE for pod in new):
-        return [_remove(min(old, key=_victim_order), "full cluster: the old pod leaves before its replacement starts")]
-    if all(pod.is_ready for pod in new) and len(new) + len(old) > replicas:
-        return [_remove(min(old, key=_victim_order), "replaced by the new revision")]
-    if all(pod.is_ready for pod in new):
-        return _create(deployment, image, observed, 1)
-    return []
+        return _make_room(observed, victims[0])
+    if not all(pod.is_ready for pod in new):
+        return []
+    return [_remove(victims[0], "replaced by the new revision")] if spare else _surge(deployment, image, observed, new)
+
+
+def _make_room(observed: Observed, victim: PodState) -> list[Action]:
+    """What leaves already makes room, even if its drain takes minutes; only then another pod leaves."""
+    is_leaving = len(observed.live) < len(observed.pods)
+    return [] if is_leaving else [_remove(victim, "full cluster: the old pod leaves before its replacement starts")]
+
+
+def _surge(deployment: InferenceDeployment, image: str, observed: Observed, new: list[PodState]) -> list[Action]:
+    created = _create(deployment, image, observed, 1)
+    if new:
+        return created
+    message = f"{len(observed.live)} pods are replaced one by one by revision {manifests.revision(deployment, image)}"
+    return [Announce(Announcement.ROLLOUT_STARTED, message), *created]
 
 
 def _create(deployment: InferenceDeployment, image: str, observed: Observed, number: int) -> list[Action]:

@@ -1,4 +1,8 @@
-"""The status of the custom resource: what is, what was decided last, and the ten decisions that changed something."""
+"""The status of the custom resource: what is, what was decided last, and the ten decisions that changed something.
+
+Written only when it says something new: a decision stays as it was when it was first taken, and a measured number stays
+until it has moved by NOTABLE. Otherwise noise would write the object at every tick.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +16,9 @@ from headrace_operator.decide.values import Observed
 from headrace_operator.service import InferenceDeployment
 
 RING = 10
+NOTABLE = 0.2  # of the number that stands in status
+NOTABLE_LEARNED = 0.1  # of what a restarted operator goes on with
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +34,9 @@ class Tick:
 
 
 def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The new status. `before` is what the object says now; times in it move only when what they time has changed."""
+    """The new status. `before` is what the object says now."""
     observed, decision, deployment = tick.observed, tick.decision, tick.deployment
-    last = _kept_time(_decision(decision, tick.now), before.get("lastDecision", {}))
+    last = _last_decision(decision, before.get("lastDecision", {}), tick.now)
     signals = decision.signals
     return {
         "observedGeneration": deployment.generation,
@@ -38,9 +45,12 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "desiredReplicas": decision.replicas,
         "selector": manifests.selector(deployment),
         "revision": manifests.revision(deployment, tick.image),
-        "queueWaitP95": _milliseconds(signals.queue_wait_p95),
-        "tokensPerSecond": _rounded(signals.throughput),
-        "capacity": tick.history.remembered(),
+        "queueWaitP95": _steady(before.get("queueWaitP95"), milliseconds(signals.queue_wait_p95)),
+        "tokensPerSecond": _steady(before.get("tokensPerSecond"), rounded(signals.throughput)),
+        "capacity": {
+            name: _steady(before.get("capacity", {}).get(name), rounded(value), NOTABLE_LEARNED)
+            for name, value in tick.history.remembered().items()
+        },
         "startup": _startup(tick.history),
         "conditions": conditions.as_status(
             conditions.conditions(deployment, observed, decision),
@@ -51,6 +61,40 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "lastDecision": last,
         "decisions": _ring(decision, last, before.get("decisions", [])),
     }
+
+
+def milliseconds(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{rounded(seconds * 1000)}ms"
+
+
+def rounded(value: float | None) -> str:
+    """Three digits: enough to compute the decision again from what status says."""
+    return UNKNOWN if value is None else f"{float(f'{value:.3g}'):.15g}"
+
+
+def _steady(before: str | None, now: str, notable: float = NOTABLE) -> str:
+    """What stood there, while the number is about the same."""
+    known, new = _number(before), _number(now)
+    if before is None or known is None or new is None:
+        return now
+    return before if abs(new - known) <= notable * abs(known) else now
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None or text == UNKNOWN else float(text.removesuffix("ms"))
+
+
+def _last_decision(decision: Decision, before: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The same decision is told as it was when it was first taken, so that its numbers fit together."""
+    new = _decision(decision, now)
+    return dict(before) if before and _gist(new) == _gist(before) else new
+
+
+def _gist(decision: Mapping[str, Any]) -> list[Any]:
+    inputs = decision.get("inputs", {})
+    proposed = [(proposal["signal"], proposal["replicas"]) for proposal in decision.get("proposals", [])]
+    pods = [inputs.get("readyPods"), inputs.get("answeredPods")]
+    return [decision.get("from"), decision.get("to"), decision.get("reason"), *pods, proposed]
 
 
 def _decision(decision: Decision, now: float) -> dict[str, Any]:
@@ -64,42 +108,24 @@ def _decision(decision: Decision, now: float) -> dict[str, Any]:
         "inputs": {
             "readyPods": signals.asked,
             "answeredPods": signals.answered,
-            "demandTokensPerSecond": _rounded(signals.demand),
-            "backlogTokens": _rounded(signals.backlog),
-            "capacityTokensPerSecond": _rounded(signals.capacity),
+            "demandTokensPerSecond": rounded(signals.demand),
+            "backlogTokens": rounded(signals.backlog),
+            "capacityTokensPerSecond": rounded(signals.capacity),
             "waiting": signals.waiting,
             "running": signals.running,
-            "queueWaitP95": _milliseconds(signals.queue_wait_p95),
+            "queueWaitP95": milliseconds(signals.queue_wait_p95),
         },
         "proposals": [{"signal": p.signal, "replicas": p.replicas, "why": p.why} for p in decision.proposals],
         "clamps": [{"reason": str(c.reason), "from": c.before, "to": c.after} for c in decision.clamps],
     }
 
 
-def _kept_time(now: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The same decision keeps the time at which it was first taken."""
-    if all(now[key] == before.get(key) for key in ("from", "to", "reason")):
-        return {**now, "at": before["at"]}
-    return now
-
-
 def _ring(decision: Decision, last: dict[str, Any], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if decision.replicas == decision.current:
         return before
-    entry = {key: last[key] for key in ("at", "from", "to", "reason", "message")}
-    same = before and all(before[-1].get(key) == entry[key] for key in ("from", "to", "reason", "at"))
-    return before if same else [*before, entry][-RING:]
+    return [*before, {key: last[key] for key in ("at", "from", "to", "reason", "message")}][-RING:]
 
 
 def _startup(history: History) -> dict[str, str]:
     quantiles = {"p50Seconds": history.startup_quantile(0.5), "p95Seconds": history.startup_quantile(0.95)}
     return {name: f"{value:.1f}" for name, value in quantiles.items() if value is not None}
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "unknown" if seconds is None else f"{float(f'{seconds * 1000:.2g}'):.0f}ms"
-
-
-def _rounded(value: float | None) -> str:
-    """Two digits: enough for a person, and steady enough not to rewrite the object at every tick."""
-    return "unknown" if value is None else f"{float(f'{value:.2g}'):.0f}"

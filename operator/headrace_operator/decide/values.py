@@ -13,6 +13,7 @@ class PodPhase(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CRASH_LOOPING = "CrashLooping"
     MODEL_REFUSED = "ModelRefused"  # the server said that this checkpoint cannot be served
+    LOST = "Lost"  # evicted, or ended by its node: it will never run again
     TERMINATING = "Terminating"
 
 
@@ -29,9 +30,8 @@ class PodSample:
     finished: float  # requests, counter
     finished_tokens: float  # prompt + generated tokens of finished requests, counter
     tokens: float  # prompt + generated tokens computed, counter
-    queue_waits: tuple[
-        tuple[float, float], ...
-    ] = ()  # (upper bound in seconds, cumulative count), ascending, ends in inf
+    # (upper bound in seconds, cumulative count), ascending, ends in inf
+    queue_waits: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class PodState:
 
     @property
     def is_live(self) -> bool:
-        """Counts as ordered: neither draining nor terminating."""
-        return self.phase is not PodPhase.TERMINATING and self.routable
+        """Counts as ordered: neither draining, terminating nor lost."""
+        return self.phase not in {PodPhase.TERMINATING, PodPhase.LOST} and self.routable
 
     @property
     def is_ready(self) -> bool:

@@ -8,6 +8,7 @@ from headrace_operator.decide import manifests
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
 
 CONFIGURATION_ERROR = 78  # EX_CONFIG: the server's word for "this model cannot be served"
+ENDED = {"Failed", "Succeeded"}  # of a pod that always restarts: evicted, preempted, or its node shut down
 IMAGE_TROUBLES = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 Body = Mapping[str, Any]
 
@@ -50,6 +51,8 @@ def metrics_urls(bodies: Iterable[Body]) -> dict[str, str]:
 def _phase(body: Body) -> tuple[PodPhase, str]:
     if body["metadata"].get("deletionTimestamp"):
         return PodPhase.TERMINATING, ""
+    if body.get("status", {}).get("phase") in ENDED:
+        return PodPhase.LOST, body["status"].get("message") or body["status"].get("reason", "")
     if _condition(body, "Ready").get("status") == "True":
         return PodPhase.READY, ""
     scheduled = _condition(body, "PodScheduled")

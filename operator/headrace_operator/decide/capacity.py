@@ -1,0 +1,50 @@
+"""What one warm replica carries, in tokens/s, learned while it was saturated: at any other time a replica shows only
+what was asked of it."""
+
+import math
+from collections.abc import Sequence
+
+from headrace_operator.decide.rates import SHORTEST, Series
+from headrace_operator.decide.values import PodSample
+
+WARM_UP = 5.0  # seconds after Ready in which a pod's speed is not learned from
+STUCK = 0.5  # seconds: who waits longer was not just between two steps, whatever limit holds it (slots, KV pages)
+GAIN = 0.2  # weight of one saturated interval against everything learned before
+LONG_ENOUGH = 10.0  # seconds over which a speed is no burst of cheap prompt tokens
+WORK_MEMORY = 50.0  # requests after which a new mix of short and long ones has mostly replaced the old one
+
+
+def learned(known: float | None, series: Series) -> float | None:
+    """With the newest interval of one warm pod. Faster than thought over many seconds is believed at once."""
+    before, after = series[-2], series[-1]
+    speed = _speed(before, after)
+    if speed is not None and speed > 0 and _is_saturated(before, after):
+        return speed if known is None else known + GAIN * (speed - known)
+    sustained = _speed(series[0], after)
+    if known is None or sustained is None or after.at - series[0].at < LONG_ENOUGH:
+        return known
+    return max(known, sustained)
+
+
+def work(known: float | None, intervals: Sequence[tuple[PodSample, PodSample]]) -> float | None:
+    """Mean tokens of a finished request, with the requests that finished in the newest intervals of all pods."""
+    grown = [pair for pair in intervals if pair[1].finished > pair[0].finished]
+    finished = sum(after.finished - before.finished for before, after in grown)
+    tokens = sum(after.finished_tokens - before.finished_tokens for before, after in grown)
+    if finished < 1 or tokens <= 0:
+        return known
+    if known is None:
+        return tokens / finished
+    return known + (1 - math.exp(-finished / WORK_MEMORY)) * (tokens / finished - known)
+
+
+def _speed(before: PodSample, after: PodSample) -> float | None:
+    seconds, tokens = after.at - before.at, after.tokens - before.tokens
+    return tokens / seconds if seconds >= SHORTEST and tokens >= 0 else None
+
+
+def _is_saturated(before: PodSample, after: PodSample) -> bool:
+    return all(
+        sample.waiting > 0 and (sample.running >= sample.max_running > 0 or sample.oldest_waiting >= STUCK)
+        for sample in (before, after)
+    )

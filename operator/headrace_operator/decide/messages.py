@@ -1,0 +1,80 @@
+"""What a decision says: one sentence a reason, with the numbers that a reader needs to check it."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from headrace_operator.decide.reasons import Reason
+from headrace_operator.decide.situation import Situation
+from headrace_operator.decide.values import PodPhase
+
+
+class Reasoned(Protocol):
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def why(self) -> str: ...
+
+
+def message(situation: Situation, reason: Reason, replicas: int, because: str) -> str:
+    current = situation.current
+    change = f"{current} -> {replicas} replicas" if replicas != current else f"{current} replicas"
+    return f"{change}: {_SENTENCES[reason](situation, because)}"
+
+
+def because(proposals: Sequence[Reasoned]) -> str:
+    """The strongest first."""
+    return "; ".join(proposal.why for proposal in sorted(proposals, key=lambda proposal: -proposal.replicas))
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+def _because(situation: Situation, because: str) -> str:
+    del situation
+    return because
+
+
+def _in_words_of(phase: PodPhase) -> "Sentence":
+    def sentence(situation: Situation, because: str) -> str:
+        pods = situation.observed.in_phase(phase)
+        told = f"{len(pods)} of {len(situation.observed.live)} pods: {pods[0].message}"
+        return f"{told}; {because}" if because else told
+
+    return sentence
+
+
+def _metrics_missing(situation: Situation, because: str) -> str:
+    signals = situation.signals
+    told = f"{signals.answered} of {signals.asked} ready pods answered, and unknown is not zero"
+    return f"{told}; {because}" if because else told
+
+
+def _holding_target(situation: Situation, because: str) -> str:
+    signals = situation.signals
+    return f"{signals.running} running and {signals.waiting} waiting need them; {because}"
+
+
+def _holding_for_window(situation: Situation, because: str) -> str:
+    return f"more were needed within the last {situation.scaling.scale_down_window:g} s; {because}"
+
+
+Sentence = Callable[[Situation, str], str]
+_SENTENCES: dict[Reason, Sentence] = {
+    Reason.STEADY: _because,
+    Reason.LOAD_ROSE: _because,
+    Reason.QUEUE_WAIT_HIGH: _because,
+    Reason.LOAD_FELL: _because,
+    Reason.HOLDING_FOR_WINDOW: _holding_for_window,
+    Reason.HOLDING_TARGET: _holding_target,
+    Reason.BELOW_MINIMUM: lambda situation, _: f"minReplicas is {situation.scaling.min_replicas}",
+    Reason.AT_MAXIMUM: lambda situation, because: (
+        f"maxReplicas is {situation.scaling.max_replicas}, more would be used; {because}"
+    ),
+    Reason.ABOVE_MAXIMUM: lambda situation, _: f"maxReplicas is {situation.scaling.max_replicas}",
+    Reason.METRICS_MISSING: _metrics_missing,
+    Reason.INSUFFICIENT_GPU: _in_words_of(PodPhase.UNSCHEDULABLE),
+    Reason.MODEL_REFUSED: _in_words_of(PodPhase.MODEL_REFUSED),
+    Reason.PAUSED: lambda *_: "spec.autoscaling.mode is Paused",
+    Reason.NONE_READY: lambda *_: "no pod is ready yet",
+}
