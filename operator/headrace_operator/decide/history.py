@@ -4,6 +4,7 @@ A frozen value: each tick makes a new one. What a restart must not forget goes t
 (`restored`); the scale-down window starts with the replicas decided last, so that a restart never scales down.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ STARTUPS_KEPT = 20
 class History:
     samples: Mapping[str, Series] = field(default_factory=dict)  # by pod UID, oldest first
     desired: int | None = None  # replicas decided last
+    lowered_at: float = -math.inf  # when a decision was lower than the one before
     recommendations: tuple[tuple[float, int], ...] = ()  # (epoch seconds, replicas), oldest first
     capacity: float | None = None  # tokens/s that one warm replica carries, learned when saturated
     work_per_request: float | None = None  # tokens, prompt + generated, of finished requests
@@ -54,8 +56,9 @@ class History:
         samples = {uid: known for uid, known in series.items() if known}
         return replace(self, samples=samples, **self._readiness(observed, now))
 
-    def decided(self, replicas: int) -> "History":
-        return replace(self, desired=replicas)
+    def decided(self, replicas: int, now: float) -> "History":
+        is_lower = self.desired is not None and replicas < self.desired
+        return replace(self, desired=replicas, lowered_at=now if is_lower else self.lowered_at)
 
     def recommended(self, replicas: int, window: float, now: float) -> "History":
         """With this tick's recommendation; those older than the scale-down window go."""

@@ -32,7 +32,7 @@ def milliseconds(seconds: float) -> str:
 
 def _because(situation: Situation, because: str) -> str:
     del situation
-    return because
+    return because or "no rate is known before a second sample"
 
 
 def _in_words_of(phase: PodPhase) -> "Sentence":

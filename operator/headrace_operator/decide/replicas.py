@@ -20,6 +20,7 @@ from headrace_operator.service import Mode
 
 MOST_AT_ONCE = 2.0  # the promise proposes at most this multiple of the ready replicas
 MOST_CATCHING_UP = 1.5  # times what arriving work needs: a backlog passes, a GPU that was bought for it stays a while
+SETTLE = 4.0  # seconds after the ready pods changed before queue waits speak about the new supply
 HAIR = 1e-9  # of a replica: what floating point may be off
 
 
@@ -52,7 +53,7 @@ def decide(situation: Situation) -> tuple[History, Decision]:
     replicas, late = rules.apply(rules.LIMITS, situation, recommended)
     clamps = (*early, *late)
     reason = _reason(situation, proposals, clamps, replicas)
-    return situation.history.decided(replicas), Decision(
+    return situation.history.decided(replicas, situation.now), Decision(
         replicas=replicas,
         current=situation.current,
         reason=reason,
@@ -102,15 +103,16 @@ def _by_slots(situation: Situation) -> Proposal | None:
 def _by_queue_wait(situation: Situation) -> Proposal | None:
     """Silent while the queue will be gone before another replica could start: a backlog is not a lack of supply."""
     signals, target = situation.signals, situation.scaling.queue_wait_target
-    wait = signals.queue_wait_p95
-    if wait is None or wait <= target or not signals.waits_are_settled:
-        return None
-    if signals.queue_drains_in <= drain_time(situation.history):
+    wait, drain = signals.typical_wait, drain_time(situation.history)
+    if wait is None or wait <= target or signals.queue_drains_in <= drain:
         return None
     ready = len(situation.observed.ready)
+    is_enough_by_work = signals.capacity and (signals.demand or math.inf) < ready * signals.capacity
+    if signals.ready_unchanged < (drain if is_enough_by_work else SETTLE):
+        return None
     replicas = math.ceil(ready * min(MOST_AT_ONCE, wait / target) - HAIR)
-    why = f"p95 wait {messages.milliseconds(wait)} is above its target {messages.milliseconds(target)} on {ready} ready"
-    return Proposal("queueWait", replicas, why)
+    told = f"p95 wait {messages.milliseconds(wait)} is above its target {messages.milliseconds(target)}"
+    return Proposal("queueWait", replicas, f"{told} on most of {ready} ready")
 
 
 def _reason(situation: Situation, proposals: list[Proposal], clamps: tuple[Clamp, ...], replicas: int) -> Reason:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headrace_operator.decide.history import WINDOW
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.situation import Situation
 from headrace_operator.decide.values import PodPhase
@@ -57,8 +58,12 @@ def _missing(situation: Situation, replicas: int) -> int:
 
 
 def _window(situation: Situation, replicas: int) -> int:
-    highest = max((value for _, value in situation.history.recommendations), default=replicas)
-    return max(replicas, min(situation.current, highest))
+    """Down only to the most that was recommended within the window; and in one go, not along a falling edge."""
+    history, current = situation.history, situation.current
+    if situation.now - history.lowered_at < min(WINDOW, situation.scaling.scale_down_window):
+        return max(replicas, current)
+    highest = max((value for _, value in history.recommendations), default=replicas)
+    return max(replicas, min(current, highest))
 
 
 def _scheduler(situation: Situation, replicas: int) -> int:

@@ -7,8 +7,6 @@ from headrace_operator.decide.history import WINDOW, History
 from headrace_operator.decide.rates import Series
 from headrace_operator.decide.values import Observed
 
-SETTLE = 4.0  # seconds after the ready pods changed before queue waits speak about the new supply
-
 
 @dataclass(frozen=True, slots=True)
 class Signals:
@@ -24,8 +22,9 @@ class Signals:
     running: int  # requests
     max_running: int  # requests that one replica runs together; 0 = unknown
     queue_wait_p95: float | None  # seconds; None when nobody waited within the window
+    typical_wait: float | None  # p95 of the pod in the middle: what a new replica could relieve
     queue_drains_in: float  # seconds, at the pace seen; infinite while the queue grows or stands
-    waits_are_settled: bool  # the waits were measured with today's ready pods
+    ready_unchanged: float  # seconds for which the waits were measured with today's ready pods
 
     @property
     def in_flight(self) -> int:
@@ -66,8 +65,9 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
         running=sum(sample.running for sample in samples),
         max_running=max((sample.max_running for sample in samples), default=0),
         queue_wait_p95=waits.p95(since_change),
+        typical_wait=waits.typical(since_change),
         queue_drains_in=waits.drains_in(since_change),
-        waits_are_settled=now - history.ready_changed_at >= SETTLE,
+        ready_unchanged=now - history.ready_changed_at,
     )
 
 

@@ -19,6 +19,16 @@ def p95(pods: Sequence[Series]) -> float | None:
     return quantile(merged([_ended(series) for series in pods] + [_still_waiting(series) for series in pods]), P95)
 
 
+def typical(pods: Sequence[Series]) -> float | None:
+    """The p95 of the pod in the middle, seconds. None without pods.
+
+    A queue on less than half of the pods is an old backlog or uneven routing: requests do not move to another pod, so
+    another pod would not shorten it.
+    """
+    ordered = sorted(p95([series]) or 0.0 for series in pods)
+    return ordered[(len(ordered) - 1) // 2] if ordered else None
+
+
 def drains_in(pods: Sequence[Series]) -> float:
     """Seconds until the queues are empty at the pace seen; infinite while they grow or stand."""
     waiting = sum(series[-1].waiting for series in pods)
