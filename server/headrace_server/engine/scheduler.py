@@ -64,9 +64,8 @@ class Scheduler:
         chunks = [self._decode(sequence) for sequence in decoding]
         budget = self._max_tokens - len(chunks)
 
-        for place, sequence in enumerate(filling):
-            behind = len(filling) - place - 1  # each of them keeps one token
-            chunks.append(self._prefill(sequence, budget - behind))
+        for sequence in filling:  # at most one: the next one starts only when a token is left
+            chunks.append(self._prefill(sequence, budget))
             budget -= chunks[-1].tokens
 
         starts = []

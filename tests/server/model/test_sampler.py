@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from checkpoints import write_checkpoint
+from headrace_server.engine.sequence import Chunk, Start, Step
 from headrace_server.model.sampler import Choice, choose, uniform
 from headrace_server.request import Sampling
 from models import a_model, asked
@@ -101,3 +102,13 @@ def test_a_seeded_answer_is_the_same_in_any_company(tmp_path_factory: pytest.Tem
     together = model.answers({0: company[:3], 3: [asked("it", prompt, 20, warm)], 4: company[3:]})
     assert together["it"] == alone
     assert model.answer(prompt, 20, Sampling(temperature=1.0, top_k=50, top_p=0.95, seed=1235)) != alone
+
+
+def test_every_place_in_an_answer_has_its_own_random_number(tmp_path_factory: pytest.TempPathFactory) -> None:
+    runner = a_model(write_checkpoint(tmp_path_factory.mktemp("checkpoint")).directory).loaded.runner
+    hot = Sampling(temperature=5.0, seed=9)
+    for length in range(1, 9):
+        prompt = Chunk(0, 0, tuple(range(3, 3 + length)), samples=True)
+        step = Step((Start(0, (0,), hot, queue_wait=0.0),), (prompt,))
+        expected = choose(runner.logits(step), a_choice(temperature=5.0, seed=9), torch.tensor([length]))
+        assert runner.forward(step) == expected.tolist()
