@@ -1,7 +1,7 @@
 """Command, arguments and environment of a container, as values: $(VAR) expansion, references, replaced mount paths."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +32,15 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
 
 def relocate(text: str, mounts: Mapping[str, str]) -> str:
-    """Replace every mount path that begins a path: at the start, or after `=`, `:` or `,`. The longest mount wins."""
-    for path in sorted(mounts, key=len, reverse=True):
-        text = re.sub(rf"(?P<before>^|[=:,]){re.escape(path.rstrip('/'))}(?=/|$|[:,])", _put(mounts[path]), text)
-    return text
+    """Replace every mount path that begins a path: at the start, or after `=`, `:` or `,`. The longest mount wins.
 
-
-def _put(place: str) -> Callable[[re.Match[str]], str]:
-    return lambda match: match["before"] + place
+    In one pass: the folder that stands for one mount may itself lie below another one's path.
+    """
+    if not mounts:
+        return text
+    places = {path.rstrip("/"): place for path, place in mounts.items()}
+    paths = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
+    return re.sub(rf"(^|[=:,])({paths})(?=/|$|[:,])", lambda match: match[1] + places[match[2]], text)
 
 
 def variables(container: Body, facts: Facts) -> dict[str, str]:
