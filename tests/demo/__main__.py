@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import statistics
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cluster.local import LocalCluster, NodeShape
+from cluster import LocalCluster, NodeShape
 
 from demo import story
 
@@ -34,7 +35,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="headrace-demo-") as directory:
         say("Starting a real control plane, and two nodes with 2 GPUs each ...")
         nodes = (NodeShape("gpu-a", gpus=2), NodeShape("gpu-b", gpus=2))
-        with LocalCluster(Path(directory), nodes=nodes, report=say) as cluster:
+        with LocalCluster(Path(directory), nodes=nodes, images=story.IMAGES, report=say) as cluster:
             outcome = play(cluster)
             say(f"\nThe whole demo took {time.monotonic() - started:.0f} s.")
             if options.keep:
@@ -124,7 +125,7 @@ def keep(cluster: LocalCluster) -> None:
 Still running. In another terminal:
 
   export KUBECONFIG={cluster.kubeconfig}
-  export PATH={cluster.tools}:$PATH
+  export PATH={cluster.env(os.environ)["PATH"].split(":")[0]}:$PATH
 
   kubectl get infdep -w
   kubectl describe infdep {story.NAME}

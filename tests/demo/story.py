@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.local import LocalCluster
+from cluster import LocalCluster
 
 from demo.timeline import Timeline, status_of
 from demo.users import Answers, Doors, Habit, converse
@@ -15,6 +16,8 @@ from demo.users import Answers, Doors, Habit, converse
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "examples" / "models"
 MANIFEST = ROOT / "examples" / "scripture.yaml"
+PROGRAMS = Path(sys.executable).parent  # this virtual environment stands for both images
+IMAGES = {"headrace-operator": PROGRAMS, "headrace-server": PROGRAMS}
 CHART = ROOT / "charts" / "headrace"
 RELEASE_NAMESPACE = "headrace-system"
 NAME = "scripture"  # the InferenceDeployment of the manifest
