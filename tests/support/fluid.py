@@ -5,6 +5,7 @@ when the GPUs run out."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import CreatePod, DeletePod, Unroute, plan
@@ -168,7 +169,7 @@ class Fluid:
 
     def reversals(self) -> int:
         signs = [step > 0 for step in self.changes()]
-        return sum(one is not other for one, other in zip(signs, signs[1:], strict=False))
+        return sum(one is not other for one, other in pairwise(signs))
 
     def _decide(self) -> None:
         if self.now in self.restarts and self.remember:

@@ -3,6 +3,7 @@ contract with `headrace serve`; tests/contract holds both sides to it."""
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from headrace_operator.service import InferenceDeployment
@@ -100,7 +101,7 @@ def _pod_spec(deployment: InferenceDeployment, image: str) -> Body:
     return {
         "restartPolicy": "Always",
         "automountServiceAccountToken": False,  # the server never talks to the API
-        "terminationGracePeriodSeconds": int(deployment.drain_timeout) + EXIT_SLACK,
+        "terminationGracePeriodSeconds": math.ceil(deployment.drain_timeout) + EXIT_SLACK,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 65532,

@@ -111,8 +111,8 @@ def _roll(
     spare = len(observed.live) - replicas
     if spare < 0:
         return _create(deployment, image, observed, -spare)
-    if spare > 1:  # the decision fell meanwhile; one more than decided is the surge
-        return [_remove(pod, "fewer replicas are needed") for pod in victims[: spare - 1]]
+    if (surplus := spare - bool(new)) > 0:  # the decision fell meanwhile; beside one that replaces, nobody is spare
+        return [_remove(pod, "fewer replicas are needed") for pod in sorted(observed.live, key=_victim_order)[:surplus]]
     if any(pod.phase is PodPhase.UNSCHEDULABLE for pod in new):
         return _make_room(observed, victims[0])
     if not all(pod.is_ready for pod in new):

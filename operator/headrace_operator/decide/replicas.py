@@ -87,6 +87,8 @@ def _by_work(situation: Situation) -> Proposal | None:
         f"{signals.demand:.0f} tok/s arrive and {signals.backlog:.0f} tokens wait, "
         f"a replica carries {signals.capacity:.0f} tok/s at {situation.scaling.utilization:.0%}"
     )
+    if catching_up > needed:
+        why += f", {catching_up - needed} more until the backlog is gone"
     return Proposal("work", max(needed, catching_up), why)
 
 

@@ -1,0 +1,85 @@
+"""Values as the edges would have seen them, with defaults that are unremarkable: one says only what a test is about."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from headrace_operator.decide.history import History
+from headrace_operator.decide.replicas import Decision, decide
+from headrace_operator.decide.signals import Signals
+from headrace_operator.decide.situation import Situation
+from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
+from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling
+
+NOW = 1_000_000.0  # epoch seconds
+CAPACITY = 100.0  # tokens/s of one replica
+WORK = 10.0  # tokens of a request
+SLOTS = 64  # requests that a replica runs together
+
+
+def scaling(**changes: Any) -> Scaling:
+    usual = Scaling(min_replicas=1, max_replicas=100, queue_wait_target=0.5, utilization=0.7, scale_down_window=300.0)
+    return replace(usual, **changes)
+
+
+def deployment(**changes: Any) -> InferenceDeployment:
+    usual = InferenceDeployment(
+        namespace="default",
+        name="llama",
+        uid="cr-uid",
+        generation=3,
+        model=Model("models", "llama-3.1-8b", "bfloat16", "cuda"),
+        resources=Resources(gpus=1),
+        scaling=scaling(),
+        batching=Batching(max_running=SLOTS, max_tokens_per_step=2048, max_waiting=1024),
+        drain_timeout=120.0,
+    )
+    return replace(usual, **changes)
+
+
+def sample(at: float = NOW, **changes: Any) -> PodSample:
+    usual = PodSample(
+        at=at, waiting=0, running=0, max_running=SLOTS, oldest_waiting=0.0, received=0.0, finished=0.0,
+        finished_tokens=0.0, tokens=0.0,
+    )  # fmt: skip
+    return replace(usual, **changes)
+
+
+def pod(ordinal: int = 0, phase: PodPhase = PodPhase.READY, **changes: Any) -> PodState:
+    is_ready = phase is PodPhase.READY
+    usual = PodState(
+        name=f"llama-{ordinal}",
+        uid=f"uid-{ordinal}",
+        ordinal=ordinal,
+        revision="old",
+        phase=phase,
+        created_at=NOW - 1000.0,
+        ready_at=NOW - 900.0 if is_ready else None,
+        sample=sample() if is_ready else None,
+    )
+    return replace(usual, **changes)
+
+
+def observed(ready: int = 0, *others: PodState) -> Observed:
+    return Observed((*(pod(ordinal) for ordinal in range(ready)), *others))
+
+
+def signals(ready: int, *, load: float | None = None, **changes: Any) -> Signals:
+    """`load`: tokens/s that arrive, as a multiple of what all ready replicas carry at 70 %."""
+    arrivals = None if load is None else load * ready * CAPACITY * 0.7 / WORK
+    usual = Signals(
+        asked=ready, answered=ready, arrivals=arrivals, throughput=None, work_per_request=WORK, capacity=CAPACITY,
+        waiting=0, running=0, max_running=SLOTS, queue_wait_p95=0.0, typical_wait=0.0, queue_drains_in=0.0,
+        ready_unchanged=math.inf,
+    )  # fmt: skip
+    return replace(usual, **changes)
+
+
+def decided(
+    ready: int, seen: Signals, *others: PodState, policy: Scaling | None = None, before: tuple[int, ...] = ()
+) -> Decision:
+    """The decision on `ready` pods and others; `before`: what the last ticks recommended, newest last."""
+    pods = observed(ready, *others)
+    recommendations = tuple((NOW - 2.0 * (len(before) - index), value) for index, value in enumerate(before))
+    history = History(desired=len(pods.live), recommendations=recommendations)
+    return decide(Situation(policy or scaling(), pods, seen, history, NOW))[1]
