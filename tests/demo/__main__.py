@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import signal
 import statistics
 import subprocess
@@ -125,7 +124,7 @@ def keep(cluster: LocalCluster) -> None:
 Still running. In another terminal:
 
   export KUBECONFIG={cluster.kubeconfig}
-  export PATH={cluster.env(os.environ)["PATH"].split(":")[0]}:$PATH
+  export PATH={cluster.env({})["PATH"]}:$PATH
 
   kubectl get infdep -w
   kubectl describe infdep {story.NAME}

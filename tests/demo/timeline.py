@@ -17,7 +17,7 @@ class Sample:
     desired: int
     queue_wait: str
     tokens_per_second: str
-    reason: str
+    changes: tuple[str, ...]  # the decisions that changed the number of replicas, with their reasons
 
 
 class Timeline:
@@ -32,13 +32,20 @@ class Timeline:
     async def run(self) -> None:
         while True:
             sample = self._read((await self._fetch()).get("status", {}))
-            if not self.samples or _shape(self.samples[-1]) != _shape(sample):
-                self._say(
-                    f"  {sample.at:5.0f} s  ready {sample.ready}  desired {sample.desired}  "
-                    f"queue wait p95 {sample.queue_wait:>7}  {sample.tokens_per_second:>5} tok/s  {sample.reason}"
-                )
+            before = self.samples[-1] if self.samples else None
+            self._tell(before, sample)
             self.samples.append(sample)
             await asyncio.sleep(1)
+
+    def _tell(self, before: Sample | None, sample: Sample) -> None:
+        for change in sample.changes:
+            if before and change not in before.changes:
+                self._say(f"  {sample.at:5.0f} s  decided: {change}")
+        if before is None or (before.ready, before.desired) != (sample.ready, sample.desired):
+            self._say(
+                f"  {sample.at:5.0f} s  ready {sample.ready}, desired {sample.desired}, "
+                f"queue wait p95 {sample.queue_wait}, {sample.tokens_per_second} tok/s"
+            )
 
     def _read(self, status: dict[str, Any]) -> Sample:
         return Sample(
@@ -47,7 +54,7 @@ class Timeline:
             desired=status.get("desiredReplicas", 0),
             queue_wait=str(status.get("queueWaitP95", "-")),
             tokens_per_second=str(status.get("tokensPerSecond", "-")),
-            reason=status.get("lastDecision", {}).get("reason", "-"),
+            changes=tuple(f"{change['reason']}: {change['message']}" for change in status.get("decisions", [])),
         )
 
     @property
@@ -69,10 +76,6 @@ class Timeline:
         bars = "".join(BARS[round(value / top * (len(BARS) - 1))] for value in columns)
         numbers = "".join(str(min(value, 9)) for value in columns)
         return f"  {bars}\n  {numbers}  ready replicas\n  0 s{'':{width - 8}}{end:.0f} s"
-
-
-def _shape(sample: Sample) -> tuple[int, int, str]:
-    return sample.ready, sample.desired, sample.reason
 
 
 async def status_of(kubectl: Callable[..., Awaitable[str]], name: str) -> dict[str, Any]:
