@@ -51,7 +51,9 @@ def test_noise_around_a_steady_rate_is_no_step() -> None:
         assert arrivals([growing(noisy)]) == pytest.approx(sum(noisy) / 7)
 
 
-def test_pods_scraped_a_little_apart_speak_about_the_same_seconds() -> None:
+@pytest.mark.parametrize("late", [-0.3, 0.3])
+def test_pods_scraped_a_little_apart_speak_about_the_same_seconds(late: float) -> None:
+    """A pod whose sample came just after the cut must not bring the two seconds before it, too."""
     one = growing([1, 1, 1, 1, 1, 8, 8])
-    other = tuple(sample(at=entry.at + 0.3, received=entry.received) for entry in one)
+    other = tuple(sample(at=entry.at + (late if entry.at == 10 else 0), received=entry.received) for entry in one)
     assert arrivals([one, other]) == pytest.approx(16, rel=0.1)

@@ -70,6 +70,10 @@ BROKEN = {"queue_wait_p95": 5.0, "typical_wait": 5.0, "queue_drains_in": math.in
             4, signals(4, load=9.0, capacity=None, running=200), {}, 4, Reason.STEADY, id="capacity unknown, no wait"
         ),
         pytest.param(
+            2, signals(2, load=9.0, capacity=None, running=128, waiting=300), {}, 2, Reason.STEADY,
+            id="capacity unknown, a queue but not yet a broken promise",
+        ),
+        pytest.param(
             4, signals(4, load=9.0, capacity=None, running=256, **BROKEN), {}, 8, Reason.QUEUE_WAIT_HIGH,
             id="capacity unknown, and everybody waits",
         ),
@@ -132,6 +136,15 @@ def test_pods_without_a_gpu_stop_further_orders_in_the_schedulers_words() -> Non
     decision = decided(2, signals(2, load=4.0), unschedulable(2))
     assert (decision.replicas, decision.reason) == (3, Reason.INSUFFICIENT_GPU)
     assert "Insufficient nvidia.com/gpu" in decision.message
+    assert "tok/s arrive" in decision.message
+
+
+def test_pods_without_a_gpu_are_no_supply() -> None:
+    """What is wanted is told as if they were not there; how many are ordered is the scheduler's rule."""
+    seen = signals(1, arrivals=40.0)
+    loading = tuple(pod(n, PodPhase.STARTING, created_at=NOW - 29, sample=None) for n in range(1, 6))
+    assert decided(1, seen, *loading).proposals[0].replicas == 6
+    assert decided(1, seen, *(unschedulable(n) for n in range(1, 6))).proposals[0].replicas == 7
 
 
 def test_pods_without_a_gpu_never_block_going_down() -> None:
