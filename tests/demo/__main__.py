@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster import LocalCluster, NodeShape
 
 from demo import story
+from demo.users import Doors
 
 RUSH = 75.0  # seconds of overload: two cold starts and a few connection ages
 REST = 150.0  # seconds at most until minReplicas again: scale-down window, drain, slack
@@ -88,7 +89,7 @@ def play(cluster: LocalCluster) -> story.Outcome:
     return outcome
 
 
-def openai_completion(place: story.Doors) -> str:
+def openai_completion(place: Doors) -> str:
     from openai import OpenAI
 
     client = OpenAI(base_url=f"{place.http}/v1", api_key="unused")

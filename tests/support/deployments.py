@@ -1,0 +1,60 @@
+"""InferenceDeployments on the local cluster, as the end-to-end tests make and watch them."""
+
+import json
+from typing import Any
+
+import psutil
+from cluster import LocalCluster
+from demo import story
+
+Body = dict[str, Any]
+
+
+def manifest(name: str, *, path: str = "scripture-5m", autoscaling: Body | None = None, **spec: Any) -> Body:
+    """A manifest for the local cluster: CPU, one GPU reserved, few slots, so that a handful of users makes a queue."""
+    return {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "InferenceDeployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "model": {"source": f"pvc://models/{path}", "device": "cpu", "dtype": "float32"},
+            "autoscaling": {"scaleDownWindow": "5s", "targets": {"queueWaitP95": "200ms"}, **(autoscaling or {})},
+            "batching": {"maxRunning": 2},
+            "drain": {"timeout": "60s"},
+            **spec,
+        },
+    }
+
+
+def pods(cluster: LocalCluster, name: str) -> list[Body]:
+    """All pods of a deployment, terminating ones included."""
+    return cluster.pods("default", f"headrace.dev/deployment={name}")
+
+
+def status(cluster: LocalCluster, name: str) -> Body:
+    value: Body = cluster.object("infdep", name).get("status", {})
+    return value
+
+
+def condition(cluster: LocalCluster, name: str, kind: str) -> Body:
+    """Raises LookupError while the condition is not there, which a wait takes as "not yet"."""
+    found: list[Body] = [c for c in status(cluster, name).get("conditions", []) if c["type"] == kind]
+    return found[0]
+
+
+def wait_ready(cluster: LocalCluster, name: str, replicas: int) -> None:
+    def settled() -> bool:
+        now = status(cluster, name)
+        return now.get("readyReplicas") == now.get("replicas") == replicas
+
+    cluster.wait(f"{replicas} replicas of {name} ready", settled, timeout=120)
+
+
+def operator_process(cluster: LocalCluster) -> psutil.Process:
+    """The running operator, found by the pod name that it is told to be. Raises LookupError."""
+    listed = json.loads(cluster.kubectl("get", "pods", "-n", story.RELEASE_NAMESPACE, "-o", "json"))
+    identities = {f"--identity={pod['metadata']['name']}" for pod in listed["items"]}
+    for process in psutil.process_iter(["cmdline"]):
+        if identities & set(process.info["cmdline"] or ()):
+            return process
+    raise LookupError("no operator process")
