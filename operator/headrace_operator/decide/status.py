@@ -92,9 +92,8 @@ def _last_decision(decision: Decision, before: Mapping[str, Any], now: float) ->
 
 def _gist(decision: Mapping[str, Any]) -> list[Any]:
     inputs = decision.get("inputs", {})
-    proposed = [(proposal["signal"], proposal["replicas"]) for proposal in decision.get("proposals", [])]
     pods = [inputs.get("readyPods"), inputs.get("answeredPods")]
-    return [decision.get("from"), decision.get("to"), decision.get("reason"), *pods, proposed]
+    return [decision.get("from"), decision.get("to"), decision.get("reason"), *pods]
 
 
 def _decision(decision: Decision, now: float) -> dict[str, Any]:
