@@ -53,13 +53,13 @@ class Speeds:
 
     @classmethod
     def measured(cls, parameters: int) -> "Speeds":
-        """The best of many: what this machine can do when nobody disturbs it."""
+        """The median of many: what this machine does while it is as busy as now."""
         buffer = torch.ones(parameters)
         side = 1024
         square = torch.ones(side, side)
         return cls(
-            read=buffer.nbytes / min(seconds(buffer.sum) for _ in range(50)),
-            multiply=2 * side**3 / min(seconds(lambda: square @ square) for _ in range(20)),
+            read=buffer.nbytes / statistics.median(seconds(buffer.sum) for _ in range(50)),
+            multiply=2 * side**3 / statistics.median(seconds(lambda: square @ square) for _ in range(20)),
         )
 
     def step(self, parameters: int, together: int) -> float:

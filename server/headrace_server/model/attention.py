@@ -23,11 +23,11 @@ def _decode(queries: Tensor, layer: int, cache: KvCache, reading: Reading) -> Te
     keys, values = cache.gather(layer, reading.pages)
     sequences, kv_heads = keys.shape[:2]
     grouped = queries.float().view(sequences, kv_heads, -1, queries.shape[2])
-    return scaled_dot_product_attention(grouped, keys, values, attn_mask=reading.visible).view(queries.shape)
+    return scaled_dot_product_attention(grouped, keys, values, attn_mask=reading.mask).view(queries.shape)
 
 
 def _prefill(queries: Tensor, layer: int, cache: KvCache, reading: Reading) -> Tensor:
     keys, values = cache.gather(layer, reading.pages)
     asked = queries.float().transpose(0, 1).unsqueeze(0)
-    found = scaled_dot_product_attention(asked, keys, values, attn_mask=reading.visible, enable_gqa=True)
+    found = scaled_dot_product_attention(asked, keys, values, attn_mask=reading.mask, enable_gqa=True)
     return found.squeeze(0).transpose(0, 1)

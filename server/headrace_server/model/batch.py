@@ -15,7 +15,7 @@ class Reading:
 
     rows: slice  # their tokens in the packed step
     pages: Tensor  # int64 (sequences, pages each)
-    visible: Tensor  # bool, broadcastable to (sequences, heads, queries, tokens in those pages)
+    mask: Tensor  # float32, 0 or -inf, broadcastable to (sequences, heads, queries, tokens in those pages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,11 @@ class Batch:
 def pack(step: Step, slots: Slots, page_size: int) -> Batch:
     """The host's work is a few numbers per chunk and its prompt tokens; it does not grow with the context."""
     device = slots.pages.device
-    packed = _packed(step, device)
+    token_ids, positions, owners = _packed(step, device)
     ends = _ends(step.chunks)
     samples = [(end - 1, chunk.slot) for end, chunk in zip(ends, step.chunks, strict=True) if chunk.samples]
     sampled = torch.tensor(samples, dtype=torch.int64, device=device).view(-1, 2)
     decoding = sum(not chunk.token_ids for chunk in step.chunks)
-    token_ids, positions, owners = packed
     token_ids[:decoding] = slots.last_token[owners[:decoding]]
     pages = slots.pages[owners, positions // page_size]
     return Batch(
@@ -82,16 +81,20 @@ def _decode(chunks: tuple[Chunk, ...], positions: Tensor, owners: Tensor, slots:
     """Padded to the longest; the padding is masked."""
     rows = slice(0, len(chunks))
     each = _pages_read(max(chunk.start for chunk in chunks), page_size)
-    keys = torch.arange(each * page_size, device=positions.device)
-    visible = keys <= positions[rows].unsqueeze(1)
-    return Reading(rows, slots.pages[owners[rows], :each], visible[:, None, None, :])
+    mask = _mask(positions[rows], each * page_size)
+    return Reading(rows, slots.pages[owners[rows], :each], mask[:, None, None, :])
 
 
 def _prefill(chunk: Chunk, rows: slice, positions: Tensor, slots: Slots, page_size: int) -> Reading:
     each = _pages_read(chunk.start + chunk.tokens - 1, page_size)
-    keys = torch.arange(each * page_size, device=positions.device)
-    visible = keys <= positions[rows].unsqueeze(1)
-    return Reading(rows, slots.pages[chunk.slot : chunk.slot + 1, :each], visible[None, None, :, :])
+    mask = _mask(positions[rows], each * page_size)
+    return Reading(rows, slots.pages[chunk.slot : chunk.slot + 1, :each], mask[None, None, :, :])
+
+
+def _mask(positions: Tensor, keys: int) -> Tensor:
+    """float32 (queries, keys): a token sees itself and what is before it. Made once a step, not once a layer."""
+    future = torch.arange(keys, device=positions.device) > positions.unsqueeze(1)
+    return torch.zeros(future.shape, device=positions.device).masked_fill_(future, float("-inf"))
 
 
 def _pages_read(last_position: int, page_size: int) -> int:

@@ -43,11 +43,10 @@ class Transformer:
     def _attention(self, x: Tensor, index: int, this: Pass) -> Tensor:
         layer, shape = self._weights.layers[index], self._shape
         projected = _apply(layer.qkv, x).view(len(x), -1, shape.head_dim)
-        queries = projected[:, : shape.heads]
-        keys = projected[:, shape.heads : -shape.kv_heads]
         values = projected[:, -shape.kv_heads :]
-        this.cache.write(index, this.batch.cache_rows, rotate(keys, this.cos, this.sin), values)
-        found = attend(rotate(queries, this.cos, this.sin), index, this.cache, this.batch)
+        rotated = rotate(projected[:, : -shape.kv_heads], this.cos, this.sin)  # queries and keys at once
+        this.cache.write(index, this.batch.cache_rows, rotated[:, shape.heads :], values)
+        found = attend(rotated[:, : shape.heads], index, this.cache, this.batch)
         return _apply(layer.out, found.flatten(1))
 
     def _mlp(self, x: Tensor, layer: Layer) -> Tensor:

@@ -55,9 +55,9 @@ def test_tokens_go_to_their_pages_and_decode_reads_what_the_device_chose(model: 
     assert (batch.sampled_rows.tolist(), batch.sampled_slots.tolist()) == ([0], [2])
     assert batch.decode is not None
     assert batch.decode.pages.tolist() == [[7, 3]]
-    assert batch.decode.visible.sum() == 18
+    assert (batch.decode.mask == 0).sum() == 18
     [prefill] = batch.prefills
-    assert torch.equal(prefill.visible[0, 0].sum(dim=-1), torch.tensor([15, 16, 17]))
+    assert torch.equal((prefill.mask[0, 0] == 0).sum(dim=-1), torch.tensor([15, 16, 17]))
 
 
 def test_the_tail_of_a_slot_is_padding_whoever_had_it_before(model: Model) -> None:
