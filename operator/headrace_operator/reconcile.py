@@ -102,7 +102,8 @@ class Reconciler:
         if memory.service_generation != deployment.generation:
             actions.insert(0, ApplyService(manifests.service(deployment)))
         target = Target(deployment.namespace, deployment.name, deployment.uid)
-        await apply(self._api, self._recorder, target, actions, now)
+        for pod in await apply(self._api, self._recorder, target, actions, now):
+            self._store.put_pod(pod)
         memory.said, memory.service_generation = decision.reason, deployment.generation
 
     async def _write_status(self, body: Mapping[str, Any], tick: Tick) -> None:

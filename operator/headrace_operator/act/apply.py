@@ -20,23 +20,28 @@ class Target:
     uid: str
 
 
-async def apply(api: Kube, recorder: Recorder, target: Target, actions: list[Action], now: float) -> None:
-    """Raises KubeError at the first call that fails; the next tick plans again from what is."""
-    for action in actions:
-        await _apply(api, recorder, target, action, now)
+async def apply(api: Kube, recorder: Recorder, target: Target, actions: list[Action], now: float) -> list[kube.Body]:
+    """The pods as written, which the watch may show only later: the next tick must not plan the same again.
+
+    Raises KubeError at the first call that fails; the next tick plans again from what is.
+    """
+    written = [await _apply(api, recorder, target, action, now) for action in actions]
+    return [pod for pod in written if pod]
 
 
-async def _apply(api: Kube, recorder: Recorder, target: Target, action: Action, now: float) -> None:
+async def _apply(api: Kube, recorder: Recorder, target: Target, action: Action, now: float) -> kube.Body | None:
     match action:
         case ApplyService(body):
             await api.apply(kube.services(target.namespace, body["metadata"]["name"]), body)
         case CreatePod(body):
             name = body["metadata"]["name"]
-            await api.apply(kube.pods(target.namespace, name), body)
+            created = await api.apply(kube.pods(target.namespace, name), body)
             await recorder.record(target, Announcement.POD_CREATED, f"pod {name}", now=now)
+            return created
         case Unroute(name, uid, why):
-            await _unroute(api, target, name, uid, now)
+            unrouted = await _unroute(api, target, name, uid, now)
             await recorder.record(target, Announcement.POD_UNROUTED, f"pod {name}: {why}", now=now)
+            return unrouted
         case DeletePod(name, uid, why):
             await api.delete(kube.pods(target.namespace, name), uid)
             await recorder.record(target, Announcement.POD_DELETED, f"pod {name}: {why}", now=now)
@@ -44,16 +49,19 @@ async def _apply(api: Kube, recorder: Recorder, target: Target, action: Action, 
             await recorder.record(target, reason, message, now=now, is_warning=is_warning)
         case _:
             assert_never(action)
+    return None
 
 
-async def _unroute(api: Kube, target: Target, name: str, uid: str, now: float) -> None:
+async def _unroute(api: Kube, target: Target, name: str, uid: str, now: float) -> kube.Body | None:
+    """The pod as written, or None when it is gone already, which is what we wanted."""
     metadata: dict[str, Any] = {
         "uid": uid,  # a precondition: 409 for another pod of the same name
         "labels": {manifests.ROUTABLE_LABEL: "false"},
         "annotations": {manifests.UNROUTED_ANNOTATION: f"{now:.1f}"},
     }
     try:
-        await api.merge(kube.pods(target.namespace, name), {"metadata": metadata})
+        return await api.merge(kube.pods(target.namespace, name), {"metadata": metadata})
     except KubeError as error:
-        if error.status not in {404, 409}:  # it is gone already, which is what we wanted
+        if error.status not in {404, 409}:
             raise
+        return None
