@@ -12,7 +12,7 @@ class EngineConfig:
     max_tokens_per_step: int = 2048  # bounds the time of one step, and so a running client's inter-token latency
     max_waiting: int = 1024  # admitted but not yet running; beyond it a caller is told to come back
     page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster (256 on a GPU)
-    kv_cache_bytes: int = 256 * 2**20  # memory of the KV cache
+    kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,14 @@ class KvCache:
         self.values.index_fill_(1, pages, 0)
 
 
-def pages_that_fit(shape: Architecture, config: EngineConfig, dtype: torch.dtype) -> int:
-    """Never more than max_running requests of full length could fill. Raises ModelRefused when a page does not fit."""
+def pages_that_fit(shape: Architecture, config: EngineConfig, dtype: torch.dtype, memory: int) -> int:
+    """`memory` in bytes. Never more than max_running requests of full length could fill. Raises ModelRefused."""
     page_bytes = shape.kv_values_per_token * config.page_size * dtype.itemsize
-    pages = config.kv_cache_bytes // page_bytes
+    pages = memory // page_bytes
     if pages < 1:
         raise ModelRefused(
             f"a KV page of {config.page_size} tokens takes {page_bytes} bytes for this model, the cache has only "
-            f"{config.kv_cache_bytes}; raise --kv-cache-mib or lower --page-size"
+            f"{memory}; raise --kv-cache-mib or lower --page-size"
         )
     return min(pages, config.max_running * pages_for(shape.max_position, config))
 

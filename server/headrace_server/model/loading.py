@@ -17,6 +17,8 @@ from headrace_server.model.weights import Weights, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SMALL = 100_000_000  # parameters
+CPU_KV_CACHE = 256 * 2**20  # bytes
+GPU_SHARE = 0.85  # of the memory that is free once the weights are there; the rest is for activations
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None]) -> Loaded:
     weights = load_weights(config.model, shape, device, dtype)
     _use_few_threads(weights, device)
     on_phase("kv_cache")
-    limits = _limits(shape, config, dtype)
+    limits = _limits(shape, config, device, dtype)
     cache = empty_cache(shape, config.engine, limits.kv_pages, device, dtype)
     return Loaded(ModelRunner(Transformer(shape, weights, limits.max_context), cache, config.engine, limits), limits)
 
@@ -68,8 +70,18 @@ def _use_few_threads(weights: Weights, device: torch.device) -> None:
         torch.set_num_threads(1)
 
 
-def _limits(shape: Architecture, config: ServerConfig, dtype: torch.dtype) -> Limits:
-    pages = pages_that_fit(shape, config.engine, dtype)
+def _kv_cache_bytes(config: ServerConfig, device: torch.device) -> int:
+    """What was asked for; else on a GPU a share of what the weights left free, on a CPU a modest constant."""
+    if config.engine.kv_cache_bytes is not None:
+        return config.engine.kv_cache_bytes
+    if device.type != "cuda":
+        return CPU_KV_CACHE
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free * GPU_SHARE)
+
+
+def _limits(shape: Architecture, config: ServerConfig, device: torch.device, dtype: torch.dtype) -> Limits:
+    pages = pages_that_fit(shape, config.engine, dtype, _kv_cache_bytes(config, device))
     held = pages * config.engine.page_size  # tokens
     if held < shape.max_position:
         log.warning(
