@@ -26,7 +26,7 @@ class PodSample:
     running: int  # requests
     max_running: int  # requests
     oldest_waiting: float  # seconds
-    received: float  # requests, counter
+    received: float  # requests admitted, or refused for want of room: both are demand; counter
     finished: float  # requests, counter
     finished_tokens: float  # prompt + generated tokens of finished requests, counter
     tokens: float  # prompt + generated tokens computed, counter

@@ -16,6 +16,8 @@ NEEDED = (
     "headrace_generation_tokens_total",
     "headrace_finished_request_tokens_total",
 )
+REFUSED = "headrace_requests_refused_total"  # by reason; no series before the first refusal
+OVERLOADED = "overloaded"
 FINISHED = "headrace_requests_finished_total"  # by outcome; no series before the first request has ended
 
 
@@ -28,7 +30,9 @@ def parse(text: str, at: float) -> PodSample:
             for sample in family.samples:
                 if sample.name == QUEUE_WAIT:
                     waits.append((float(sample.labels["le"]), sample.value))
-                elif sample.name in NEEDED or sample.name == FINISHED:
+                elif sample.name == REFUSED and sample.labels.get("reason") != OVERLOADED:
+                    continue  # what is invalid is no demand
+                elif sample.name in {*NEEDED, FINISHED, REFUSED}:
                     values[sample.name] = values.get(sample.name, 0.0) + sample.value
     except (ValueError, KeyError) as error:
         raise ScrapeFailed(f"no Prometheus text: {error}") from error
@@ -40,7 +44,7 @@ def parse(text: str, at: float) -> PodSample:
         running=int(values["headrace_requests_running"]),
         max_running=int(values["headrace_max_running"]),
         oldest_waiting=values["headrace_oldest_waiting_seconds"],
-        received=values["headrace_requests_received_total"],
+        received=values["headrace_requests_received_total"] + values.get(REFUSED, 0.0),
         finished=values.get(FINISHED, 0.0),
         finished_tokens=values["headrace_finished_request_tokens_total"],
         tokens=values["headrace_prompt_tokens_total"] + values["headrace_generation_tokens_total"],
