@@ -7,9 +7,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from headrace_operator.process import Process
 from headrace_operator.settings import Settings
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -46,13 +46,15 @@ def run(options: argparse.Namespace) -> int:
         kubeconfig=options.kubeconfig,
     )
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return asyncio.run(_until_told(Process(settings, environ)))
+    return asyncio.run(_until_told(settings, environ))
 
 
-async def _until_told(process: Process) -> int:
+async def _until_told(settings: Settings, environ: Mapping[str, str]) -> int:
     """0 after SIGTERM or SIGINT; a failure is logged and ends with 1, and Kubernetes restarts us."""
+    from headrace_operator.process import Process  # noqa: PLC0415 - `headrace --help` must not wait for Kopf
+
     loop = asyncio.get_running_loop()
-    work = asyncio.create_task(process.run())
+    work = asyncio.create_task(Process(settings, environ).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, work.cancel)
     try:

@@ -1,0 +1,55 @@
+"""The operator reads the server's metrics by name: both sides of that promise in one place."""
+
+import pytest
+from headrace_operator.errors import ScrapeFailed
+from headrace_operator.observe.exposition import NEEDED, parse
+from headrace_server.metrics import ServerMetrics
+from prometheus_client import CollectorRegistry, generate_latest
+
+
+@pytest.fixture
+def exported() -> tuple[ServerMetrics, CollectorRegistry]:
+    registry = CollectorRegistry()
+    return ServerMetrics(registry), registry
+
+
+def test_every_number_arrives(exported: tuple[ServerMetrics, CollectorRegistry]) -> None:
+    metrics, registry = exported
+    metrics.requests_waiting.set(4)
+    metrics.requests_running.set(3)
+    metrics.max_running.set(8)
+    metrics.oldest_waiting_seconds.set(1.5)
+    metrics.requests_received.inc(20)
+    metrics.requests_refused.labels("overloaded").inc(2)
+    metrics.requests_refused.labels("invalid").inc(100)
+    metrics.requests_finished.labels("stop").inc(5)
+    metrics.requests_finished.labels("length").inc(6)
+    metrics.prompt_tokens.inc(100)
+    metrics.generation_tokens.inc(50)
+    metrics.finished_request_tokens.inc(120)
+    for wait in (0.002, 0.3, 400):
+        metrics.queue_wait_seconds.observe(wait)
+
+    sample = parse(generate_latest(registry).decode(), at=7.0)
+
+    assert (sample.at, sample.waiting, sample.running, sample.max_running) == (7.0, 4, 3, 8)
+    assert (sample.oldest_waiting, sample.received, sample.finished) == (1.5, 22, 11)
+    assert (sample.tokens, sample.finished_tokens) == (150, 120)
+    counts = dict(sample.queue_waits)
+    assert (counts[0.001], counts[0.0025], counts[0.5], counts[float("inf")]) == (0, 1, 2, 3)
+    assert list(counts) == sorted(counts)
+
+
+def test_a_fresh_server_has_every_series(exported: tuple[ServerMetrics, CollectorRegistry]) -> None:
+    sample = parse(generate_latest(exported[1]).decode(), at=0.0)
+    assert sample.received == sample.finished == sample.tokens == 0
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_missing_series_is_unknown_and_never_zero(
+    exported: tuple[ServerMetrics, CollectorRegistry], name: str
+) -> None:
+    text = generate_latest(exported[1]).decode()
+    without = "\n".join(line for line in text.splitlines() if not line.startswith(f"{name} ")) + "\n"
+    with pytest.raises(ScrapeFailed, match=name):
+        parse(without, at=0.0)
