@@ -32,7 +32,7 @@ def test_help_waits_for_neither_torch_nor_kubernetes() -> None:
     program = """
 import sys, headrace_server.cli
 headrace_server.cli.main(["--help"])
-print(sorted({"torch", "kubernetes", "kopf", "grpc"} & set(sys.modules)))
+print(sorted({"torch", "kubernetes", "kopf"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

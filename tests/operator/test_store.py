@@ -1,0 +1,82 @@
+"""A list and a watch race each other: the newer version wins, and what was seen to go stays gone."""
+
+from typing import Any
+
+import pytest
+from headrace_operator.store import Store
+from headrace_operator.work_queue import Key
+
+KEY = ("default", "chat")
+Body = dict[str, Any]
+
+
+def an_object(version: int, uid: str = "o1") -> Body:
+    return {"metadata": {"namespace": "default", "name": "chat", "uid": uid, "resourceVersion": str(version)}}
+
+
+def a_pod(version: int, uid: str = "p1", owner: str | None = "chat") -> Body:
+    labels = {"headrace.dev/deployment": owner} if owner else {}
+    metadata = {"namespace": "default", "name": uid, "uid": uid, "resourceVersion": str(version), "labels": labels}
+    return {"metadata": metadata}
+
+
+@pytest.fixture
+def changes() -> list[Key]:
+    return []
+
+
+@pytest.fixture
+def store(changes: list[Key]) -> Store:
+    return Store(changes.append)
+
+
+def versions(store: Store) -> list[str]:
+    return [pod["metadata"]["resourceVersion"] for pod in store.pods(KEY)]
+
+
+def test_a_pod_marks_the_key_of_its_deployment(store: Store, changes: list[Key]) -> None:
+    store.put_pod(a_pod(1))
+    store.put_pod(a_pod(2, uid="foreign", owner=None))
+    assert changes == [KEY]
+    assert versions(store) == ["1"]
+
+
+def test_an_older_version_does_not_replace_a_newer_one(store: Store) -> None:
+    for version in (5, 3):
+        store.put_pod(a_pod(version))
+        store.put_object(an_object(version))
+    assert versions(store) == ["5"]
+    assert (store.object(KEY) or {})["metadata"]["resourceVersion"] == "5"
+
+
+def test_a_list_made_before_a_deletion_does_not_bring_the_pod_back(store: Store) -> None:
+    store.put_pod(a_pod(5))
+    store.put_pod(a_pod(6), is_gone=True)
+    store.replace([an_object(1)], [a_pod(5)], version=5)
+    assert versions(store) == []
+
+
+def test_a_list_repairs_a_deletion_that_the_watch_missed(store: Store, changes: list[Key]) -> None:
+    store.put_object(an_object(1))
+    store.put_pod(a_pod(5))
+    changes.clear()
+    store.replace([], [], version=9)
+    assert versions(store) == []
+    assert store.object(KEY) is None
+    assert KEY in changes
+
+
+def test_a_list_does_not_remove_what_is_younger_than_it(store: Store) -> None:
+    store.put_object(an_object(8))
+    store.put_pod(a_pod(9))
+    store.replace([], [], version=7)
+    assert versions(store) == ["9"]
+    assert store.keys() == [KEY]
+
+
+def test_a_new_object_of_the_same_name_replaces_the_old_one(store: Store) -> None:
+    store.put_object(an_object(8))
+    store.put_object(an_object(8), is_gone=True)
+    store.put_object(an_object(9, uid="o2"))
+    store.put_object(an_object(8))  # a late word about the old one
+    assert (store.object(KEY) or {})["metadata"]["uid"] == "o2"
