@@ -80,7 +80,7 @@ def test_no_secrets_no_wildcards_and_no_writes_to_what_users_own() -> None:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
         assert "secrets" not in rule["resources"]
         if "inferencedeployments" in rule["resources"]:
-            assert set(rule["verbs"]) == {"get", "list", "watch"}
+            assert set(rule["verbs"]) == {"list", "watch"}
 
 
 @pytest.mark.parametrize(
