@@ -1,4 +1,4 @@
-"""Trains the shipped model pair: `python examples/models/train.py` (about 50 minutes on two cores).
+"""Trains the shipped model pair: `python examples/models/train.py` (README.md has the times).
 
 Plain next-token training of transformers' own LlamaForCausalLM, so that the result is a Llama checkpoint by
 construction. The seed is fixed; another machine's arithmetic still gives slightly other weights. What is kept is the
@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 HERE = Path(__file__).parent
 VOCABULARY = 4096
 CONTEXT = 1024  # trained at this length, so this is what config.json promises
+RESUMED = 0.6  # of the peak learning rate, for a run that goes on from a checkpoint
 END = "<|end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"  # it continues, it does not converse
@@ -88,19 +89,23 @@ def held_out_loss(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
 def train(
     shape: Shape, training: torch.Tensor, held_out: torch.Tensor, options: argparse.Namespace
 ) -> LlamaForCausalLM:
-    torch.manual_seed(7)
+    torch.manual_seed(7 if options.resume is None else 8)
     model = LlamaForCausalLM(shape.config(end=0))
+    peak = shape.peak_rate
+    if options.resume:
+        model = LlamaForCausalLM.from_pretrained(options.resume, dtype=torch.float32)
+        peak *= RESUMED
     weights = [p for p in model.parameters() if p.dim() > 1]
     gains = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": weights, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=shape.peak_rate, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95))
     steps = int(shape.epochs * len(training) / (options.batch * CONTEXT))
     started, best = time.monotonic(), (math.inf, model.state_dict())
     for step in range(steps):
         done = max(step / steps, (time.monotonic() - started) / options.seconds)  # the schedule ends when the time does
         if done >= 1:
             break
-        rate = shape.peak_rate * min(1, (step + 1) / 30) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+        rate = peak * min(1, (step + 1) / 30) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         starts = torch.randint(0, len(training) - CONTEXT, (options.batch,))
@@ -143,6 +148,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="windows of 1024 tokens a step")
     parser.add_argument("--seconds", type=float, default=2400, help="wall time for each model, at most")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 arithmetic, where the CPU is fast at it")
+    parser.add_argument("--resume", type=Path, help="go on from this checkpoint, with --only")
     parser.add_argument("--only", help="train only the model of this name")
     options = parser.parse_args()
     training, held_out = split(chapters(options.cache))

@@ -11,7 +11,7 @@ MODELS = Path(__file__).parents[2] / "examples" / "models"
 GOLDEN = json.loads((MODELS / "golden.json").read_text())
 NAMES = sorted(GOLDEN["models"])
 FILES = {
-    "README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+    "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
     "tokenizer_config.json",
 }  # fmt: skip
 
