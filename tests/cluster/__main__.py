@@ -94,6 +94,13 @@ def logs(options: argparse.Namespace, env: Mapping[str, str]) -> int:
     os.execve(found.kubectl, ["kubectl", "logs", "--namespace", options.namespace, options.pod, *flags], surroundings)
 
 
+def volume(options: argparse.Namespace, env: Mapping[str, str]) -> int:
+    """make a folder of this machine a PersistentVolumeClaim"""
+    attach(options.directory).volume(options.namespace, options.claim, options.folder.resolve())
+    _say(f"PersistentVolumeClaim {options.namespace}/{options.claim} is bound to {options.folder}")
+    return 0
+
+
 def print_env(options: argparse.Namespace, env: Mapping[str, str]) -> int:
     """print shell lines for `eval`: KUBECONFIG, and kubectl and helm on the PATH"""
     wanted = attach(options.directory).env(env)
@@ -190,6 +197,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     command("down", down)
     command("status", status)
     command("env", print_env)
+    claim = command("volume", volume)
+    claim.add_argument("claim")
+    claim.add_argument("folder", type=Path)
+    claim.add_argument("-n", "--namespace", default="default")
     log = command("logs", logs)
     log.add_argument("pod")
     log.add_argument("-n", "--namespace", default="default")
