@@ -26,6 +26,8 @@ from headrace_operator.service import InferenceDeployment
 from headrace_operator.store import Store
 from headrace_operator.work_queue import Key
 
+SERVICE_REPAIR = 30.0  # seconds after which a Service that somebody deleted or changed is as it should be again
+
 
 @dataclass(slots=True)
 class Memory:
@@ -36,6 +38,7 @@ class Memory:
     said: Reason | None = None  # the last decision that was announced
     direction: int = 0  # of the last change of replicas, to count reversals
     service_generation: int = -1  # generation for which the Service was applied
+    service_at: float = 0.0  # epoch seconds of that
 
 
 class Reconciler:
@@ -99,8 +102,9 @@ class Reconciler:
         self, deployment: InferenceDeployment, seen: Observed, decision: Decision, memory: Memory, now: float
     ) -> None:
         actions = plan(deployment, self._image, seen, decision, said=memory.said, now=now)
-        if memory.service_generation != deployment.generation:
+        if memory.service_generation != deployment.generation or now - memory.service_at >= SERVICE_REPAIR:
             actions.insert(0, ApplyService(manifests.service(deployment)))
+            memory.service_at = now
         target = Target(deployment.namespace, deployment.name, deployment.uid)
         for pod in await apply(self._api, self._recorder, target, actions, now):
             self._store.put_pod(pod)
