@@ -69,7 +69,7 @@ def play(cluster: LocalCluster) -> story.Outcome:
         ],
         check=True,
     )
-    step(f"curl {place.http}/v1/completions (OpenAI's own client)")
+    step(f'OpenAI(base_url="{place.http}/v1").completions.create(...)')
     say(openai_completion(place))
 
     outcome = asyncio.run(story.rush_and_rest(cluster, say, users=USERS, rush=RUSH, rest=REST))
