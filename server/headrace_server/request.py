@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +16,34 @@ class Sampling:
     top_k: int = 0  # 0 = all
     top_p: float = 1.0
     seed: int | None = None  # None = the engine draws one; equal seeds give equal tokens whatever else is in the batch
+    min_p: float = 0.0  # tokens less likely than this share of the likeliest are out; 0 = none
+    repetition_penalty: float = 1.0  # divides positive logits of the prompt's and the answer's tokens; 1 = none
+    presence_penalty: float = 0.0  # taken from the logit of each token that the answer holds
+    frequency_penalty: float = 0.0  # taken once for each time that the answer holds it
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added to its logit), each id once
+    min_tokens: int = 0  # stop tokens cannot be chosen before the answer has so many
+    logprobs: int | None = None  # None: none; n: those of the chosen token and of the n likeliest
+
+
+class Stops(Protocol):
+    """Watches one answer for its stop strings."""
+
+    def feed(self, token_id: int) -> bool:
+        """To be called with each token of the answer in turn. True: this one completes a stop string."""
+
+
+class Grammar(Protocol):
+    """What one answer may be, token by token."""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing can follow but a stop token."""
+
+    def accept(self, token_id: int) -> None:
+        """To be called with each token of the answer in turn."""
+
+    def fill(self, row: NDArray[np.int32]) -> None:
+        """Writes which tokens may come next, one bit a token, the lowest bit first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +52,15 @@ class Request:
 
     id: str
     prompt: tuple[int, ...]  # token ids, at least one
-    max_new_tokens: int
+    max_new_tokens: int  # 0 only with prompt_logprobs
     arrived_at: float  # seconds on the engine's monotonic clock
     sampling: Sampling = field(default_factory=Sampling)
     stop_token_ids: frozenset[int] = frozenset()  # generation ends when one of these is chosen; it is not delivered
+    stop: tuple[str, ...] = ()  # what `stops` looks for; the text that callers see is cut by the doors
+    stops: Stops | None = None  # generation ends with the token that completes a stop string; it is delivered
+    prompt_logprobs: int | None = None  # None: none; n: those of each prompt token and of the n likeliest in its place
+    tenant: str = ""  # cached KV pages are shared within one tenant only; "" = nobody said
+    grammar: Grammar | None = None
 
 
 class Finish(StrEnum):
@@ -36,9 +73,25 @@ class Finish(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Logprob:
+    id: int
+    logprob: float  # natural logarithm of the probability that the model itself gives, before any setting
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Of one place in a text."""
+
+    chosen: Logprob
+    top: tuple[Logprob, ...] = ()  # the likeliest, in falling order; may hold the chosen one
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """One step's news for one request."""
 
     id: int | None  # None when the request ended without a token to deliver (a stop token was chosen)
     finish: Finish | None = None  # set on the last one
     queue_wait: float = 0.0  # seconds from arrival to the first step that included the request; the same on each
+    logprobs: Logprobs | None = None  # set with `id` when Sampling.logprobs is
+    prompt_logprobs: tuple[Logprobs, ...] = ()  # on the first one when asked for: of the prompt's second token onwards
