@@ -1,4 +1,4 @@
-"""config.json of a Llama-family checkpoint, read into the shape that the transformer is built from.
+"""config.json of a Llama, Mistral or Qwen checkpoint, read into the shape that the transformer is built from.
 
 Everything that would change the numbers and is not built here is refused: an answer that is wrong only a little
 would be noticed by nobody.
@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace_server.errors import ModelRefused
+from headrace_server.model.families import FAMILIES, Family, Windows, has_bias, windows_from
 from headrace_server.model.fields import Fields
 from headrace_server.model.rope import Rope, rope_from
 
-SUPPORTED = ("LlamaForCausalLM",)
+NOT_BUILT = {
+    "quantization_config": "is set; give the checkpoint as float32, bfloat16 or float16",
+    "vision_config": "is set; only text models are served",
+    "audio_config": "is set; only text models are served",
+    "num_experts": "is set; mixtures of experts are not supported, give a dense model",
+    "num_local_experts": "is set; mixtures of experts are not supported, give a dense model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +34,11 @@ class Architecture:
     rms_norm_eps: float
     rope: Rope
     tied: bool  # the output layer is the transposed embedding
-    attention_bias: bool  # on q, k, v and o
+    qkv_bias: bool
+    out_bias: bool  # of attention
     mlp_bias: bool
+    qk_norm: bool  # RMSNorm of each query and key head, before they are rotated
+    windows: Windows
     eos_token_ids: tuple[int, ...]
 
     @property
@@ -41,42 +51,59 @@ def read_architecture(directory: Path) -> Architecture:
     if not directory.is_dir():
         raise ModelRefused(f"{directory} is not a directory; name one that holds config.json and *.safetensors")
     fields = Fields.read(directory / "config.json")
+    family = _family(fields)
     _check_supported(fields)
-    hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
-    kv_heads = fields.count("num_key_value_heads", heads)
-    if heads % kv_heads:
-        raise fields.refusal("num_key_value_heads", f"is {kv_heads}, which does not divide num_attention_heads {heads}")
-    head_dim = fields.count("head_dim", hidden // heads)
-    if head_dim % 2:
-        raise fields.refusal("head_dim", f"is {head_dim}; rotary positions need an even one")
+    heads, kv_heads, head_dim = _heads(fields, family)
+    layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
     return Architecture(
         vocab_size=fields.count("vocab_size"),
-        hidden_size=hidden,
+        hidden_size=fields.count("hidden_size"),
         intermediate_size=fields.count("intermediate_size"),
-        layers=fields.count("num_hidden_layers"),
+        layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        max_position=fields.count("max_position_embeddings"),
+        max_position=max_position,
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
-        rope=rope_from(fields),
+        rope=rope_from(fields, max_position),
         tied=fields.flag("tie_word_embeddings"),
-        attention_bias=fields.flag("attention_bias"),
-        mlp_bias=fields.flag("mlp_bias"),
+        qkv_bias=has_bias(family.qkv_bias, fields, "attention_bias"),
+        out_bias=has_bias(family.out_bias, fields, "attention_bias"),
+        mlp_bias=has_bias(family.mlp_bias, fields, "mlp_bias"),
+        qk_norm=family.qk_norm,
+        windows=windows_from(fields, family.windowing, layers),
         eos_token_ids=_eos_token_ids(directory, fields),
     )
 
 
-def _check_supported(fields: Fields) -> None:
+def _family(fields: Fields) -> Family:
     named = fields.texts("architectures")
-    if not set(named) & set(SUPPORTED):
-        found = ", ".join(named) or "nothing"
-        raise fields.refusal("architectures", f"names {found}; supported: {', '.join(SUPPORTED)}")
-    if "quantization_config" in fields:
-        raise fields.refusal("quantization_config", "is set; give the checkpoint as float32, bfloat16 or float16")
+    for name in named:
+        if name in FAMILIES:
+            return FAMILIES[name]
+    found = ", ".join(named) or "nothing"
+    raise fields.refusal("architectures", f"names {found}; supported: {', '.join(FAMILIES)}")
+
+
+def _check_supported(fields: Fields) -> None:
+    for name, why in NOT_BUILT.items():
+        if name in fields:
+            raise fields.refusal(name, why)
     activation = fields.text("hidden_act", "silu")
     if activation != "silu":
         raise fields.refusal("hidden_act", f"is {activation}; supported: silu")
+
+
+def _heads(fields: Fields, family: Family) -> tuple[int, int, int]:
+    """Query heads, KV heads, the dimension of each."""
+    heads = fields.count("num_attention_heads")
+    kv_heads = fields.count("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise fields.refusal("num_key_value_heads", f"is {kv_heads}, which does not divide num_attention_heads {heads}")
+    head_dim = fields.count("head_dim", family.head_dim or fields.count("hidden_size") // heads)
+    if head_dim % 2:
+        raise fields.refusal("head_dim", f"is {head_dim}; rotary positions need an even one")
+    return heads, kv_heads, head_dim
 
 
 def _eos_token_ids(directory: Path, fields: Fields) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from headrace_server.errors import ModelRefused
 
 
 class Fields:
-    """A field that is null counts as missing. Every method raises ModelRefused."""
+    """A field that is null counts as missing, unless asked for by `is_null`. Every method raises ModelRefused."""
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self._path = path
@@ -29,10 +29,13 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
 
-    def count(self, name: str, default: int | None = None) -> int:
+    def is_null(self, name: str) -> bool:
+        return name in self._values and self._values[name] is None
+
+    def count(self, name: str, default: int | None = None, least: int = 1) -> int:
         value = self._value(name, default)
-        if type(value) is not int or value < 1:
-            raise self.refusal(name, f"is {value!r}; must be a whole number of at least 1")
+        if type(value) is not int or value < least:
+            raise self.refusal(name, f"is {value!r}; must be a whole number of at least {least}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
@@ -41,8 +44,8 @@ class Fields:
             raise self.refusal(name, f"is {value!r}; must be a number above 0")
         return float(value)
 
-    def flag(self, name: str) -> bool:
-        value = self._value(name, default=False)
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        value = self._value(name, default)
         if not isinstance(value, bool):
             raise self.refusal(name, f"is {value!r}; must be true or false")
         return value

@@ -1,40 +1,31 @@
 """Rotary position embedding: frequencies as `transformers` computes them (modeling_rope_utils.py)."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from headrace_server.model.fields import Fields
+from headrace_server.model.rope_scaling import Scaling, scaling_from
 
 DEFAULT_THETA = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Llama3Scaling:
-    """Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between are blended."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position: int  # tokens
-
-
-@dataclass(frozen=True, slots=True)
 class Rope:
     theta: float
-    scaling: Llama3Scaling | None
+    scaling: Scaling | None
 
     def tables(self, positions: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """cos and sin, each float32 (positions, head_dim / 2)."""
         angles = torch.outer(torch.arange(positions, dtype=torch.float32), self.frequencies(head_dim))
-        return angles.cos().to(device), angles.sin().to(device)
+        amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
+        return (angles.cos() * amplitude).to(device), (angles.sin() * amplitude).to(device)
 
     def frequencies(self, head_dim: int) -> Tensor:
         """Radians per position, float32 (head_dim / 2)."""
         plain = 1.0 / self.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-        return plain if self.scaling is None else _stretch(plain, self.scaling)
+        return plain if self.scaling is None else self.scaling.stretched(plain, self.theta)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -43,40 +34,22 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def rope_from(config: Fields) -> Rope:
+def rope_from(config: Fields, max_position: int) -> Rope:
     """Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before). Raises ModelRefused."""
-    named = [name for name in ("rope_parameters", "rope_scaling") if name in config]
+    theta = config.number("rope_theta", DEFAULT_THETA)
+    _check_whole_heads(config)
+    # In this order, as in transformers, when a checkpoint has both.
+    named = [name for name in ("rope_scaling", "rope_parameters") if name in config]
     if not named:
-        return Rope(config.number("rope_theta", DEFAULT_THETA), None)
+        return Rope(theta, None)
     parameters = config.part(named[0])
-    theta = parameters.number("rope_theta", config.number("rope_theta", DEFAULT_THETA))
-    kind = parameters.text("rope_type", parameters.text("type", "default"))
-    match kind:
-        case "default":
-            return Rope(theta, None)
-        case "llama3":
-            return Rope(theta, _llama3(parameters))
-        case _:
-            raise parameters.refusal("rope_type", f"is {kind}; supported: default, llama3")
+    _check_whole_heads(parameters)
+    for kind in ("full_attention", "sliding_attention"):
+        if kind in parameters:
+            raise parameters.refusal(f"{named[0]}.{kind}", "is set; supported: one rope for all layers")
+    return Rope(parameters.number("rope_theta", theta), scaling_from(parameters, max_position))
 
 
-def _llama3(parameters: Fields) -> Llama3Scaling:
-    return Llama3Scaling(
-        factor=parameters.number("factor"),
-        low_freq_factor=parameters.number("low_freq_factor"),
-        high_freq_factor=parameters.number("high_freq_factor"),
-        original_max_position=parameters.count("original_max_position_embeddings"),
-    )
-
-
-def _stretch(plain: Tensor, scaling: Llama3Scaling) -> Tensor:
-    wavelength = 2 * math.pi / plain  # positions
-    longest_kept = scaling.original_max_position / scaling.high_freq_factor
-    shortest_stretched = scaling.original_max_position / scaling.low_freq_factor
-    between = (scaling.original_max_position / wavelength - scaling.low_freq_factor) / (
-        scaling.high_freq_factor - scaling.low_freq_factor
-    )
-    blended = (1 - between) * plain / scaling.factor + between * plain
-    stretched = torch.where(wavelength > shortest_stretched, plain / scaling.factor, plain)
-    is_between = (wavelength >= longest_kept) & (wavelength <= shortest_stretched)
-    return torch.where(is_between, blended, stretched)
+def _check_whole_heads(fields: Fields) -> None:
+    if fields.number("partial_rotary_factor", 1.0) != 1:
+        raise fields.refusal("partial_rotary_factor", "is not 1; only the rotation of whole heads is supported")

@@ -1,4 +1,7 @@
-"""The Llama forward pass over one packed step (Touvron et al. 2023; grouped queries as in Llama 2 and 3)."""
+"""The forward pass of the Llama family over one packed step (Touvron et al. 2023; grouped queries as in Llama 2 and 3).
+
+Mistral adds a window to attention, Qwen2 biases, Qwen3 a norm of queries and keys.
+"""
 
 from dataclasses import dataclass
 
@@ -43,10 +46,12 @@ class Transformer:
     def _attention(self, x: Tensor, index: int, this: Pass) -> Tensor:
         layer, shape = self._weights.layers[index], self._shape
         projected = _apply(layer.qkv, x).view(len(x), -1, shape.head_dim)
-        values = projected[:, -shape.kv_heads :]
-        rotated = rotate(projected[:, : -shape.kv_heads], this.cos, this.sin)  # queries and keys at once
+        asked, values = projected[:, : -shape.kv_heads], projected[:, -shape.kv_heads :]  # queries and keys at once
+        if layer.qk_norm is not None:
+            asked = rms_norm(asked, (shape.head_dim,), None, shape.rms_norm_eps) * layer.qk_norm
+        rotated = rotate(asked, this.cos, this.sin)
         this.cache.write(index, this.batch.cache_rows, rotated[:, shape.heads :], values)
-        found = attend(rotated[:, : shape.heads], index, this.cache, this.batch)
+        found = attend(rotated[:, : shape.heads], index, this.cache, this.batch, shape.windows[index])
         return _apply(layer.out, found.flatten(1))
 
     def _mlp(self, x: Tensor, layer: Layer) -> Tensor:

@@ -29,6 +29,7 @@ class Linear:
 class Layer:
     attention_norm: Tensor  # (hidden)
     qkv: Linear  # q, k and v in one multiplication
+    qk_norm: Tensor | None  # (heads + kv_heads, head_dim): query heads, then key heads
     out: Linear
     mlp_norm: Tensor  # (hidden)
     gate_up: Linear
@@ -49,6 +50,8 @@ class Weights:
             yield self.head
         for layer in self.layers:
             yield from (layer.attention_norm, layer.mlp_norm)
+            if layer.qk_norm is not None:
+                yield layer.qk_norm
             for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):
                 yield linear.weight
                 if linear.bias is not None:
@@ -79,12 +82,19 @@ def _layer(prefix: str, shape: Architecture, read: Callable[[str], Tensor]) -> L
 
     return Layer(
         attention_norm=read(f"{prefix}.input_layernorm.weight"),
-        qkv=linear(shape.attention_bias, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        out=linear(shape.attention_bias, "self_attn.o_proj"),
+        qkv=linear(shape.qkv_bias, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        qk_norm=_qk_norm(f"{prefix}.self_attn", shape, read) if shape.qk_norm else None,
+        out=linear(shape.out_bias, "self_attn.o_proj"),
         mlp_norm=read(f"{prefix}.post_attention_layernorm.weight"),
         gate_up=linear(shape.mlp_bias, "mlp.gate_proj", "mlp.up_proj"),
         down=linear(shape.mlp_bias, "mlp.down_proj"),
     )
+
+
+def _qk_norm(prefix: str, shape: Architecture, read: Callable[[str], Tensor]) -> Tensor:
+    """One weight for all query heads and one for all key heads, laid out so that one operation serves both."""
+    query, key = read(f"{prefix}.q_norm.weight"), read(f"{prefix}.k_norm.weight")
+    return torch.cat((query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)))
 
 
 def _files(directory: Path) -> dict[str, Path]:
@@ -125,7 +135,7 @@ def _names(path: Path) -> list[str]:
 def _expected(shape: Architecture) -> Shapes:
     hidden, inner = shape.hidden_size, shape.intermediate_size
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    attention = {"q_proj": (query, hidden), "k_proj": (key, hidden), "v_proj": (key, hidden), "o_proj": (hidden, query)}
+    qkv = {"q_proj": (query, hidden), "k_proj": (key, hidden), "v_proj": (key, hidden)}
     mlp = {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
     expected: Shapes = {"model.embed_tokens.weight": (shape.vocab_size, hidden), "model.norm.weight": (hidden,)}
     if not shape.tied:
@@ -134,7 +144,10 @@ def _expected(shape: Architecture) -> Shapes:
         prefix = f"model.layers.{index}"
         expected[f"{prefix}.input_layernorm.weight"] = (hidden,)
         expected[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
-        expected |= _linears(f"{prefix}.self_attn", attention, shape.attention_bias)
+        expected |= _linears(f"{prefix}.self_attn", qkv, shape.qkv_bias)
+        expected |= _linears(f"{prefix}.self_attn", {"o_proj": (hidden, query)}, shape.out_bias)
+        if shape.qk_norm:
+            expected |= {f"{prefix}.self_attn.{name}.weight": (shape.head_dim,) for name in ("q_norm", "k_norm")}
         expected |= _linears(f"{prefix}.mlp", mlp, shape.mlp_bias)
     return expected
 

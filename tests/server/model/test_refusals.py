@@ -82,8 +82,8 @@ def test_what_is_wrong_with_the_files(directory: Path, spoil: Callable[[Path], A
         ({"hidden_act": "gelu"}, "hidden_act is gelu; supported: silu"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config is set"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
-            "rope_type is yarn; supported: default, llama3",
+            {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+            "rope_type is longrope; supported: default, linear, dynamic, llama3, yarn",
         ),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "factor is missing"),
         ({"rope_parameters": 7}, "rope_parameters is 7; must be an object"),
