@@ -1,4 +1,4 @@
-"""Random small Llama checkpoints, written by transformers: the same files a hub would give."""
+"""Random small checkpoints of every family, written by transformers: the same files a hub would give."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -14,6 +14,12 @@ LLAMA3_ROPE = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
     "original_max_position_embeddings": 64,
 }
 
@@ -24,8 +30,13 @@ class Checkpoint:
     reference: Any  # transformers' own model with the same weights, float32
 
 
-def write_checkpoint(directory: Path, seed: int = 0, max_shard_size: str = "5GB", **fields: Any) -> Checkpoint:
-    """`fields` override LlamaConfig's. Weights are spread wide, so that no two tokens are a rounding error apart."""
+def write_checkpoint(
+    directory: Path, family: str = "llama", seed: int = 0, max_shard_size: str = "5GB", **fields: Any
+) -> Checkpoint:
+    """`family`: transformers' model_type. `fields` override its configuration.
+
+    Weights are spread wide, so that no two tokens are a rounding error apart.
+    """
     shape = {
         "vocab_size": 320,
         "hidden_size": 64,
@@ -39,7 +50,8 @@ def write_checkpoint(directory: Path, seed: int = 0, max_shard_size: str = "5GB"
         "eos_token_id": 2,
     }
     torch.manual_seed(seed)
-    reference: Any = LlamaForCausalLM(LlamaConfig(**(shape | fields)))
+    config = AutoConfig.for_model(family, **(shape | fields))
+    reference: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
     reference.eval()
     _spread_what_starts_constant(reference)
     reference.save_pretrained(directory, max_shard_size=max_shard_size)

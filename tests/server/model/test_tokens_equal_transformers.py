@@ -1,28 +1,17 @@
 """The promise of the engine: whoever shares the step, an answer is the one that transformers gives, token for token."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from checkpoints import LLAMA3_ROPE, Checkpoint, edit_config, greedy, write_checkpoint
+from families import KINDS, WINDOW, WINDOWED
 from models import a_model, asked
 
 NEW_TOKENS = 24
-KINDS: dict[str, dict[str, Any]] = {
-    "grouped queries": {},
-    "one KV head for all": {"num_key_value_heads": 1},
-    "a KV head for each": {"num_key_value_heads": 4},
-    "tied output": {"tie_word_embeddings": True},
-    "llama 3 rope": {"rope_parameters": LLAMA3_ROPE},
-    "another rope theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
-    "biases": {"attention_bias": True, "mlp_bias": True},
-    "heads wider than hidden": {"head_dim": 32},
-    "several files": {"max_shard_size": "60KB"},
-}
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=[kind.replace(" ", "-") for kind in KINDS])
+@pytest.fixture(scope="module", params=KINDS)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), **KINDS[request.param])
 
@@ -46,6 +35,18 @@ def test_in_a_mixed_batch_with_chunked_prompts_and_late_arrivals(checkpoint: Che
     expected = {str(place): greedy(checkpoint, prompt, NEW_TOKENS) for place, prompt in enumerate(prompts)}
     assert model.answers(arrivals) == expected
     assert len({token for answer in expected.values() for token in answer}) > NEW_TOKENS, "the answers say something"
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_a_window_that_prompt_and_answer_leave_far_behind(kind: str, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, **KINDS[kind])
+    model = a_model(checkpoint.directory, max_tokens_per_step=31, max_running=2, page_size=8)
+    short, long = some_prompts(2, 9 * WINDOW)
+    expected = {"short": greedy(checkpoint, short, 9 * WINDOW), "long": greedy(checkpoint, long, 9 * WINDOW)}
+    assert (
+        model.answers({0: [asked(name, prompt, 9 * WINDOW) for name, prompt in (("short", short), ("long", long))]})
+        == expected
+    )
 
 
 def test_a_rope_written_by_older_transformers(tmp_path: Path) -> None:
