@@ -7,6 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_BIASES = 1024  # of one request: the device keeps a row of that many for each slot
+MOST_STOP_TOKENS = 128  # likewise
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

@@ -1,0 +1,23 @@
+"""How likely the model itself held a token: the log-softmax of its logits before any setting touched them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobRows:
+    chosen: Tensor  # float32 (rows)
+    top_ids: Tensor  # int64 (rows, n), the likeliest first
+    top: Tensor  # float32 (rows, n)
+
+
+def logprobs(logits: Tensor, token_ids: Tensor, top: int) -> LogprobRows:
+    """logits float32 (rows, vocab); token_ids int64 (rows). Also for a prompt: row i and the token that follows it.
+
+    Not `log_softmax`, which writes all of the vocabulary: the same numbers from the few logits that are wanted.
+    """
+    total = logits.logsumexp(dim=-1, keepdim=True)
+    best = logits.topk(min(top, logits.shape[1]), dim=-1)
+    chosen = logits.gather(1, token_ids.unsqueeze(1))
+    return LogprobRows((chosen - total).squeeze(1), best.indices, best.values - total)
