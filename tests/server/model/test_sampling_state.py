@@ -7,7 +7,6 @@ from headrace_server.model.logprobs import logprobs
 from headrace_server.model.sampling_settings import GREEDY, Features
 from headrace_server.model.sampling_state import SamplingState
 from headrace_server.request import MOST_BIASES, MOST_STOP_TOKENS, Sampling
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 VOCAB = 50
 EVERYTHING = Sampling(
@@ -69,12 +68,10 @@ def test_a_request_that_left_its_slot_costs_the_next_one_nothing() -> None:
 
 
 def test_nothing_waits_for_the_device() -> None:
-    """Fake tensors have no values: whatever asks for one (item, nonzero, a branch) fails."""
-    with FakeTensorMode() as fake:
-        state = a_state(EVERYTHING, Sampling(), Sampling(temperature=1.0, top_p=0.5))
-        logits = fake.from_tensor(LOGITS)
-        slots = torch.arange(3)
-        chosen = state.choose(logits, slots, state.features(range(3)), torch.full((3,), 4))
+    """Tensors on `meta` have no values: whatever asks for one (item, nonzero, a branch) fails."""
+    state = a_state(EVERYTHING, Sampling(), Sampling(temperature=1.0, top_p=0.5), device="meta")
+    rows, positions = torch.arange(3, device="meta"), torch.full((3,), 4, device="meta")
+    chosen = state.choose(LOGITS.to("meta"), rows, state.features(range(3)), positions)
     assert chosen.ids.shape == (3,)
 
 
