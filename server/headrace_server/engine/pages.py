@@ -102,6 +102,13 @@ class PageLedger:
             if not self._references[page]:
                 self._unhold(page)
 
+    def drop(self, page: int) -> None:
+        """A cached page becomes free: its content is kept elsewhere. Raises LedgerBroken when it is not cached."""
+        if page not in self._cached:
+            raise LedgerBroken(f"page {page} was to be dropped, and is not cached")
+        del self._cached[page]
+        self._free.append(page)
+
     def check(self, holdings: Iterable[Sequence[int]]) -> None:
         """`holdings`: the pages of each sequence. Raises LedgerBroken unless every page is in exactly one state and has
         as many references as holders."""

@@ -6,8 +6,8 @@ An entry keeps what was hashed, and a hit compares it: equal keys alone never le
 **Who is evicted first.** The ledger evicts in the order in which pages lost their last holder. That order alone puts a
 page before the one that leads to it, so no cached page is ever out of reach, without a tree and without a search:
   1. whoever holds a page of a chain holds, for every page before it, the registered page or a copy of it (`insert`);
-  2. an entry whose page nobody holds has no copy that somebody holds: the last one left *is* the entry's page
-     (`outlives`), and copies that are left earlier are free at once;
+  2. an entry whose page nobody holds has no copies: of several equal pages the one whose holder stays longest is the
+     entry's, and the others become free (`_add_copy`, `outlives`);
   3. a sequence gives its pages back all at once, and the last page goes first (`PageLedger.give_back`).
 So an entry's page loses its last holder after all that follow it, and a use of a chain renews all of it. O(1) a page.
 """
@@ -147,7 +147,7 @@ class PrefixCache:
         if entry is None:
             entry = self._entries[block.key] = Entry(block.key, chain.tenant, block.token_ids, chain.last, page)
         elif entry.is_for(chain.tenant, chain.last, block.token_ids):
-            entry.copies.append(page)
+            self._add_copy(entry, page)
         else:
             return replace(chain, ended=True)
         self._by_page[page] = entry
@@ -173,6 +173,7 @@ class PrefixCache:
         """Raises LedgerBroken unless every cached page can be found, and is evicted before the one that leads to it."""
         cached = self._ledger.cached_pages()
         turn = {page: position for position, page in enumerate(cached)}
+        held = len(cached)  # the turn of those that nobody can evict
         for page in cached:
             entry = self._by_page.get(page)
             if entry is None or entry.page != page or self._entries.get(entry.key) is not entry:
@@ -181,14 +182,22 @@ class PrefixCache:
             parent = entry.parent
             if parent is not None and self._entries.get(parent.key) is not parent:
                 raise LedgerBroken(f"page {entry.page} is registered, and the page before it is not")
-            if parent is not None and turn.get(entry.page, -1) > turn.get(parent.page, len(cached)):
+            if parent is not None and turn.get(entry.page, held) > turn.get(parent.page, held):
                 raise LedgerBroken(f"page {parent.page} would be evicted before page {entry.page}, which follows it")
-            if any(not self._ledger.holders(page) for page in entry.copies):
-                raise LedgerBroken(f"a copy of page {entry.page} is remembered, and nobody holds it")
+            if entry.copies and not all(map(self._ledger.holders, (entry.page, *entry.copies))):
+                raise LedgerBroken(f"page {entry.page} has copies, and nobody holds one of them")
 
     def _block(self, parent: bytes, scope: bytes, token_ids: Sequence[int]) -> Block:
         packed = self._pack(*token_ids)
         return Block(self._digest(parent + scope + packed), packed)
+
+    def _add_copy(self, entry: Entry, page: int) -> None:
+        if self._ledger.holders(entry.page):
+            entry.copies.append(page)
+            return
+        del self._by_page[entry.page]
+        self._ledger.drop(entry.page)
+        entry.page = page
 
     def _longest(self, prefix: Prefix) -> list[Entry]:
         entries: list[Entry] = []

@@ -96,6 +96,21 @@ class TestSharing:
         assert ledger.take(3) == (1, 2, 3)
         assert contents.evictions == []
 
+    def test_a_cached_page_that_is_dropped_is_free_and_not_evicted(self) -> None:
+        contents = Kept(0)
+        ledger = a_ledger(contents=contents)
+        ledger.give_back(ledger.take(1))
+        ledger.drop(0)
+        assert (ledger.cached, ledger.free, ledger.evictions, contents.evictions) == (0, 4, 0, [])
+        ledger.check([])
+
+    @pytest.mark.parametrize("page", [pytest.param(0, id="held"), pytest.param(3, id="free")])
+    def test_only_a_cached_page_is_dropped(self, page: int) -> None:
+        ledger = a_ledger(contents=Kept(0, 3))
+        ledger.take(1)
+        with pytest.raises(LedgerBroken, match=f"page {page} was to be dropped"):
+            ledger.drop(page)
+
 
 class TestEviction:
     @pytest.mark.parametrize(
