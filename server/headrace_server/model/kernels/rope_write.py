@@ -1,0 +1,156 @@
+"""From the qkv projection to attention in one pass: norm of queries and keys, rotation, keys and values into pages."""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn.functional import rms_norm
+
+from headrace_server.model.kernels.layout import require_contiguous, require_shape
+
+
+@dataclass(frozen=True, slots=True)
+class HeadNorm:
+    """RMS norm of every head before it is rotated, as Qwen3 has it."""
+
+    query: Tensor  # (head_dim)
+    key: Tensor  # (head_dim)
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where each of T tokens stands in its sequence, and where its key and value go."""
+
+    positions: Tensor  # int32 or int64 (T)
+    rows: Tensor  # int32 or int64 (T): page * page_size + place in the page
+    cos: Tensor  # float32 (positions, head_dim / 2), every position's
+    sin: Tensor  # the same
+
+
+def rope_write(
+    projected: Tensor, places: Places, key_pages: Tensor, value_pages: Tensor, norm: HeadNorm | None
+) -> Tensor:
+    """projected (T, heads + 2 * kv_heads, head_dim), queries, keys, values -> queries (T, heads, head_dim).
+
+    Writes keys and values into key_pages and value_pages (pages, page_size, kv_heads, head_dim). Computes in float32
+    and rounds once. Pairs element i of a head with i + head_dim / 2. Raises ValueError for tensors that do not fit.
+    """
+    require_contiguous(projected=projected, key_pages=key_pages, value_pages=value_pages)
+    require_contiguous(positions=places.positions, rows=places.rows, cos=places.cos, sin=places.sin)
+    require_shape("value_pages", value_pages, tuple(key_pages.shape))
+    tokens, together, head_dim = projected.shape
+    kv_heads = key_pages.shape[2]
+    heads = together - 2 * kv_heads
+    require_shape("places.positions", places.positions, (tokens,))
+    require_shape("places.rows", places.rows, (tokens,))
+    queries = torch.empty((tokens, heads, head_dim), device=projected.device, dtype=projected.dtype)
+    half = head_dim // 2
+    _rope_write[(tokens, kv_heads)](
+        projected,
+        queries,
+        key_pages,
+        value_pages,
+        places.positions,
+        places.rows,
+        places.cos,
+        places.sin,
+        norm.query if norm else None,
+        norm.key if norm else None,
+        norm.eps if norm else 0.0,
+        kv_heads=kv_heads,
+        group=heads // kv_heads,
+        group_block=triton.next_power_of_2(heads // kv_heads),
+        half=half,
+        half_block=triton.next_power_of_2(half),
+        num_warps=1,
+    )
+    return queries
+
+
+def rope_write_in_torch(
+    projected: Tensor, places: Places, key_pages: Tensor, value_pages: Tensor, norm: HeadNorm | None
+) -> Tensor:
+    """What `rope_write` computes."""
+    kv_heads, head_dim = key_pages.shape[2:]
+    asked, values = projected[:, :-kv_heads].float(), projected[:, -kv_heads:]
+    queries, keys = asked[:, :-kv_heads], asked[:, -kv_heads:]
+    if norm is not None:
+        queries = rms_norm(queries, (head_dim,), norm.query.float(), norm.eps)
+        keys = rms_norm(keys, (head_dim,), norm.key.float(), norm.eps)
+    cos, sin = (table[places.positions.long()].unsqueeze(1) for table in (places.cos, places.sin))
+    rows = places.rows.long()
+    key_pages.flatten(0, 1)[rows] = _rotated(keys, cos, sin).to(key_pages.dtype)
+    value_pages.flatten(0, 1)[rows] = values
+    return _rotated(queries, cos, sin).to(projected.dtype)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+@triton.jit
+def _rope_write(
+    projected,
+    queries,
+    key_pages,
+    value_pages,
+    positions,
+    rows,
+    cos,
+    sin,
+    query_norm,
+    key_norm,
+    eps,
+    kv_heads: tl.constexpr,
+    group: tl.constexpr,
+    group_block: tl.constexpr,
+    half: tl.constexpr,
+    half_block: tl.constexpr,
+):
+    """One program: one token's KV head and the `group` query heads that share it."""
+    token = tl.program_id(0).to(tl.int64)
+    kv_head = tl.program_id(1)
+    columns = tl.arange(0, half_block)
+    inside = (columns < half)[None, :]
+    angle = tl.load(positions + token).to(tl.int64) * half + columns
+    c = tl.load(cos + angle, columns < half, 0.0)[None, :]
+    s = tl.load(sin + angle, columns < half, 0.0)[None, :]
+
+    of_group = tl.arange(0, group_block)[:, None]
+    wanted = (of_group < group) & inside
+    head_at = (kv_head * group + of_group) * 2 * half + columns[None, :]
+    token_at = projected + token * (group + 2) * kv_heads * 2 * half
+    first, second = _halves(token_at + head_at, wanted, query_norm, eps, half, half_block)
+    _store_halves(queries + token * group * kv_heads * 2 * half + head_at, first, second, c, s, wanted, half)
+
+    row = tl.load(rows + token).to(tl.int64)
+    page_at = (row * kv_heads + kv_head) * 2 * half + columns[None, :]
+    key_at = (group * kv_heads + kv_head) * 2 * half + columns[None, :]
+    first, second = _halves(token_at + key_at, inside, key_norm, eps, half, half_block)
+    _store_halves(key_pages + page_at, first, second, c, s, inside, half)
+    value_at = token_at + key_at + kv_heads * 2 * half
+    tl.store(value_pages + page_at, tl.load(value_at, inside), inside)
+    tl.store(value_pages + page_at + half, tl.load(value_at + half, inside), inside)
+
+
+@triton.jit
+def _halves(at, wanted, weight, eps, half: tl.constexpr, half_block: tl.constexpr):
+    """Both halves of some heads, in float32 (heads, half_block), normed if there is a weight."""
+    first = tl.load(at, wanted, 0.0).to(tl.float32)
+    second = tl.load(at + half, wanted, 0.0).to(tl.float32)
+    if weight is not None:
+        columns = tl.arange(0, half_block)
+        scale = tl.rsqrt(tl.sum(first * first + second * second, 1) / (2 * half) + eps)[:, None]
+        first = first * scale * tl.load(weight + columns, columns < half, 0.0).to(tl.float32)[None, :]
+        second = second * scale * tl.load(weight + half + columns, columns < half, 0.0).to(tl.float32)[None, :]
+    return first, second
+
+
+@triton.jit
+def _store_halves(at, first, second, c, s, wanted, half: tl.constexpr):
+    tl.store(at, (first * c - second * s).to(at.dtype.element_ty), wanted)
+    tl.store(at + half, (second * c + first * s).to(at.dtype.element_ty), wanted)
