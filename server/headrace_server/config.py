@@ -12,6 +12,8 @@ class EngineConfig:
     max_tokens_per_step: int = 2048  # bounds the time of one step, and so a running client's inter-token latency
     max_waiting: int = 1024  # admitted but not yet running; beyond it a caller is told to come back
     page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster (256 on a GPU)
+    overlap: bool = True  # plan the next step while the device computes; off: one after the other, to compare
+    check_gathers: bool = False  # debugging: prove that nothing is read on the device before it was written
     kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
 
 

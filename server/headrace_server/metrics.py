@@ -36,7 +36,11 @@ class ServerMetrics:
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens computed")
         self.generation_tokens = counter("generation_tokens", "Tokens generated")
         self.finished_request_tokens = counter("finished_request_tokens", "Prompt + generated tokens of ended requests")
+        self.discarded_tokens = counter("discarded_tokens", "Tokens chosen for requests that had already ended")
+        self.preemptions = counter("preemptions", "Running requests that gave up their KV pages to others")
+        self.recomputed_tokens = counter("recomputed_tokens", "Tokens computed again after a preemption")
         self.busy_seconds = counter("busy_seconds", "Seconds spent inside forward steps")
+        self.device_gap_seconds = counter("device_gap_seconds", "Seconds that the device waited for the host in a row of steps")
 
         self.queue_wait_seconds = histogram("queue_wait_seconds", "From arrival to the first step that includes it")
         self.time_to_first_token_seconds = histogram("time_to_first_token_seconds", "From arrival to the first token")

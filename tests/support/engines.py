@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.loop import Engine, Limits
@@ -66,7 +67,7 @@ class Running:
 
 @asynccontextmanager
 async def a_running_engine(
-    runner: CountingRunner | None = None, clock: Clock | None = None, limits: Limits = LIMITS, **config: int
+    runner: CountingRunner | None = None, clock: Clock | None = None, limits: Limits = LIMITS, **config: Any
 ) -> AsyncIterator[Running]:
     """`config` overrides EngineConfig's fields."""
     runner, clock, registry = runner or CountingRunner(), clock or Clock(), CollectorRegistry()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headrace_server.config import EngineConfig, ServerConfig
 from headrace_server.engine.scheduler import Scheduler
@@ -44,7 +45,7 @@ class Model:
             number += 1
             step = scheduler.next_step(0.0)
             if step is not None:
-                for sequence, token in scheduler.commit(step, self.loaded.runner.forward(step)).tokens:
+                for sequence, token in scheduler.commit(step, self.loaded.runner.launch(step).wait().token_ids).tokens:
                     if token.id is not None:
                         answers[sequence.request.id].append(token.id)
             elif number > max(arrivals):
@@ -59,7 +60,7 @@ def asked(name: str, prompt: tuple[int, ...], new_tokens: int, sampling: Samplin
     return Request(name, prompt, new_tokens, arrived_at=0.0, sampling=sampling or Sampling())
 
 
-def a_model(directory: Path, dtype: str = "float32", **engine: int) -> Model:
+def a_model(directory: Path, dtype: str = "float32", **engine: Any) -> Model:
     """`engine` overrides EngineConfig's fields."""
     config = a_config(directory, dtype, engine=EngineConfig(**engine))
     return Model(load_model(config, on_phase=lambda phase: None), config)

@@ -1,32 +1,49 @@
 """Stand-ins for the model, for tests of what surrounds it. The real one needs a checkpoint and milliseconds a step."""
 
 import threading
+from dataclasses import dataclass
 
+from headrace_server.engine.core import Sampled
 from headrace_server.engine.sequence import Step
 
 
 class CountingRunner:
     """Continues every prompt with its own length: after 5 tokens come 5, 6, 7, ... (modulo the vocabulary).
 
-    `steps` keeps what was computed. While `gate` is cleared a forward blocks; `fault` is raised by the next one.
+    `steps` keeps what was launched. While `gate` is cleared a step does not end; `fault` is raised by the next one.
     """
 
     def __init__(self, vocab_size: int = 1000) -> None:
         self.steps: list[Step] = []
+        self.most_in_flight = 0
         self.gate = threading.Event()
         self.gate.set()
-        self.entered = threading.Event()  # set when a forward has begun
+        self.entered = threading.Event()  # set when somebody has begun to wait for a step
         self.fault: Exception | None = None
+        self.in_flight = 0
         self._vocab_size = vocab_size
 
-    def forward(self, step: Step) -> list[int]:
-        self.entered.set()
-        if not self.gate.wait(timeout=30):
-            raise TimeoutError("the test never opened the gate")
-        if self.fault is not None:
-            raise self.fault
+    def launch(self, step: Step) -> "Counted":
         self.steps.append(step)
-        return [(chunk.start + chunk.tokens) % self._vocab_size for chunk in step.chunks if chunk.samples]
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        ids = [(chunk.start + chunk.tokens) % self._vocab_size for chunk in step.chunks if chunk.samples]
+        return Counted(self, ids)
 
     def warm_up(self) -> None:
         """Nothing to warm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    runner: CountingRunner
+    ids: list[int]
+
+    def wait(self) -> Sampled:
+        self.runner.entered.set()
+        if not self.runner.gate.wait(timeout=30):
+            raise TimeoutError("the test never opened the gate")
+        self.runner.in_flight -= 1
+        if self.runner.fault is not None:
+            raise self.runner.fault
+        return Sampled(self.ids, busy=0.001, gap=0.0005)

@@ -1,10 +1,13 @@
 """A runner without a model: each request is answered with tokens that the test wrote."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from headrace_server.engine.loop import Step
+from headrace_server.engine.loop import Sampled, Step
 
+STEP = 0.001  # seconds; a device that took none would be done before a caller could read, stop or hang up
 Script = Callable[[tuple[int, ...]], Iterator[int]]  # prompt -> the tokens of its answer
 
 
@@ -22,21 +25,31 @@ class ScriptedRunner:
     def warm_up(self) -> None:
         pass
 
-    def forward(self, step: Step) -> list[int]:
-        assert self.gate.wait(timeout=30)
-        if self.broken is not None:
-            raise self.broken
+    def launch(self, step: Step) -> "Scripted":
         for start in step.starts:
             self._prompts[start.slot] = []
             self._answers.pop(start.slot, None)
         for chunk in step.chunks:
             self._prompts[chunk.slot] += chunk.token_ids
-        return [self._next(chunk.slot) for chunk in step.chunks if chunk.samples]
+        return Scripted(self, [self._next(chunk.slot) for chunk in step.chunks if chunk.samples])
 
     def _next(self, slot: int) -> int:
         if slot not in self._answers:
             self._answers[slot] = self._script(tuple(self._prompts[slot]))
         return next(self._answers[slot])
+
+
+@dataclass(frozen=True, slots=True)
+class Scripted:
+    runner: ScriptedRunner
+    ids: list[int]
+
+    def wait(self) -> Sampled:
+        time.sleep(STEP)
+        assert self.runner.gate.wait(timeout=30)
+        if self.runner.broken is not None:
+            raise self.runner.broken
+        return Sampled(self.ids, busy=0.0, gap=0.0)
 
 
 def always(token_ids: Sequence[int]) -> Script:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+from prometheus_client import Counter
+
 from headrace_server.config import EngineConfig
+from headrace_server.engine.core import Core, News
 from headrace_server.engine.scheduler import Scheduler
-from headrace_server.engine.sequence import Sequence, Step
+from headrace_server.engine.sequence import Sequence
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish
 
@@ -13,12 +16,23 @@ class Account:
     """Gauges are read from the scheduler at scrape time, so they hold during a long step and on an idle engine."""
 
     def __init__(
-        self, metrics: ServerMetrics, scheduler: Scheduler, config: EngineConfig, clock: Callable[[], float]
+        self,
+        metrics: ServerMetrics,
+        scheduler: Scheduler,
+        core: Core,
+        config: EngineConfig,
+        clock: Callable[[], float],
     ) -> None:
         self._metrics = metrics
-        metrics.requests_waiting.set_function(lambda: scheduler.waiting)
+        self._told: dict[Counter, int] = {}  # so far
+        self._totals: tuple[tuple[Callable[[], int], Counter], ...] = (
+            (lambda: scheduler.prompt_tokens, metrics.prompt_tokens),
+            (lambda: scheduler.preemptions, metrics.preemptions),
+            (lambda: scheduler.recomputed_tokens, metrics.recomputed_tokens),
+        )
+        metrics.requests_waiting.set_function(lambda: core.waiting)
         metrics.requests_running.set_function(lambda: scheduler.running)
-        metrics.oldest_waiting_seconds.set_function(lambda: scheduler.oldest_waiting(clock()))
+        metrics.oldest_waiting_seconds.set_function(lambda: core.oldest_waiting(clock()))
         metrics.kv_pages_free.set_function(lambda: scheduler.pages.free)
         metrics.kv_pages_total.set(scheduler.pages.total)
         metrics.max_running.set(config.max_running)
@@ -28,20 +42,24 @@ class Account:
     def admitted(self) -> None:
         self._metrics.requests_received.inc()
 
-    def planned(self, step: Step) -> None:
-        self._metrics.batch_size.observe(len(step.chunks))
-        for start in step.starts:
-            self._metrics.queue_wait_seconds.observe(start.queue_wait)
-
-    def computed(self, step: Step, seconds: float) -> None:
-        """`seconds` from handing the step over to having its tokens: what the next step had to wait for."""
-        self._metrics.step_seconds.observe(seconds)
-        self._metrics.busy_seconds.inc(seconds)
-        self._metrics.prompt_tokens.inc(step.prompt_tokens)
+    def heard(self, news: News) -> None:
+        """A step is done. Its tokens and ends are counted one by one with `token` and `ended`."""
+        self._count_what_the_scheduler_counted()
+        if news.step is None:
+            return
+        metrics = self._metrics
+        metrics.batch_size.observe(len(news.step.chunks))
+        for start in news.step.starts:
+            if start.queue_wait is not None:
+                metrics.queue_wait_seconds.observe(start.queue_wait)
+        metrics.step_seconds.observe(news.seconds)
+        metrics.busy_seconds.inc(news.seconds)
+        metrics.device_gap_seconds.inc(news.gap)
+        metrics.generation_tokens.inc(len(news.committed.tokens))
+        metrics.discarded_tokens.inc(news.committed.wasted)
 
     def token(self, sequence: Sequence, now: float, previous: float | None) -> None:
         """`previous`: when this request's last token came; None for its first."""
-        self._metrics.generation_tokens.inc()
         if previous is None:
             self._metrics.time_to_first_token_seconds.observe(now - sequence.request.arrived_at)
         else:
@@ -53,3 +71,9 @@ class Account:
         self._metrics.requests_finished.labels(sequence.finish).inc()
         self._metrics.finished_request_tokens.inc(sequence.tokens_computed)
         self._metrics.request_duration_seconds.observe(now - sequence.request.arrived_at)
+
+    def _count_what_the_scheduler_counted(self) -> None:
+        for total, counter in self._totals:
+            told = self._told.get(counter, 0)
+            self._told[counter] = total()
+            counter.inc(self._told[counter] - told)

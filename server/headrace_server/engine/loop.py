@@ -1,4 +1,4 @@
-"""The heartbeat: plan a step, compute it in the one forward thread, hand the tokens to their streams."""
+"""The engine as the doors see it: submit, read, hang up, drain. It lives in the event loop, its core in a thread."""
 
 import asyncio
 import secrets
@@ -6,24 +6,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.account import Account
+from headrace_server.engine.core import Core, News, Outcome, Runner, Sampled
 from headrace_server.engine.limits import Limits
-from headrace_server.engine.scheduler import Committed, Scheduler
+from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.engine.stream import Stream
 from headrace_server.errors import Draining, EngineFailed, Overloaded
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Request
 
-__all__ = ["Engine", "Limits", "Load", "Runner", "Step"]
-
-
-class Runner(Protocol):
-    def forward(self, step: Step) -> list[int]:
-        """One new token id per chunk of the step that samples, in the step's order. Blocks on the device."""
+__all__ = ["Engine", "Limits", "Load", "Outcome", "Runner", "Sampled", "Step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +31,7 @@ class Load:
 
 
 class Engine:
-    """All methods belong to one event loop; only `Runner.forward` runs elsewhere."""
+    """All methods belong to one event loop."""
 
     def __init__(
         self,
@@ -47,14 +42,15 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits.check_pages(config.page_size)
-        self._runner = runner
+        self._overlap = config.overlap
         self._max_waiting = config.max_waiting
         self._limits = limits
         self._clock = clock
         self._scheduler = Scheduler(config, limits.kv_pages)
-        self._account = Account(metrics, self._scheduler, config, clock)
-        self._streams: dict[Sequence, Stream] = {}  # of every sequence that holds or awaits pages
-        self._arrived = asyncio.Event()
+        self._core = Core(runner, self._scheduler, clock, self._tell)
+        self._account = Account(metrics, self._scheduler, self._core, config, clock)
+        self._streams: dict[Sequence, Stream] = {}  # of every request that has not ended
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
@@ -66,19 +62,19 @@ class Engine:
         Raises InvalidRequest (could never run), Overloaded (the queue is full), Draining, or EngineFailed.
         """
         self._check_open(request)
-        sequence = self._scheduler.add(_with_seed(request))
-        stream = self._streams[sequence] = Stream(lambda finish: self._end(sequence, finish))
+        sequence = Sequence(_with_seed(request))
+        stream = self._streams[sequence] = Stream(lambda finish: self._core.end(sequence, finish))
         self._account.admitted()
         self._empty.clear()
-        self._arrived.set()
+        self._core.submit(sequence)
         return stream
 
     async def run(self) -> None:
         """Until cancelled. Raises EngineFailed when a forward pass breaks; every open stream gets it too."""
-        forward_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forward")
+        self._loop = asyncio.get_running_loop()
+        engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         try:
-            while True:
-                await self._beat(forward_thread)
+            await self._loop.run_in_executor(engine_thread, self._core.run, self._overlap)
         except asyncio.CancelledError:
             self._fail(EngineFailed("the engine was stopped before the answer was complete"))
             raise
@@ -87,7 +83,8 @@ class Engine:
             self._fail(failure)
             raise failure from broken
         finally:
-            forward_thread.shutdown(wait=False)  # a hung device must not take the event loop with it
+            self._core.stop()
+            engine_thread.shutdown(wait=False)  # a hung device must not take the event loop with it
 
     def begin_drain(self) -> None:
         """From now on submit raises Draining; what was admitted runs to its end."""
@@ -98,46 +95,32 @@ class Engine:
         await self._empty.wait()
 
     def load(self) -> Load:
-        scheduler = self._scheduler
+        pages = self._scheduler.pages
         return Load(
-            waiting=scheduler.waiting,
-            running=scheduler.running,
-            oldest_waiting_seconds=scheduler.oldest_waiting(self._clock()),
-            kv_pages_free=scheduler.pages.free,
-            kv_pages_total=scheduler.pages.total,
+            waiting=self._core.waiting,
+            running=self._scheduler.running,
+            oldest_waiting_seconds=self._core.oldest_waiting(self._clock()),
+            kv_pages_free=pages.free,
+            kv_pages_total=pages.total,
         )
 
-    async def _beat(self, forward_thread: ThreadPoolExecutor) -> None:
-        began = self._clock()
-        step = self._scheduler.next_step(began)
-        if step is None:
-            await self._sleep()
+    def _tell(self, news: News) -> None:
+        """Called by the engine thread."""
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._hear, news)
+
+    def _hear(self, news: News) -> None:
+        if self._failure is not None:  # everybody has been told
             return
-        self._account.planned(step)
-        loop = asyncio.get_running_loop()
-        token_ids = await loop.run_in_executor(forward_thread, self._runner.forward, step)
-        now = self._clock()
-        committed = self._scheduler.commit(step, token_ids)
-        self._account.computed(step, now - began)
-        self._deliver(committed, now)
-
-    async def _sleep(self) -> None:
-        self._scheduler.check()  # idle is the cheap moment: every page has to be back
-        self._arrived.clear()
-        await self._arrived.wait()
-
-    def _deliver(self, committed: Committed, now: float) -> None:
-        for sequence, token in committed.tokens:
+        self._account.heard(news)
+        for sequence, token in news.committed.tokens:
             stream = self._streams[sequence]
-            self._account.token(sequence, now, stream.last_token_at)
-            stream.last_token_at = now
+            self._account.token(sequence, news.now, stream.last_token_at)
+            stream.last_token_at = news.now
             stream.put(token)
-        for sequence in committed.ended:
-            self._forget(sequence, now)
-
-    def _end(self, sequence: Sequence, finish: Finish) -> None:
-        if sequence in self._streams and self._scheduler.end(sequence, finish):
-            self._forget(sequence, self._clock())
+        for sequence in news.committed.ended:
+            self._forget(sequence, news.now)
 
     def _forget(self, sequence: Sequence, now: float) -> None:
         del self._streams[sequence]
@@ -147,8 +130,9 @@ class Engine:
 
     def _fail(self, failure: EngineFailed) -> None:
         self._failure = failure
-        for sequence in self._scheduler.abandon(Finish.FAILED):
-            self._streams[sequence].put(failure)
+        for sequence, stream in tuple(self._streams.items()):
+            sequence.finish = Finish.FAILED
+            stream.put(failure)
             self._forget(sequence, self._clock())
 
     def _check_open(self, request: Request) -> None:
@@ -157,9 +141,9 @@ class Engine:
         if self._draining:
             raise Draining("this replica is shutting down; another one will answer")
         self._limits.check(request)
-        if self._scheduler.waiting >= self._max_waiting:
+        if self._core.waiting >= self._max_waiting:
             # How long the head of the queue has waited is the best guess for a place behind its end.
-            retry_after = max(1.0, self._scheduler.oldest_waiting(self._clock()))
+            retry_after = max(1.0, self._core.oldest_waiting(self._clock()))
             raise Overloaded(f"{self._max_waiting} requests are waiting already; try again later", retry_after)
 
 

@@ -1,6 +1,6 @@
 """What the scheduler says about one request (Sequence) and about one forward pass (Step)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace_server.request import Finish, Request, Sampling
 
@@ -11,17 +11,19 @@ class Sequence:
 
     request: Request
     slot: int | None = None  # None while waiting
-    pages: tuple[int, ...] = ()
+    pages: list[int] = field(default_factory=list)  # held now, in the order of the tokens
+    fill: tuple[int, ...] = ()  # tokens to compute before the next one is chosen: the prompt, and what preemption undid
     planned: int = 0  # tokens whose KV is computed, or is being computed by a step that is not committed yet
-    prompt_computed: int = 0  # prompt tokens of committed steps
-    generated: int = 0  # tokens chosen by committed steps, a stop token included
-    steps_in_flight: int = 0  # steps that write into `pages` right now
-    queue_wait: float = 0.0  # seconds from arrival to the first step; known once it runs
+    answer: list[int] = field(default_factory=list)  # tokens chosen by committed steps, a stop token included
+    prompt_computed: int = 0  # prompt tokens that a step has included, each counted once
+    steps_in_flight: int = 0  # steps whose token is not known yet
+    queue_wait: float | None = None  # seconds from arrival to the first step; None until it runs
     finish: Finish | None = None
+    released: bool = False  # it holds nothing and waits for nothing any more
 
     @property
-    def prompt_left(self) -> int:
-        return max(0, len(self.request.prompt) - self.planned)
+    def fill_left(self) -> int:
+        return max(0, len(self.fill) - self.planned)
 
     @property
     def may_run(self) -> bool:
@@ -31,17 +33,25 @@ class Sequence:
 
     @property
     def tokens_computed(self) -> int:
-        return self.prompt_computed + self.generated
+        return self.prompt_computed + len(self.answer)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A request that a step includes for the first time: what the runner has to know about it once."""
+    """A request that gets a slot with this step: what the runner has to know about it once."""
 
-    slot: int  # the row of the runner's tables that is this request's until it ends
-    pages: tuple[int, ...]  # for all of its tokens, in order
+    slot: int  # the row of the runner's tables that is this request's until it ends or is preempted
     sampling: Sampling  # the seed is set
-    queue_wait: float  # seconds from arrival to this step
+    queue_wait: float | None  # seconds from arrival to this step; None when it ran before and was preempted
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A page for a slot: where the KV of its tokens index * page_size and following goes."""
+
+    slot: int
+    index: int
+    page: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Chunk:
 
     slot: int
     start: int  # position of its first token
-    token_ids: tuple[int, ...]  # part of the prompt; empty: one token, the one chosen for this slot last (decode)
+    token_ids: tuple[int, ...]  # known tokens to fill in; empty: one token, the one chosen for this slot last (decode)
     samples: bool  # a new token is chosen after the chunk's last one
 
     @property
@@ -60,9 +70,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One forward pass. Holds no generated token, so the next step can be planned while this one computes."""
+    """One forward pass. Holds no token that is not known yet, so it can be planned while the one before computes."""
 
     starts: tuple[Start, ...]
+    grants: tuple[Grant, ...]
     chunks: tuple[Chunk, ...]  # decode first, then prefill; a slot occurs once
 
     @property

@@ -1,50 +1,87 @@
 """Attention over the paged cache by gathering pages and torch's SDPA, in float32: plain, the same on every device.
 
-It copies what it reads, so it is the reference that faster paths are compared with, and the path for CPUs.
+It copies what it reads, so it is the oracle that the faster paths are compared with.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from headrace_server.model.batch import Batch, Reading
+from headrace_server.model.batch import Batch
 from headrace_server.model.cache import KvCache
+from headrace_server.model.descriptor import Fill
+from headrace_server.model.rope import rotate
 
 
-def attend(queries: Tensor, layer: int, cache: KvCache, batch: Batch, window: int | None) -> Tensor:
-    """queries (T, heads, head_dim) -> the same shape and dtype. The step's own keys and values are in the cache.
-
-    `window`: how many tokens a query sees, itself included; None: all before it.
-    """
-    decode, prefills = batch.decode, batch.prefills
-    if window is not None:
-        decode = None if decode is None else _narrowed(decode, batch, window)
-        prefills = tuple(_narrowed(reading, batch, window) for reading in prefills)
-    parts = [] if decode is None else [_decode(queries[decode.rows], layer, cache, decode)]
-    parts += [_prefill(queries[reading.rows], layer, cache, reading) for reading in prefills]
-    return torch.cat(parts).to(queries.dtype)
+@dataclass(frozen=True, slots=True)
+class Heads:
+    query: int
+    kv: int  # each is shared by query / kv query heads
+    dim: int
 
 
-def _narrowed(reading: Reading, batch: Batch, window: int) -> Reading:
-    """Also masks what a window of `window` tokens has left behind."""
-    keys = torch.arange(reading.mask.shape[-1], device=reading.mask.device)
-    behind = keys <= (batch.positions[reading.rows] - window).unsqueeze(1)
-    behind = behind[:, None, None, :] if reading is batch.decode else behind[None, None, :, :]
-    return replace(reading, mask=reading.mask.masked_fill(behind, float("-inf")))
+class Attention(Protocol):
+    """What happens between the projections of a layer: positions, cache, attention."""
+
+    def attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
+        """projected (T, query + 2 kv heads, head_dim), normed if the model does that -> (T, query heads * head_dim).
+
+        Writes the step's keys and values into the cache. `window`: tokens that a token sees, itself included; None =
+        all before it.
+        """
 
 
-def _decode(queries: Tensor, layer: int, cache: KvCache, reading: Reading) -> Tensor:
-    """One query a sequence: the heads that share a KV head are queries of it, so no key is copied for them."""
-    keys, values = cache.gather(layer, reading.pages)
-    sequences, kv_heads = keys.shape[:2]
-    grouped = queries.float().view(sequences, kv_heads, -1, queries.shape[2])
-    return scaled_dot_product_attention(grouped, keys, values, attn_mask=reading.mask).view(queries.shape)
+class GatherAttention:
+    def __init__(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> None:
+        """cos and sin: float32 (positions, head_dim / 2)."""
+        self._heads = heads
+        self._cache = cache
+        self._cos = cos
+        self._sin = sin
+
+    def attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
+        cos, sin = (table[batch.positions].unsqueeze(1).to(projected.dtype) for table in (self._cos, self._sin))
+        rotated = rotate(projected[:, : -self._heads.kv], cos, sin)  # queries and keys at once
+        keys, values = rotated[:, self._heads.query :], projected[:, -self._heads.kv :]
+        self._cache.write(layer, batch.cache_rows, keys, values)
+        queries = rotated[:, : self._heads.query]
+        decoding = batch.layout.decoding
+        parts = [self._decode(queries[:decoding], layer, window, batch)] if decoding else []
+        parts += [self._fill(queries[fill.rows], layer, window, batch, fill) for fill in batch.layout.fills]
+        return torch.cat(parts).to(projected.dtype).flatten(1)
+
+    def _decode(self, queries: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
+        """One query a sequence: the heads that share a KV head are queries of it. Padded to the longest."""
+        sequences = len(queries)
+        pages = batch.pages[batch.slots[:sequences], : self._pages(batch.layout.longest)]
+        seen = _seen(batch.positions[:sequences], pages.shape[1] * self._cache.page_size, window)
+        keys, values = self._read(layer, pages, seen)
+        grouped = queries.float().view(sequences, self._heads.kv, -1, self._heads.dim)
+        mask = seen[:, None, None, :]
+        return scaled_dot_product_attention(grouped, keys, values, attn_mask=mask).view(queries.shape)
+
+    def _fill(self, queries: Tensor, layer: int, window: int | None, batch: Batch, fill: Fill) -> Tensor:
+        pages = batch.pages[fill.slot : fill.slot + 1, : self._pages(fill.end)]
+        seen = _seen(batch.positions[fill.rows], pages.shape[1] * self._cache.page_size, window)
+        keys, values = self._read(layer, pages, seen.any(0, keepdim=True))
+        asked = queries.float().transpose(0, 1).unsqueeze(0)
+        found = scaled_dot_product_attention(asked, keys, values, attn_mask=seen[None, None], enable_gqa=True)
+        return found.squeeze(0).transpose(0, 1)
+
+    def _read(self, layer: int, pages: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """What nobody sees is whatever its page's last owner left; its NaN would not be masked: 0 * NaN is NaN."""
+        hidden = ~seen[:, None, :, None]
+        keys, values = self._cache.gather(layer, pages)
+        return keys.masked_fill_(hidden, 0), values.masked_fill_(hidden, 0)
+
+    def _pages(self, tokens: int) -> int:
+        return -(-tokens // self._cache.page_size)
 
 
-def _prefill(queries: Tensor, layer: int, cache: KvCache, reading: Reading) -> Tensor:
-    keys, values = cache.gather(layer, reading.pages)
-    asked = queries.float().transpose(0, 1).unsqueeze(0)
-    found = scaled_dot_product_attention(asked, keys, values, attn_mask=reading.mask, enable_gqa=True)
-    return found.squeeze(0).transpose(0, 1)
+def _seen(positions: Tensor, keys: int, window: int | None) -> Tensor:
+    """bool (queries, keys): a token sees itself and what is before it, as far as the window reaches."""
+    distance = positions.unsqueeze(1) - torch.arange(keys, device=positions.device)
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)

@@ -12,7 +12,7 @@ from headrace_server.model.architecture import Architecture
 
 @dataclass(frozen=True, slots=True)
 class KvCache:
-    keys: Tensor  # (layers, pages + 1, page_size, kv_heads, head_dim); page `pages` is padding: always zeros
+    keys: Tensor  # (layers, pages + 1, page_size, kv_heads, head_dim); the last page is trash: nobody's
     values: Tensor  # the same
 
     @property
@@ -31,11 +31,6 @@ class KvCache:
     def gather(self, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
         """pages (sequences, pages each) -> keys and values, float32 (sequences, kv_heads, tokens, head_dim)."""
         return _gather(self.keys[layer], pages), _gather(self.values[layer], pages)
-
-    def clear(self, pages: Tensor) -> None:
-        """What the former owner left is masked, but its NaN would not be: 0 * NaN is NaN."""
-        self.keys.index_fill_(1, pages, 0)
-        self.values.index_fill_(1, pages, 0)
 
 
 def pages_that_fit(shape: Architecture, config: EngineConfig, dtype: torch.dtype, memory: int) -> int:

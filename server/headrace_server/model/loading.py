@@ -10,7 +10,9 @@ from headrace_server.config import ServerConfig
 from headrace_server.engine.limits import Limits
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture, read_architecture
+from headrace_server.model.attention import GatherAttention, Heads
 from headrace_server.model.cache import empty_cache, pages_that_fit
+from headrace_server.model.device import CpuDevice, CudaDevice
 from headrace_server.model.runner import ModelRunner
 from headrace_server.model.transformer import Transformer
 from headrace_server.model.weights import Weights, load_weights
@@ -39,7 +41,11 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None]) -> Loaded:
     on_phase("kv_cache")
     limits = _limits(shape, config, device, dtype)
     cache = empty_cache(shape, config.engine, limits.kv_pages, device, dtype)
-    return Loaded(ModelRunner(Transformer(shape, weights, limits.max_context), cache, config.engine, limits), limits)
+    cos, sin = shape.rope.tables(limits.max_context, shape.head_dim, device)
+    attention = GatherAttention(Heads(shape.heads, shape.kv_heads, shape.head_dim), cache, cos, sin)
+    transformer = Transformer(shape, weights, attention)
+    runs_on = CpuDevice() if device.type == "cpu" else CudaDevice(device)
+    return Loaded(ModelRunner(transformer, cache, runs_on, config.engine, limits), limits)
 
 
 def _device(name: str) -> torch.device:

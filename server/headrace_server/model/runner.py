@@ -1,13 +1,16 @@
-"""Computes the engine's steps: the model's side of the Runner that engine/loop.py declares."""
+"""Computes the engine's steps: the model's side of the Runner that engine/core.py declares."""
 
 import torch
 from torch import Tensor
 
 from headrace_server.config import EngineConfig
+from headrace_server.engine.core import Outcome
 from headrace_server.engine.limits import Limits
-from headrace_server.engine.sequence import Chunk, Start, Step
-from headrace_server.model.batch import Batch, pack
+from headrace_server.engine.sequence import Chunk, Grant, Start, Step
+from headrace_server.model.batch import Batch, unpack
 from headrace_server.model.cache import KvCache, pages_for
+from headrace_server.model.descriptor import DescriptorRing, Layout
+from headrace_server.model.device import Device, Work
 from headrace_server.model.sampler import choose
 from headrace_server.model.slots import Slots
 from headrace_server.model.transformer import Transformer
@@ -15,27 +18,34 @@ from headrace_server.request import Sampling
 
 
 class ModelRunner:
-    def __init__(self, transformer: Transformer, cache: KvCache, config: EngineConfig, limits: Limits) -> None:
+    def __init__(
+        self, transformer: Transformer, cache: KvCache, device: Device, config: EngineConfig, limits: Limits
+    ) -> None:
         self._transformer = transformer
-        self._cache = cache
+        self._device = device
         self._config = config
         self._limits = limits
-        self._slots = Slots(config.max_running, pages_for(limits.max_context, config), cache)
+        place = cache.keys.device
+        self._slots = Slots(config.max_running, limits.max_context, config.page_size, cache.pages, place)
+        self._ring = DescriptorRing(
+            config.max_tokens_per_step, pages_for(limits.max_context, config), config.max_running, place
+        )
 
-    @torch.inference_mode()
-    def forward(self, step: Step) -> list[int]:
-        """One new token id per chunk that samples. Blocks until the device has it."""
-        batch, logits = self._logits(step)
-        choice = self._slots.choice(batch.slots_that_sample, batch.sampled_slots)
-        chosen = choose(logits, choice, batch.positions[batch.sampled_rows] + 1)
-        self._slots.last_token[batch.sampled_slots] = chosen
-        ids: list[int] = chosen.tolist()
-        return ids
+    def launch(self, step: Step) -> Outcome:
+        place, layout = self._ring.write(step)
+        return self._device.launch(
+            Work(
+                copy_in=lambda: self._ring.send(place, layout),
+                compute=lambda: self._forward(step.starts, place, layout),
+            )
+        )
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
-        """float32 (chunks that sample, vocab): what `forward` chooses from."""
-        return self._logits(step)[1]
+        """float32 (chunks that sample, vocab): what `launch` chooses from. Not beside steps in flight."""
+        place, layout = self._ring.write(step)
+        self._ring.send(place, layout)
+        return self._logits(step.starts, place, layout)[1]
 
     def warm_up(self) -> None:
         """Prefill and decode, alone and in full batches, greedy and sampled: no first request pays for a first time."""
@@ -45,16 +55,26 @@ class ModelRunner:
                 self._rehearse(prompt, min(requests, self._config.max_tokens_per_step), sampling)
 
     def _rehearse(self, prompt: int, requests: int, sampling: Sampling) -> None:
-        """All of them on the same pages: what is written there is cleared when a request gets them."""
-        pages = tuple(range(pages_for(prompt + 1, self._config)))
+        """All of them on the same pages: nobody reads what they leave there."""
         slots = range(requests)
-        starts = tuple(Start(slot, pages, sampling, queue_wait=0.0) for slot in slots)
+        starts = tuple(Start(slot, sampling, queue_wait=0.0) for slot in slots)
+        pages = range(pages_for(prompt + 1, self._config))
+        grants = tuple(Grant(slot, page, page) for slot in slots for page in pages)
         tokens = (0,) * prompt
-        self.forward(Step(starts, tuple(Chunk(slot, 0, tokens, samples=True) for slot in slots)))
-        self.forward(Step((), tuple(Chunk(slot, prompt, (), samples=True) for slot in slots)))
+        self.launch(Step(starts, grants, tuple(Chunk(slot, 0, tokens, samples=True) for slot in slots))).wait()
+        self.launch(Step((), (), tuple(Chunk(slot, prompt, (), samples=True) for slot in slots))).wait()
 
-    def _logits(self, step: Step) -> tuple[Batch, Tensor]:
-        for start in step.starts:
-            self._slots.start(start)
-        batch = pack(step, self._slots, self._cache.page_size)
-        return batch, self._transformer.logits(batch, self._cache)
+    def _forward(self, starts: tuple[Start, ...], place: int, layout: Layout) -> Tensor:
+        batch, logits = self._logits(starts, place, layout)
+        slots, positions = batch.slots[batch.sampled_rows], batch.positions[batch.sampled_rows].long() + 1
+        choice = self._slots.choice(layout.sampling_slots, slots)
+        chosen = choose(logits, choice, positions)
+        self._slots.keep(slots, positions, chosen)
+        return chosen
+
+    def _logits(self, starts: tuple[Start, ...], place: int, layout: Layout) -> tuple[Batch, Tensor]:
+        check = self._config.check_gathers
+        for start in starts:
+            self._slots.start(start, check)
+        batch = unpack(self._ring.read(place, layout), self._slots, check)
+        return batch, self._transformer.logits(batch)

@@ -1,24 +1,30 @@
-"""What the device remembers of each running request, one row a slot: its pages, its last token, how it samples.
+"""What the device remembers of each running request, one row a slot: its tokens, its pages, how it samples.
 
-It is written when a request starts and by the device itself, so a step sends only what is new, and the host's work does
-not grow with the context.
+Tokens carry over from step to step here: what one step chooses the next one reads, without the host. The host sends
+only what is new, so its work does not grow with the context.
 """
 
 import torch
 from torch import Tensor
 
 from headrace_server.engine.sequence import Start
-from headrace_server.model.cache import KvCache
+from headrace_server.model.descriptor import Described
 from headrace_server.model.sampler import Choice
 from headrace_server.request import Sampling
 
+UNWRITTEN = -1  # no token id: with `check` a gather that finds it fails
+
+
+class NotWritten(AssertionError):
+    """A step read a token that no step had written. This is a bug of the engine."""
+
 
 class Slots:
-    def __init__(self, count: int, pages_each: int, cache: KvCache) -> None:
-        device = cache.keys.device
-        self._cache = cache
-        self.pages = torch.full((count, pages_each), cache.pages, device=device)  # int64; the tail is the padding page
-        self.last_token = torch.zeros(count, dtype=torch.int64, device=device)
+    def __init__(self, count: int, max_context: int, page_size: int, trash_page: int, device: torch.device) -> None:
+        pages_each = -(-max_context // page_size)
+        self.page_size = page_size
+        self.pages = torch.full((count, pages_each), trash_page, dtype=torch.int32, device=device)
+        self.tokens = torch.full((count, max_context + 1), UNWRITTEN, dtype=torch.int32, device=device)
         self._choices = Choice(
             temperature=torch.zeros(count, device=device),
             top_k=torch.zeros(count, dtype=torch.int64, device=device),
@@ -27,15 +33,33 @@ class Slots:
         )
         self._greedy = [True] * count
 
-    def start(self, start: Start) -> None:
-        pages = torch.tensor(start.pages, device=self.pages.device)
-        self._cache.clear(pages)
-        row = self.pages[start.slot]
-        row.fill_(self._cache.pages)
-        row[: len(start.pages)] = pages
+    def start(self, start: Start, check: bool) -> None:
+        if check:
+            self.tokens[start.slot].fill_(UNWRITTEN)
         self._set_sampling(start.slot, start.sampling)
 
-    def choice(self, slots: list[int], rows: Tensor) -> Choice | None:
+    def apply(self, step: Described) -> None:
+        """The step's page grants and known tokens."""
+        if step.layout.grants:
+            slot, index, page = step.grants
+            self.pages[slot, index] = page
+        if step.layout.fills:
+            slot, position, token = step.rows[:, step.layout.decoding :]
+            self.tokens[slot, position] = token
+
+    def inputs(self, step: Described, check: bool) -> Tensor:
+        """int32 (tokens): what each row feeds. Raises NotWritten if `check` and one of them was never written."""
+        slot, position, _ = step.rows
+        token_ids = self.tokens[slot, position]
+        if check and bool((token_ids == UNWRITTEN).any()):
+            raise NotWritten(f"rows {(token_ids == UNWRITTEN).nonzero().flatten().tolist()} of the step")
+        return token_ids
+
+    def keep(self, slots: Tensor, positions: Tensor, chosen: Tensor) -> None:
+        """Carry-over: `chosen` are the tokens at `positions` of `slots`."""
+        self.tokens[slots, positions] = chosen.to(torch.int32)
+
+    def choice(self, slots: tuple[int, ...], rows: Tensor) -> Choice | None:
         """None when all of them are greedy. `rows`: the same slots on the device."""
         if all(self._greedy[slot] for slot in slots):
             return None

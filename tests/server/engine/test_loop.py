@@ -23,8 +23,12 @@ async def test_an_answer_comes_token_by_token_and_ends_with_its_reason() -> None
 
 async def test_requests_share_steps_and_keep_their_own_answers() -> None:
     async with a_running_engine(max_tokens_per_step=16) as running:
+        running.runner.gate.clear()
         prompts = range(1, 30, 3)
-        answers = await asyncio.gather(*(answer_of(running.engine, a_request(n, 5)) for n in prompts))
+        asked = [asyncio.create_task(answer_of(running.engine, a_request(n, 5))) for n in prompts]
+        await until(running.runner.entered.is_set)
+        running.runner.gate.set()
+        answers = await asyncio.gather(*asked)
     assert [[token.id for token in answer] for answer in answers] == [list(range(n, n + 5)) for n in prompts]
     assert max(len(step.chunks) for step in running.runner.steps) > 1
 
@@ -37,6 +41,28 @@ async def test_a_seed_is_drawn_for_who_brings_none() -> None:
     assert None not in seeds
     assert seeds[0] != seeds[1]
     assert seeds[2] == 42
+
+
+async def test_the_next_step_is_launched_before_the_tokens_of_this_one_are_known() -> None:
+    async with a_running_engine() as running:
+        await answer_of(running.engine, a_request(max_new_tokens=9))
+    assert running.runner.most_in_flight == 2
+
+
+async def test_without_overlap_one_step_comes_after_the_other() -> None:
+    async with a_running_engine(overlap=False) as running:
+        tokens = await answer_of(running.engine, a_request(prompt=5, max_new_tokens=9))
+    assert running.runner.most_in_flight == 1
+    assert [token.id for token in tokens] == list(range(5, 14))
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+async def test_at_most_one_token_is_thrown_away_for_each_request(overlap: bool) -> None:
+    async with a_running_engine(overlap=overlap) as running:
+        requests = [a_request(prompt, 9, stop=prompt + 3) for prompt in range(1, 9)]
+        answers = await asyncio.gather(*(answer_of(running.engine, request) for request in requests))
+        assert {len(answer) for answer in answers} == {4}
+        assert running.metric("discarded_tokens_total") <= (8 if overlap else 0)
 
 
 async def test_the_event_loop_stays_free_while_a_step_computes() -> None:
@@ -99,6 +125,7 @@ class TestHangingUp:
                 steps = len(running.runner.steps)
             await until(lambda: running.engine.load().kv_pages_free == LIMITS.kv_pages)
             assert len(running.runner.steps) <= steps + 2
+            await running.engine.drained()
             assert running.metric("requests_finished_total", outcome="cancelled") == 1
 
     async def test_before_the_first_token_was_asked_for(self) -> None:
@@ -108,15 +135,17 @@ class TestHangingUp:
             await until(running.runner.entered.is_set)
             waiting = running.engine.submit(a_request())
             await waiting.aclose()
-            assert running.engine.load().waiting == 0
+            running.runner.gate.set()
+            await running.engine.drained()
+            assert running.metric("requests_finished_total", outcome="cancelled") == 1
+            assert sum(len(step.starts) for step in running.runner.steps) == 1
 
-    async def test_while_a_step_writes_into_its_pages(self) -> None:
+    async def test_while_a_step_computes_its_token(self) -> None:
         async with a_running_engine() as running:
             running.runner.gate.clear()
             tokens = running.engine.submit(a_request())
             await until(running.runner.entered.is_set)
             await tokens.aclose()
-            assert running.engine.load().kv_pages_free < LIMITS.kv_pages
             running.runner.gate.set()
             await running.engine.drained()
             assert running.engine.load().kv_pages_free == LIMITS.kv_pages

@@ -3,9 +3,10 @@
 import asyncio
 
 from engines import Clock, a_request, a_running_engine, answer_of, until
+from headrace_server.engine.core import Sampled
 from headrace_server.engine.sequence import Step
 from headrace_server.request import Finish
-from runners import CountingRunner
+from runners import Counted, CountingRunner
 
 
 class SteadyRunner(CountingRunner):
@@ -15,15 +16,23 @@ class SteadyRunner(CountingRunner):
         super().__init__()
         self._clock = clock
 
-    def forward(self, step: Step) -> list[int]:
-        ids = super().forward(step)
+    def launch(self, step: Step) -> Counted:
+        return HalfASecond(self, super().launch(step).ids)
+
+    def passes(self) -> None:
         self._clock.now += 0.5
-        return ids
+
+
+class HalfASecond(Counted):
+    def wait(self) -> Sampled:
+        assert isinstance(self.runner, SteadyRunner)
+        self.runner.passes()
+        return super().wait()
 
 
 async def test_the_times_of_two_requests_one_after_the_other() -> None:
     clock = Clock()
-    async with a_running_engine(SteadyRunner(clock), clock, max_running=1) as running:
+    async with a_running_engine(SteadyRunner(clock), clock, max_running=1, overlap=False) as running:
         first = a_request(prompt=6, max_new_tokens=3, arrived_at=0.0)
         second = a_request(prompt=2, max_new_tokens=2, arrived_at=0.0)
         await asyncio.gather(*(answer_of(running.engine, request) for request in (first, second)))

@@ -93,17 +93,29 @@ def test_no_more_run_together_than_allowed() -> None:
     assert (scheduler.running, scheduler.waiting) == (2, 1)
 
 
-def test_a_request_starts_only_with_the_pages_of_its_whole_answer() -> None:
-    scheduler = a_scheduler(pages=5, page_size=4)
-    scheduler.add(a_request(prompt=5, max_new_tokens=4))  # 3 pages
+def test_pages_are_granted_as_the_tokens_come() -> None:
+    scheduler = a_scheduler(pages=9, page_size=4)
+    scheduler.add(a_request(prompt=5, max_new_tokens=30))
+    granted = []
+    for _ in range(5):
+        step = step_of(scheduler)
+        granted.append([(grant.slot, grant.index) for grant in step.grants])
+        commit(scheduler, step)
+    assert granted == [[(0, 0), (0, 1)], [], [], [], [(0, 2)]]
+    assert scheduler.pages.free == 6
+
+
+def test_a_request_starts_only_with_the_pages_of_its_prompt_and_a_token() -> None:
+    scheduler = a_scheduler(pages=3, page_size=4)
     scheduler.add(a_request(prompt=5, max_new_tokens=4))
+    scheduler.add(a_request(prompt=4, max_new_tokens=4))
     assert shape(step_of(scheduler)) == {0: 5}
-    assert scheduler.pages.free == 2
+    assert (scheduler.pages.free, scheduler.waiting) == (1, 1)
 
 
 def test_nobody_overtakes_a_request_that_waits_for_pages() -> None:
-    scheduler = a_scheduler(pages=5, page_size=4)
-    for prompt in (5, 5, 1):  # 3, 3 and 2 pages: the last one would fit beside the first
+    scheduler = a_scheduler(pages=3, page_size=4)
+    for prompt in (5, 5, 1):  # 2, 2 and 1 pages: the last one would fit beside the first
         scheduler.add(a_request(prompt=prompt, max_new_tokens=4))
     assert shape(step_of(scheduler)) == {0: 5}
     assert scheduler.waiting == 2
@@ -137,23 +149,22 @@ class TestEnding:
         assert scheduler.waiting == 0
         assert scheduler.next_step(0.0) is None
 
-    def test_pages_that_a_step_writes_into_are_freed_when_it_is_done(self) -> None:
+    def test_pages_are_free_at_once_and_what_a_step_still_chooses_is_nobodys(self) -> None:
         scheduler = a_scheduler()
         sequence = scheduler.add(a_request())
         step = step_of(scheduler)
-        assert not scheduler.end(sequence, Finish.CANCELLED)
-        assert scheduler.pages.free < scheduler.pages.total
-
-        committed = scheduler.commit(step, [7])
-        assert (committed.tokens, committed.ended) == ((), (sequence,))
-        assert scheduler.pages.free == scheduler.pages.total
-
-    def test_between_two_steps_pages_are_freed_at_once(self) -> None:
-        scheduler = a_scheduler()
-        sequence = scheduler.add(a_request())
-        commit(scheduler, step_of(scheduler))
         assert scheduler.end(sequence, Finish.CANCELLED)
         assert scheduler.pages.free == scheduler.pages.total
+
+        committed = scheduler.commit(step, [7])
+        assert (committed.tokens, committed.ended, committed.wasted) == ((), (), 1)
+
+    def test_a_request_ends_once(self) -> None:
+        scheduler = a_scheduler()
+        sequence = scheduler.add(a_request(max_new_tokens=1))
+        commit(scheduler, step_of(scheduler))
+        assert not scheduler.end(sequence, Finish.CANCELLED)
+        assert sequence.finish is Finish.LENGTH
 
     def test_abandoning_frees_what_steps_in_flight_hold(self) -> None:
         scheduler = a_scheduler(max_running=1)
@@ -162,6 +173,83 @@ class TestEnding:
         assert set(scheduler.abandon(Finish.FAILED)) == sequences
         assert scheduler.pages.free == scheduler.pages.total
         assert (scheduler.waiting, scheduler.running) == (0, 0)
+
+
+def test_the_next_one_gets_the_slot_before_the_last_token_is_known() -> None:
+    scheduler = a_scheduler(max_running=1)
+    for _ in range(2):
+        scheduler.add(a_request(prompt=3, max_new_tokens=1))
+    steps = [step_of(scheduler), step_of(scheduler)]
+    assert [shape(step) for step in steps] == [{0: 3}, {0: 3}]
+    assert (scheduler.running, scheduler.waiting) == (2, 0)
+    assert [len(commit(scheduler, step)) for step in steps] == [1, 1]
+    assert scheduler.running == 0
+
+
+class TestPreemption:
+    """4 pages of 4 tokens; two requests of 4 + 8 tokens, so both want a third page when only their second is left."""
+
+    def two(self) -> tuple[Scheduler, Sequence, Sequence]:
+        scheduler = a_scheduler(pages=4, page_size=4)
+        first, second = (scheduler.add(a_request(prompt=prompt, max_new_tokens=9)) for prompt in (4, 3))
+        return scheduler, first, second
+
+    def test_takes_from_the_one_that_loses_least(self) -> None:
+        scheduler, first, second = self.two()
+        while not scheduler.preemptions:
+            commit(scheduler, step_of(scheduler))
+        assert (scheduler.running, scheduler.waiting) == (1, 1)
+        assert first.slot is not None
+        assert second.pages == []
+        assert scheduler.recomputed_tokens == 7
+        scheduler.check()
+
+    def test_goes_on_with_what_was_answered_before(self) -> None:
+        scheduler, first, second = self.two()
+        refilled = []
+        answers: dict[Sequence, list[Token]] = {first: [], second: []}
+        number = 0
+        while step := scheduler.next_step(0.0):
+            refilled += [chunk.token_ids for chunk in step.chunks if len(chunk.token_ids) > 4]
+            number += 1
+            for sequence, token in scheduler.commit(step, [100 + number] * step.samples).tokens:
+                answers[sequence].append(token)
+        assert [len(answer) for answer in answers.values()] == [9, 9]
+        known = [token.id for token in answers[second]][: len(refilled[0]) - 3]
+        assert refilled == [(*second.request.prompt, *known)]
+        assert scheduler.preemptions == 1
+
+    def test_does_not_count_as_waiting_for_the_first_time(self) -> None:
+        scheduler, *_ = self.two()
+        waits = []
+        while step := scheduler.next_step(5.0):
+            waits += [start.queue_wait for start in step.starts]
+            if scheduler.preemptions:
+                assert scheduler.oldest_waiting(now=100.0) == 0.0
+            commit(scheduler, step)
+        assert waits == [5.0, 5.0, None]
+
+    def test_waits_for_the_token_that_a_step_in_flight_chooses(self) -> None:
+        scheduler, _, second = self.two()
+        steps = [step_of(scheduler)]
+        while True:
+            steps.append(step_of(scheduler))
+            if scheduler.preemptions:
+                break
+            commit(scheduler, steps.pop(0))
+        assert second.steps_in_flight == 1
+        known = len(second.answer)
+        commit(scheduler, steps.pop(0))
+        assert len(second.answer) == known + 1, "what was computed before is not thrown away"
+
+    def test_of_a_request_that_ends_meanwhile(self) -> None:
+        scheduler, _, second = self.two()
+        while not scheduler.preemptions:
+            commit(scheduler, step_of(scheduler))
+        assert scheduler.end(second, Finish.CANCELLED)
+        assert scheduler.waiting == 0
+        run_dry(scheduler)
+        assert scheduler.pages.free == scheduler.pages.total
 
 
 class TestPlanningAhead:
@@ -180,11 +268,11 @@ class TestPlanningAhead:
         scheduler = a_scheduler()
         sequence = scheduler.add(a_request(max_new_tokens=9, stop=7))
         steps = [step_of(scheduler), step_of(scheduler)]
-        assert commit(scheduler, steps[0], token=7)[0][1].finish is Finish.STOP
-        assert scheduler.pages.free < scheduler.pages.total  # the second one still writes
+        committed = scheduler.commit(steps[0], [7])
+        assert (committed.tokens[0][1].finish, committed.ended) == (Finish.STOP, (sequence,))
         committed = scheduler.commit(steps[1], [3])
-        assert (committed.tokens, committed.ended) == ((), (sequence,))
-        assert sequence.generated == 1
+        assert (committed.tokens, committed.ended, committed.wasted) == ((), (), 1)
+        assert sequence.answer == [7]
 
 
 def test_a_runner_that_returns_too_few_tokens_is_found_out() -> None:

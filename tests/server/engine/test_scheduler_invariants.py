@@ -22,11 +22,17 @@ class Life:
     """What the outside has seen of one request."""
 
     sequence: Sequence
-    fed: list[int] = field(default_factory=list)  # prompt tokens
-    fed_tokens: int = 0
+    fed: dict[int, int | None] = field(default_factory=dict)  # position -> known token, or None: the chosen one
     tokens: list[Token] = field(default_factory=list)
+    started: bool = False
     ended: bool = False
     cancelled: bool = False
+
+
+@dataclass
+class InFlight:
+    step: Step
+    lives: list[Life]  # of its chunks
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -38,11 +44,10 @@ class AnyOrder(RuleBasedStateMachine):
         config = EngineConfig(max_running=max_running, max_tokens_per_step=max_tokens, page_size=PAGE_SIZE)
         self.scheduler = Scheduler(config, PAGES)
         self.lives: list[Life] = []
-        self.in_flight: deque[Step] = deque()
-        self.owners: dict[int, Life] = {}
-        self.started = 0
+        self.in_flight: deque[InFlight] = deque()
+        self.pages: dict[tuple[int, int], int] = {}  # the device's block table: (slot, index) -> page
 
-    @rule(prompt=st.integers(1, CONTEXT - 1), new=st.integers(1, 12), stop_after=st.none() | st.integers(0, 6))
+    @rule(prompt=st.integers(1, CONTEXT - 1), new=st.integers(1, 20), stop_after=st.none() | st.integers(0, 6))
     def submit(self, prompt: int, new: int, stop_after: int | None) -> None:
         new = min(new, CONTEXT - prompt)
         stop = None if stop_after is None else prompt + stop_after
@@ -51,32 +56,37 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: len(self.in_flight) < 2)
     @rule()
     def plan(self) -> None:
-        unfinished = {slot for slot, life in self.owners.items() if self._has_more_to_compute(life)}
         step = self.scheduler.next_step(0.0)
         if step is None:
-            assert not unfinished
+            alone = [life for life in self.lives if not life.ended]
+            assert self.in_flight or not alone, "with nothing in flight somebody can go on"
             return
-        assert unfinished <= {chunk.slot for chunk in step.chunks}, "nobody that runs is left out of a step"
         assert 1 <= step.tokens <= self.max_tokens
         assert len({chunk.slot for chunk in step.chunks}) == len(step.chunks) <= self.max_running
-        for start in step.starts:
-            life = self._next_to_start()
-            assert life.sequence.slot == start.slot, "first come, first served"
-            self.owners[start.slot] = life
-        for chunk in step.chunks:
-            life = self.owners[chunk.slot]
-            assert chunk.start == life.fed_tokens, "positions follow each other"
-            assert bool(chunk.token_ids) == (chunk.start < len(life.sequence.request.prompt))
-            life.fed_tokens += chunk.tokens
-            life.fed += chunk.token_ids
-        self.in_flight.append(step)
+        for grant in step.grants:
+            self.pages[grant.slot, grant.index] = grant.page
+        by_sequence = {life.sequence: life for life in self.lives}
+        lives = [by_sequence[sequence] for sequence in self.scheduler._in_flight[-1]]
+        self._see_starts(step, lives)
+        for chunk, life in zip(step.chunks, lives, strict=True):
+            for place in range(chunk.start, chunk.start + chunk.tokens):
+                assert (chunk.slot, place // PAGE_SIZE) in self.pages, "no token without a page"
+                known = chunk.token_ids[place - chunk.start] if chunk.token_ids else None
+                before = life.fed.setdefault(place, known)
+                prompt = life.sequence.request.prompt
+                assert known == (prompt[place] if place < len(prompt) else known)
+                assert known in {None, place, before} or place < len(prompt)
+        written = [(self.pages[chunk.slot, place // PAGE_SIZE], place % PAGE_SIZE)
+                   for chunk in step.chunks for place in range(chunk.start, chunk.start + chunk.tokens)]  # fmt: skip
+        assert len(set(written)) == len(written), "no two tokens in the same place of the cache"
+        self.in_flight.append(InFlight(step, lives))
 
     @precondition(lambda self: self.in_flight)
     @rule()
     def commit(self) -> None:
-        step = self.in_flight.popleft()
-        ids = [chunk.start + chunk.tokens for chunk in step.chunks if chunk.samples]
-        committed = self.scheduler.commit(step, ids)
+        done = self.in_flight.popleft()
+        ids = [chunk.start + chunk.tokens for chunk in done.step.chunks if chunk.samples]
+        committed = self.scheduler.commit(done.step, ids)
         by_sequence = {life.sequence: life for life in self.lives}
         for sequence, token in committed.tokens:
             life = by_sequence[sequence]
@@ -85,28 +95,31 @@ class AnyOrder(RuleBasedStateMachine):
             life.tokens.append(token)
         for sequence in committed.ended:
             self._end(by_sequence[sequence])
+        assert committed.wasted <= len(done.step.chunks)
 
-    @precondition(lambda self: any(not life.ended and not life.cancelled for life in self.lives))
+    @precondition(lambda self: any(not life.ended for life in self.lives))
     @rule(choice=st.data())
     def cancel(self, choice: st.DataObject) -> None:
-        alive = [life for life in self.lives if not life.ended and not life.cancelled]
-        life = choice.draw(st.sampled_from(alive))
-        life.cancelled = not (life.tokens and life.tokens[-1].finish)
-        if self.scheduler.end(life.sequence, Finish.CANCELLED):
-            self._end(life)
+        life = choice.draw(st.sampled_from([life for life in self.lives if not life.ended]))
+        life.cancelled = True
+        assert self.scheduler.end(life.sequence, Finish.CANCELLED)
+        self._end(life)
 
     @invariant()
     def pages_neither_leak_nor_double(self) -> None:
         if hasattr(self, "scheduler"):
             self.scheduler.check()
-            assert self.scheduler.running <= self.max_running
+            assert self.scheduler.running <= 2 * self.max_running, "as many again may await their last token"
 
     def teardown(self) -> None:
         """Everything admitted ends, and then every page is free."""
         if not hasattr(self, "scheduler"):
             return
-        for _ in range(sum(life.sequence.request.max_new_tokens + CONTEXT for life in self.lives) + 2):
-            self.plan()
+        for _ in range(len(self.lives) * 20 * CONTEXT + 2):
+            if all(life.ended for life in self.lives) and not self.in_flight:
+                break
+            if len(self.in_flight) < 2:
+                self.plan()
             if self.in_flight:
                 self.commit()
         assert not self.in_flight
@@ -115,18 +128,13 @@ class AnyOrder(RuleBasedStateMachine):
         for life in self.lives:
             self._check_answer(life)
 
-    def _next_to_start(self) -> Life:
-        while self.lives[self.started].sequence.slot is None:
-            assert self.lives[self.started].cancelled, "only the cancelled are passed over"
-            self.started += 1
-        life = self.lives[self.started]
-        self.started += 1
-        return life
-
-    def _has_more_to_compute(self, life: Life) -> bool:
-        request = life.sequence.request
-        finished = life.ended or life.cancelled or bool(life.tokens and life.tokens[-1].finish)
-        return not finished and life.fed_tokens < len(request.prompt) + request.max_new_tokens - 1
+    def _see_starts(self, step: Step, lives: list[Life]) -> None:
+        first = {start.slot for start in step.starts if start.queue_wait is not None}
+        for chunk, life in zip(step.chunks, lives, strict=True):
+            if chunk.slot in first and not life.started:
+                earlier = self.lives[: self.lives.index(life)]
+                assert all(other.started or other.ended for other in earlier), "first come, first served"
+                life.started = True
 
     def _end(self, life: Life) -> None:
         assert not life.ended, "a request ends once"
@@ -140,9 +148,9 @@ class AnyOrder(RuleBasedStateMachine):
         expected = list(range(len(request.prompt), len(request.prompt) + request.max_new_tokens))
         stops = [token for token in expected if token in request.stop_token_ids]
         answer = expected[: expected.index(stops[0])] if stops else expected
-        assert tuple(life.fed) == request.prompt
         assert [token.id for token in life.tokens if token.id is not None] == answer
         assert life.tokens[-1].finish is (Finish.STOP if stops else Finish.LENGTH)
+        assert sorted(life.fed)[: len(request.prompt)] == list(range(len(request.prompt)))
 
 
 AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from checkpoints import write_checkpoint
-from headrace_server.engine.sequence import Chunk, Start, Step
+from headrace_server.engine.sequence import Chunk, Grant, Start, Step
 from headrace_server.model.sampler import Choice, choose, uniform
 from headrace_server.request import Sampling
 from models import a_model, asked
@@ -109,6 +109,6 @@ def test_every_place_in_an_answer_has_its_own_random_number(tmp_path_factory: py
     hot = Sampling(temperature=5.0, seed=9)
     for length in range(1, 9):
         prompt = Chunk(0, 0, tuple(range(3, 3 + length)), samples=True)
-        step = Step((Start(0, (0,), hot, queue_wait=0.0),), (prompt,))
+        step = Step((Start(0, hot, queue_wait=0.0),), (Grant(0, 0, 0),), (prompt,))
         expected = choose(runner.logits(step), a_choice(temperature=5.0, seed=9), torch.tensor([length]))
-        assert runner.forward(step) == expected.tolist()
+        assert runner.launch(step).wait().token_ids == expected.tolist()

@@ -94,7 +94,7 @@ async def test_a_forward_pass_that_breaks_ends_the_process(checkpoint: Path, tmp
         "from headrace_server.cli import main\n"
         "from headrace_server.model.runner import ModelRunner\n"
         "def broken(self, step): raise RuntimeError('device lost')\n"
-        "ModelRunner.forward = broken\n"
+        "ModelRunner.launch = broken\n"
         "ModelRunner.warm_up = lambda self: None\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

@@ -1,0 +1,168 @@
+"""What the engine thread does: plan a step, launch it, wait for the one before, commit it. The device never waits.
+
+The host plans step N+1 while the device computes step N. It can, because a step holds no generated token: each request
+has a slot on the device, and the token that step N chooses for a slot is carried over there to step N+1.
+
+    host     plan 1 │ launch 1 │ plan 2 │ launch 2 │ wait 1 ... │ commit 1 │ plan 3 │ launch 3 │ wait 2 ... │ commit 2
+    copy in                    │ A ▄    │          │ B ▄        │          │        │          │ A ▄
+    compute                    │   █████ step 1 ██████████████ │█████ step 2 ██████████████████│█████ step 3 ███
+    copy out                   │                               │ ▄ A                           │ ▄ B
+                                                                 └─ event: the only thing that the host waits for
+    carry-over                       tokens of step 1 ────► slots ────► input of step 2
+
+A and B are the two step descriptors of the ring: B is written while the device still reads A. The price is one token:
+a request that ends with step N (a stop token) is already part of step N+1, and what that chooses for it is thrown away.
+`synchronous` is the same without the overlap: plainly right, the oracle that `overlapped` is compared with.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace_server.engine.scheduler import Committed, Scheduler
+from headrace_server.engine.sequence import Sequence, Step
+from headrace_server.request import Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What one step brought, on the host."""
+
+    token_ids: list[int]  # one per chunk that samples, in the step's order
+    busy: float  # seconds that the device computed
+    gap: float  # seconds that the device had stood still before, since the step before; 0 for the first
+
+
+class Outcome(Protocol):
+    def wait(self) -> Sampled:
+        """Sleeps until the device is done. Raises what broke the step."""
+
+
+class Runner(Protocol):
+    def launch(self, step: Step) -> Outcome:
+        """Hands a step to the device and returns at once. Called again only when at most one step is not waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the engine thread tells the event loop."""
+
+    now: float  # seconds on the engine's clock
+    committed: Committed
+    step: Step | None = None  # None: requests that ended without a step
+    seconds: float = 0.0  # that the step took, from its launch or the end of the one before, whichever is later
+    gap: float = 0.0  # seconds that the device stood still although there was work
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    step: Step
+    outcome: Outcome
+    launched_at: float
+    follows: bool  # directly after another step: a gap before it is the host's fault
+
+
+class Core:
+    """`submit`, `end`, `stop` and the properties may be called from any thread; the rest is the engine thread's."""
+
+    def __init__(
+        self, runner: Runner, scheduler: Scheduler, clock: Callable[[], float], tell: Callable[[News], None]
+    ) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._clock = clock
+        self._tell = tell
+        self._inbox: deque[tuple[Sequence, Finish | None]] = deque()  # a finish: end it; None: a new one
+        self._woken = threading.Event()
+        self._stopped = False
+        self._last_commit = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Those in the inbox are counted as if it had been read: the engine thread may sleep until a long step ends."""
+        arrived = sum(finish is None for _, finish in tuple(self._inbox))
+        left = sum(finish is not None and sequence.queue_wait is None for sequence, finish in tuple(self._inbox))
+        return self._scheduler.waiting + arrived - left
+
+    def oldest_waiting(self, now: float) -> float:
+        """Seconds that the request that came first has waited so far; 0 when nobody waits."""
+        oldest = self._scheduler.oldest_waiting(now)
+        if oldest == 0:
+            arrivals = [sequence.request.arrived_at for sequence, finish in tuple(self._inbox) if finish is None]
+            oldest = max(0.0, now - arrivals[0]) if arrivals else 0.0
+        return oldest
+
+    def submit(self, sequence: Sequence) -> None:
+        self._inbox.append((sequence, None))
+        self._woken.set()
+
+    def end(self, sequence: Sequence, finish: Finish) -> None:
+        self._inbox.append((sequence, finish))
+        self._woken.set()
+
+    def stop(self) -> None:
+        """`run` returns soon, or when the device lets go of it."""
+        self._stopped = True
+        self._woken.set()
+
+    def run(self, overlap: bool) -> None:
+        """Until `stop`. Raises what breaks a step, after which nothing is held any more."""
+        try:
+            (self.overlapped if overlap else self.synchronous)()
+        finally:
+            self._scheduler.abandon(Finish.FAILED)
+
+    def synchronous(self) -> None:
+        while not self._stopped:
+            current = self._launch(follows=False)
+            if current is None:
+                self._sleep()
+            else:
+                self._commit(current)
+
+    def overlapped(self) -> None:
+        previous: _InFlight | None = None
+        while not self._stopped:
+            current = self._launch(follows=previous is not None)
+            if previous is not None:
+                self._commit(previous)
+            elif current is None:
+                self._sleep()
+            previous = current
+
+    def _launch(self, follows: bool) -> _InFlight | None:
+        self._read_inbox()
+        now = self._clock()
+        step = self._scheduler.next_step(now)
+        return None if step is None else _InFlight(step, self._runner.launch(step), now, follows)
+
+    def _commit(self, done: _InFlight) -> None:
+        sampled = done.outcome.wait()
+        if self._stopped:
+            return
+        now = self._clock()
+        committed = self._scheduler.commit(done.step, sampled.token_ids)
+        seconds = now - max(done.launched_at, self._last_commit)
+        self._last_commit = now
+        decoding = sum(not chunk.token_ids for chunk in done.step.chunks)
+        self._scheduler.pace.observe(decoding, done.step.prompt_tokens, seconds)
+        self._tell(News(now, committed, done.step, seconds, sampled.gap if done.follows else 0.0))
+
+    def _read_inbox(self) -> None:
+        self._woken.clear()
+        ended = []
+        while self._inbox:
+            sequence, finish = self._inbox.popleft()
+            if finish is None:
+                self._scheduler.enter(sequence)
+            elif self._scheduler.end(sequence, finish):
+                ended.append(sequence)
+        if ended:
+            self._tell(News(self._clock(), Committed((), tuple(ended))))
+
+    def _sleep(self) -> None:
+        if not self._inbox:
+            self._scheduler.check()  # idle is the cheap moment: every page has to be back
+            self._woken.wait()

@@ -1,0 +1,138 @@
+"""A Step as numbers that travel to the device in one piece, and the ring of two in which they travel.
+
+One is written while the device still reads the other; a third is never needed, because a step is launched only when the
+one before the last has been waited for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from headrace_server.engine.sequence import Chunk, Step
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A chunk of known tokens: part of a prompt, or of what a preemption undid."""
+
+    row: int  # its first one in the packed step
+    tokens: int
+    slot: int
+    start: int  # position of its first token
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.row, self.row + self.tokens)
+
+    @property
+    def end(self) -> int:
+        """The position after its last token."""
+        return self.start + self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where what is in the numbers: known to the host without asking the device."""
+
+    grants: int
+    tokens: int  # rows of the packed step: decode first, one each
+    decoding: int
+    sampled: int
+    longest: int  # tokens that the longest decoding sequence reads, its own included
+    fills: tuple[Fill, ...]
+    sampling_slots: tuple[int, ...]
+
+    @property
+    def numbers(self) -> int:
+        return 3 * self.grants + 3 * self.tokens + self.sampled
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A step on the device, all int32."""
+
+    layout: Layout
+    grants: Tensor  # (3, grants): slot, index, page
+    rows: Tensor  # (3, tokens): slot, position, token id (0 where the device knows it)
+    sampled_rows: Tensor  # (sampled)
+
+
+class DescriptorRing:
+    def __init__(self, max_tokens: int, pages_each: int, max_running: int, device: torch.device) -> None:
+        """Holds steps of so many tokens; in the worst step every slot is granted all its pages."""
+        size = 3 * max_running * pages_each + 3 * max_tokens + max_running
+        pinned = device.type == "cuda"
+        self._host = [torch.empty(size, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
+        self._device = [torch.empty(size, dtype=torch.int32, device=device) for _ in range(2)] if pinned else self._host
+        self._next = 0
+
+    def write(self, step: Step) -> tuple[int, Layout]:
+        """Which of the two it is in now. The host's work is a few numbers a chunk, whatever the context."""
+        place = self._next
+        self._next = 1 - place
+        layout = _layout(step)
+        _fill_in(self._host[place].numpy()[: layout.numbers], step, layout)
+        return place, layout
+
+    def send(self, place: int, layout: Layout) -> None:
+        """From pinned memory to the device, on the current stream; nothing to do where they are the same."""
+        host, device = self._host[place], self._device[place]
+        if host is not device:
+            device[: layout.numbers].copy_(host[: layout.numbers], non_blocking=True)
+
+    def read(self, place: int, layout: Layout) -> Described:
+        """Views of what was sent; valid until the second next `write`."""
+        numbers = self._device[place]
+        grants, tokens = 3 * layout.grants, 3 * layout.tokens
+        return Described(
+            layout=layout,
+            grants=numbers[:grants].view(3, layout.grants),
+            rows=numbers[grants : grants + tokens].view(3, layout.tokens),
+            sampled_rows=numbers[grants + tokens : layout.numbers],
+        )
+
+
+def _layout(step: Step) -> Layout:
+    decoding = [chunk for chunk in step.chunks if not chunk.token_ids]
+    fills = []
+    end = len(decoding)
+    for chunk in step.chunks[end:]:
+        fills.append(Fill(end, chunk.tokens, chunk.slot, chunk.start))
+        end += chunk.tokens
+    slots = tuple(chunk.slot for chunk in step.chunks if chunk.samples)
+    longest = max((chunk.start + 1 for chunk in decoding), default=0)
+    return Layout(len(step.grants), end, len(decoding), len(slots), longest, tuple(fills), slots)
+
+
+def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
+    grants, tokens = 3 * layout.grants, 3 * layout.tokens
+    if step.grants:
+        numbers[:grants] = [
+            *(grant.slot for grant in step.grants),
+            *(grant.index for grant in step.grants),
+            *(grant.page for grant in step.grants),
+        ]
+    rows = numbers[grants : grants + tokens].reshape(3, layout.tokens)
+    decoding = step.chunks[: layout.decoding]
+    rows[0, : layout.decoding] = [chunk.slot for chunk in decoding]
+    rows[1, : layout.decoding] = [chunk.start for chunk in decoding]
+    rows[2, : layout.decoding] = 0
+    for fill, chunk in zip(layout.fills, step.chunks[layout.decoding :], strict=True):
+        rows[0, fill.rows] = fill.slot
+        rows[1, fill.rows] = np.arange(fill.start, fill.end)
+        rows[2, fill.rows] = chunk.token_ids
+    numbers[grants + tokens : layout.numbers] = _sampled_rows(step.chunks)
+
+
+def _sampled_rows(chunks: tuple[Chunk, ...]) -> list[int]:
+    end, rows = 0, []
+    for chunk in chunks:
+        end += chunk.tokens
+        if chunk.samples:
+            rows.append(end - 1)
+    return rows

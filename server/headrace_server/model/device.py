@@ -1,0 +1,106 @@
+"""How a step runs beside the host: three streams and events on CUDA, the same protocol with a thread on a CPU."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from headrace_server.engine.core import Outcome, Sampled
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    copy_in: Callable[[], None]
+    compute: Callable[[], Tensor]  # token ids, int64 (S), on the device
+
+
+class Device(Protocol):
+    def launch(self, work: Work) -> Outcome:
+        """Works are computed one after the other, in the order in which they were launched."""
+
+
+class CpuDevice:
+    """The worker thread is the device; torch and the kernels release the interpreter while they compute."""
+
+    def __init__(self, prepare: Callable[[], None] = lambda: None) -> None:
+        """`prepare` runs first in the worker thread: thread counts and cores are settings of a thread."""
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forward", initializer=prepare)
+        self._ended_at: float | None = None
+
+    def launch(self, work: Work) -> Outcome:
+        return _Awaited(self._worker.submit(self._run, work))
+
+    def _run(self, work: Work) -> Sampled:
+        began = time.perf_counter()
+        with torch.inference_mode():
+            work.copy_in()
+            token_ids: list[int] = work.compute().tolist()
+        ended = time.perf_counter()
+        gap = 0.0 if self._ended_at is None else began - self._ended_at
+        self._ended_at = ended
+        return Sampled(token_ids, ended - began, gap)
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    future: "Future[Sampled]"
+
+    def wait(self) -> Sampled:
+        return self.future.result()
+
+
+class CudaDevice:
+    """Nothing here waits but `wait`, and that sleeps: a spinning host would take a core from the doors."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._copy_in = _stream(device)
+        self._compute = _stream(device)
+        self._copy_out = _stream(device)
+        self._last_end: torch.cuda.Event | None = None
+
+    def launch(self, work: Work) -> Outcome:
+        with torch.inference_mode():
+            with torch.cuda.stream(self._copy_in):
+                work.copy_in()
+            self._compute.wait_stream(self._copy_in)
+            with torch.cuda.stream(self._compute):
+                began = _recorded(timing=True)
+                chosen = work.compute()
+                ended = _recorded(timing=True)
+            self._copy_out.wait_stream(self._compute)
+            with torch.cuda.stream(self._copy_out):
+                host = torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=True)
+                host.copy_(chosen, non_blocking=True)
+                chosen.record_stream(self._copy_out)
+                copied = _recorded(timing=False)
+        outcome = _OnCuda(host, copied, began, ended, self._last_end)
+        self._last_end = ended
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _OnCuda:
+    host: Tensor
+    copied: torch.cuda.Event
+    began: torch.cuda.Event
+    ended: torch.cuda.Event
+    ended_before: torch.cuda.Event | None
+
+    def wait(self) -> Sampled:
+        self.copied.synchronize()
+        gap = 0.0 if self.ended_before is None else self.ended_before.elapsed_time(self.began) / 1000
+        return Sampled(self.host.tolist(), self.began.elapsed_time(self.ended) / 1000, max(0.0, gap))
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _recorded(timing: bool) -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=timing, blocking=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
