@@ -16,6 +16,13 @@ LONGEST_HOLD = 8
 CONTEXT = 4  # ids of the prompt that tell whether the first word keeps its leading space
 
 
+def context(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
+    """The ids before the answer that decide how its first word is written."""
+    tail = list(prompt[-CONTEXT:])
+    # A prompt given as ids may end inside a character; as context it would come out again as part of the answer.
+    return [] if tokenizer.decode(tail).endswith("\ufffd") else tail
+
+
 class Detokeniser:
     """The text of one answer: joined, the pieces are what the tokenizer makes of all ids at once.
 
@@ -25,10 +32,7 @@ class Detokeniser:
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._held: list[int] = []
-        tail = list(prompt[-CONTEXT:])
-        # A prompt given as ids may end inside a character; as context it would come out again as part of the answer.
-        broken = tokenizer.decode(tail).endswith("\ufffd")
-        self._stream = DecodeStream(ids=None if broken else tail, skip_special_tokens=True)
+        self._stream = DecodeStream(ids=context(tokenizer, prompt), skip_special_tokens=True)
 
     def feed(self, token_id: int) -> str:
         """The text that this id completes; empty while a character is unfinished."""

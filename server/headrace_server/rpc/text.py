@@ -1,21 +1,24 @@
 """The model's tokenizer as the doors use it: text and chats to ids, ids back to text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from headrace_server.engine.stops import StopMatcher
 from headrace_server.errors import ModelRefused
 from headrace_server.rpc.chat_template import ChatTemplate, load_chat_template
-from headrace_server.rpc.detokenise import Detokeniser
+from headrace_server.rpc.detokenise import Detokeniser, context
+from headrace_server.rpc.token_bytes import TokenBytes
 
 
 class Text:
-    """Safe to use from several threads: nothing in it changes."""
+    """Safe to use from several threads: nothing in it changes that can be seen."""
 
     def __init__(self, tokenizer: Tokenizer, chat: ChatTemplate) -> None:
         self._tokenizer = tokenizer
         self._chat = chat
+        self.token_bytes = TokenBytes(tokenizer)
 
     @property
     def vocab_size(self) -> int:
@@ -32,6 +35,32 @@ class Text:
 
     def detokeniser(self, prompt: Sequence[int]) -> Detokeniser:
         return Detokeniser(self._tokenizer, prompt)
+
+    def decode_each(self, token_ids: Sequence[int]) -> list[str]:
+        """What each of them adds to their text; the last part holds what is left unfinished."""
+        detokeniser = Detokeniser(self._tokenizer, ())
+        parts = [detokeniser.feed(token_id) for token_id in token_ids]
+        return [*parts[:-1], parts[-1] + detokeniser.flush()] if parts else []
+
+    def stop_matcher(self, stops: Sequence[str], prompt: Sequence[int], not_before: int) -> StopMatcher:
+        """For an answer to this prompt; the first `not_before` tokens are not searched."""
+        text = self.token_bytes.text
+        at_the_start = not_before == 0 and self.token_bytes.drops_space_after(context(self._tokenizer, prompt))
+        return StopMatcher(stops, _without_first_space(text) if at_the_start else text, not_before)
+
+
+def _without_first_space(text: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    begun = False
+
+    def next_text(token_id: int) -> bytes:
+        nonlocal begun
+        found = text(token_id)
+        if begun or not found:
+            return found
+        begun = True
+        return found.removeprefix(b" ")
+
+    return next_text
 
 
 def load_text(model: Path) -> Text:
