@@ -7,24 +7,21 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 
-def keep_allowed(logits: Tensor, masks: Tensor, rows: Tensor | None = None) -> None:
-    """Changes `logits` in place: -inf for every token whose bit is 0. Nothing here makes the host wait for the device.
+def allowed(logits: Tensor, masks: Tensor, rows: Tensor | None = None) -> Tensor:
+    """`logits` with -inf for every token whose bit is 0. Nothing here makes the host wait for the device.
 
     logits: float (S, vocab). masks: int32 (M, ceil(vocab / 32)), one bit a token, the lowest bit first.
     rows: int32 or int64 (M), the row of `logits` that each mask is for, each at most once; None: M = S, a mask a row.
-    Rows without a mask are neither read nor written; where shapes are fixed (a CUDA graph) a mask of -1 allows all.
+    Rows without a mask stay as they are; where shapes are fixed (a CUDA graph) a mask of -1 allows everything.
     """
     if masks.shape[0] == 0:
-        return
+        return logits
     # One look-up a byte, eight addends at once. On a CPU a vocabulary of 128k takes 0.07 ms a mask so, and 0.7 ms when
     # the bits are shifted out one by one and filled in with masked_fill_.
     table = _addends(logits.dtype, logits.device)
     # Little-endian, like every machine that torch has wheels for: bit t of the mask is bit t % 8 of byte t // 8.
     addends = embedding(masks.contiguous().view(torch.uint8).int(), table).flatten(1)[:, : logits.shape[1]]
-    if rows is None:
-        logits.add_(addends)
-    else:
-        logits.index_add_(0, rows, addends)
+    return logits + addends if rows is None else logits.index_add(0, rows, addends)
 
 
 @cache

@@ -20,8 +20,8 @@ from headrace_server.rpc.structured import Format, Kind
 
 KEPT = 64  # formats; a client sends the same few again and again
 LONGEST_CAUSE = 300  # characters
-# llguidance's unit of work on a regex while a mask is filled, which the whole batch waits for. Nested repetitions held a
-# mask up for 100 ms with the default of 200,000 and for 5 ms with this; then the answer ends with an error.
+# llguidance's unit of work on a regex while a mask is filled, which the whole batch waits for. Nested repetitions held
+# a mask up for 100 ms with the default of 200,000 and for 5 ms with this; then the answer ends with an error.
 FUEL_PER_MASK = 20_000
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from headrace_server.model.masking import keep_allowed
+from headrace_server.model.masking import allowed
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,26 +24,32 @@ def test_what_is_forbidden_and_nothing_else_becomes_impossible(data: st.DataObje
         st.permutations(range(rows)).flatmap(lambda order: st.integers(0, rows).map(lambda n: order[:n]))
     )
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    allowed = rng.random((len(masked), vocab)) < 0.5
-    before = torch.from_numpy(rng.standard_normal((rows, vocab)).astype(np.float32))
-    logits = before.clone()
-
-    keep_allowed(logits, packed(allowed), torch.tensor(masked, dtype=torch.int64))
-
-    expected = before.numpy().copy()
+    may = rng.random((len(masked), vocab)) < 0.5
+    logits = rng.standard_normal((rows, vocab)).astype(np.float32)
+    expected = logits.copy()
     for mask, row in enumerate(masked):
-        expected[row, ~allowed[mask]] = -np.inf
-    np.testing.assert_array_equal(logits.numpy(), expected)
+        expected[row, ~may[mask]] = -np.inf
+
+    result = allowed(torch.from_numpy(logits), packed(may), torch.tensor(masked, dtype=torch.int64))
+
+    np.testing.assert_array_equal(result.numpy(), expected)
 
 
 def test_without_rows_there_is_a_mask_for_each_and_minus_one_allows_everything() -> None:
     logits = torch.arange(6, dtype=torch.float32).reshape(2, 3)
-    keep_allowed(logits, torch.tensor([[-1], [0b001]], dtype=torch.int32))
-    assert logits.tolist() == [[0, 1, 2], [3, -torch.inf, -torch.inf]]
+    result = allowed(logits, torch.tensor([[-1], [0b001]], dtype=torch.int32))
+    assert result.tolist() == [[0, 1, 2], [3, -torch.inf, -torch.inf]]
+    assert logits.tolist() == [[0, 1, 2], [3, 4, 5]], "logprobs are taken from these"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_dtype_of_logits(dtype: torch.dtype) -> None:
-    logits = torch.ones(1, 40, dtype=dtype)
-    keep_allowed(logits, packed(np.arange(40)[None] == 39))
-    assert logits.isfinite().nonzero().tolist() == [[0, 39]]
+    result = allowed(torch.ones(1, 40, dtype=dtype), packed(np.arange(40)[None] == 39))
+    assert result.isfinite().nonzero().tolist() == [[0, 39]]
+
+
+@pytest.mark.parametrize("rows", [None, torch.zeros(1, dtype=torch.int32, device="meta")])
+def test_the_host_never_needs_a_value_of_the_device(rows: torch.Tensor | None) -> None:
+    """The meta device has none to give."""
+    masks = torch.zeros(1, 2, dtype=torch.int32, device="meta")
+    assert allowed(torch.zeros(1, 40, device="meta"), masks, rows).shape == (1, 40)
