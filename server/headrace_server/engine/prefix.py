@@ -14,7 +14,7 @@ So an entry's page loses its last holder after all that follow it, and a use of 
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from headrace_server.engine.pages import LedgerBroken, PageLedger
@@ -149,9 +149,9 @@ class PrefixCache:
         elif entry.is_for(chain.tenant, chain.last, block.token_ids):
             self._add_copy(entry, page)
         else:
-            return replace(chain, ended=True)
+            return Chain(chain.tenant, chain.scope, chain.pages, chain.last, ended=True)
         self._by_page[page] = entry
-        return replace(chain, pages=chain.pages + 1, last=entry)
+        return Chain(chain.tenant, chain.scope, chain.pages + 1, entry)
 
     def outlives(self, page: int) -> bool:
         entry = self._by_page.get(page)
