@@ -1,207 +1,244 @@
-"""Our engine and transformers' generate() on the same prompts in one run, and how far ours is from the physical floor.
+"""Headrace and its peers on the same work in one run, and how far each is from what the machine could do at best.
 
-The floor of a step is the slower of reading all weights once and multiplying with them, at the bandwidth (on a buffer
-of the weights' size) and the arithmetic speed (of one large matrix product) measured here, in as many threads.
+    python bench/engine.py --model llama-144m --requests 1,16,64 --prompt 128 --output 64 --peers hf,vllm --json -
 
-    python bench/engine.py --model examples/models/scripture-5m --json -
+Each side has its own process, loaded one after the other; then they take turns, so that a busy moment of the machine
+hits all of them, while those whose turn it is not sleep. docs/benchmarks.md says what each figure means and how to
+install vLLM, which needs an environment of its own.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import platform
-import statistics
+import random
 import sys
-import time
-from collections.abc import Callable
-from contextlib import aclosing
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from headrace_server.config import EngineConfig, ServerConfig
-from headrace_server.engine.loop import Engine
-from headrace_server.metrics import ServerMetrics
-from headrace_server.model.loading import Loaded, load_model
-from headrace_server.request import Request
-from prometheus_client import CollectorRegistry
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
+from comparison.figures import Load, Measured, agreeing, row
+from comparison.floor import Shape, Speeds, floor_seconds
+from comparison.process import Command, SideBroken, SideProcess
+from comparison.wire import Answers, Settings, Work
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "models" / "scripture-5m"
-PROMPT = 32  # tokens
-ANSWER = 64  # tokens
-TOGETHER = (1, 8, 32)  # requests
-ROUNDS = 5  # the two sides take turns, so that a busy moment of the machine hits both; the median counts
+OURS = "headrace"
+LARGEST_PAGE = 256  # tokens; a side may round each request's KV cache up to it
+RESERVED = 3  # token ids below may be special
 
-Prompts = list[tuple[int, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    name: str
-    tokens_per_second: float
-    share_of_floor: float
+HEADRACE, TRANSFORMERS, VLLM = "comparison.headrace_side", "comparison.hf_side", "comparison.vllm_side"
+PEERS: dict[str, Callable[[str], Command]] = {  # from the Python of vLLM
+    "headrace-sync": lambda _: Command("headrace-sync", sys.executable, HEADRACE, ("synchronous",)),
+    "hf": lambda _: Command("hf", sys.executable, TRANSFORMERS, ("continuous",)),
+    "hf-generate": lambda _: Command("hf-generate", sys.executable, TRANSFORMERS, ("generate",)),
+    "vllm": lambda python: Command("vllm", python, VLLM),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Speeds:
-    read: float  # bytes/s
-    multiply: float  # floating-point operations/s
+class Plan:
+    """What one run compares."""
 
-    @classmethod
-    def measured(cls, parameters: int) -> "Speeds":
-        """The median of many: what this machine does while it is as busy as now."""
-        buffer = torch.ones(parameters)
-        side = 1024
-        square = torch.ones(side, side)
-        return cls(
-            read=buffer.nbytes / statistics.median(seconds(buffer.sum) for _ in range(50)),
-            multiply=2 * side**3 / statistics.median(seconds(lambda: square @ square) for _ in range(20)),
+    model: Path
+    shape: Shape
+    dtype: str
+    device: str
+    loads: tuple[Load, ...]
+    peers: tuple[Command, ...]
+    rounds: int
+    check: bool
+
+    @property
+    def settings(self) -> Settings:
+        requests = max(load.requests for load in self.loads)
+        context = max(load.prompt + load.output for load in self.loads)
+        held = max(load.requests * _rounded_up(load.prompt + load.output) for load in self.loads)  # tokens
+        return Settings(
+            model=str(self.model.resolve()),
+            dtype=self.dtype,
+            device=self.device,
+            max_requests=requests,
+            max_context=context,
+            kv_cache_bytes=held * self.shape.kv_values * self.shape.bytes_per_value,
         )
 
-    def step(self, parameters: int, together: int) -> float:
-        """Seconds that a decode step takes at least."""
-        return max(4 * parameters / self.read, 2 * parameters * together / self.multiply)
+    def work(self, load: Load, turn: int) -> Work:
+        """New prompts each turn, so that no side answers from its prefix cache; the same ones for every side."""
+        dice = random.Random(f"{load} {turn}")
+        tokens = range(RESERVED, self.shape.vocabulary)
+        return Work(tuple(tuple(dice.choices(tokens, k=load.prompt)) for _ in range(load.requests)), load.output)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=SHIPPED, help="checkpoint directory (default: the shipped one)")
-    parser.add_argument("--json", default="-", help="where to write the result; - is stdout")
-    options = parser.parse_args()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    text = json.dumps(measure(options.model), indent=2)
+    options = parsed(sys.argv[1:])
+    plan = planned(options)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # noqa: TID251 - the command-line edge
+    try:
+        measured, speeds = compare(plan, environment)
+    except SideBroken as broken:
+        sys.exit(str(broken))
+    text = json.dumps(result(plan, measured, speeds), indent=2)
     if options.json == "-":
         print(text)
     else:
         Path(options.json).write_text(text + "\n")
+    wrong = [f"{one.name}, {one.load}: {one.wrong}" for one in measured if one.wrong]
+    if wrong:
+        sys.exit(f"requests answered otherwise than by transformers' generate(): {'; '.join(wrong)}")
 
 
-def measure(directory: Path) -> dict[str, Any]:
-    ours = load_model(config_for(directory), on_phase=lambda phase: None)  # also settles the number of threads
-    ours.runner.warm_up()
-    theirs: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    parameters = sum(parameter.numel() for parameter in theirs.parameters())  # a tied one counts once
-    machine = Speeds.measured(parameters)
-    rows = [
-        row
-        for together in TOGETHER
-        for row in compare(
-            ours, theirs, some_prompts(together, ours.limits.vocab_size), machine.step(parameters, together)
-        )
-    ]
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", type=Path, default=SHIPPED, help="checkpoint directory (default: the shipped one)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--requests", type=_counts, default=(1, 8, 32), help="together; several, with commas: each is a load")
+    add("--prompt", type=_counts, default=(32,), help="tokens of a request; several likewise")
+    add("--output", type=_count, default=64, help="tokens answered to a request")
+    add("--peers", type=_peers, default=("hf-generate",), help=f"some of {', '.join(PEERS)}; '' for none")
+    add("--vllm-python", help="the Python of vLLM's environment (default: HEADRACE_VLLM_PYTHON)")
+    add("--rounds", type=_count, default=5, help="turns of each side on each load; the median counts")
+    add("--no-check", action="store_true", help="do not compare float32 answers with those of generate()")
+    add("--json", default="-", help="where to write the result; - is stdout")
+    return parser.parse_args(arguments)
+
+
+def planned(options: argparse.Namespace) -> Plan:
+    if not (options.model / "config.json").is_file():
+        sys.exit(f"--model {options.model}: no config.json there; bench/make_checkpoint.py writes a checkpoint")
+    shape = Shape.read(options.model, options.dtype)
+    longest = max(options.prompt) + options.output
+    if longest > shape.max_context:
+        sys.exit(f"--prompt + --output are {longest} tokens; max_position_embeddings is {shape.max_context}")
+    return Plan(
+        model=options.model,
+        shape=shape,
+        dtype=options.dtype,
+        device=options.device,
+        loads=tuple(Load(*sizes, options.output) for sizes in product(options.requests, options.prompt)),
+        peers=tuple(PEERS[name](_vllm_python(options) if name == "vllm" else "") for name in options.peers),
+        rounds=options.rounds,
+        check=options.dtype == "float32" and not options.no_check,
+    )
+
+
+def compare(plan: Plan, environment: dict[str, str]) -> tuple[list[Measured], Speeds]:
+    speeds = Speeds.measured(plan.shape, plan.dtype, plan.device)
+    with tempfile.TemporaryDirectory() as logs, ExitStack() as stack:
+
+        def start(command: Command) -> SideProcess:
+            return SideProcess(command, plan.settings, Path(logs), environment)
+
+        right = oracle_answers(plan, start) if plan.check else {}
+        measured: list[Measured] = []
+        sides: list[tuple[SideProcess, dict[Load, Measured]]] = []
+        for command in (Command(OURS, sys.executable, HEADRACE), *plan.peers):
+            tell(f"{command.name}: loading")
+            side = stack.enter_context(start(command))
+            load_seconds = side.first_token(plan.work(plan.loads[0], turn=-1).prompts[0])
+            tell(f"{command.name}: first token after {load_seconds:.1f} s")
+            found = {load: Measured(side.name, load, load_seconds) for load in plan.loads}
+            sides.append((side, found))
+            measured += found.values()
+        for load in plan.loads:
+            take_turns(plan, load, [(side, found[load]) for side, found in sides], right.get(load))
+    return measured, speeds
+
+
+def take_turns(plan: Plan, load: Load, sides: list[tuple[SideProcess, Measured]], right: Answers | None) -> None:
+    """Turn 0 warms each side and is compared with the oracle; the others are measured."""
+    for turn in range(plan.rounds + 1):
+        work = plan.work(load, turn)
+        for side, measured in sides:
+            answers = side.answer(work)
+            tell(f"{load}, turn {turn}: {side.name} {load.output_tokens / answers.seconds:.1f} tokens/s")
+            if turn:
+                measured.rounds.append(answers)
+            elif right is not None:
+                measured.agreeing = agreeing(answers, right)
+
+
+def oracle_answers(plan: Plan, start: Callable[[Command], SideProcess]) -> dict[Load, Answers]:
+    """In a process that is gone before anybody is timed."""
+    tell("oracle: answering")
+    with start(Command("oracle", sys.executable, TRANSFORMERS, ("oracle",))) as oracle:
+        return {load: oracle.answer(plan.work(load, turn=0)) for load in plan.loads}
+
+
+def result(plan: Plan, measured: list[Measured], speeds: Speeds) -> dict[str, Any]:
+    ours = {one.load: one for one in measured if one.name == OURS}
     return {
         "machine": {
             "cpu": cpu_name(),
             "cores": os.cpu_count(),
+            "device": torch.cuda.get_device_name() if plan.device == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "read_gigabytes_per_second": round(machine.read / 1e9, 1),
-            "multiply_gigaflops": round(machine.multiply / 1e9, 1),
+            "read_gigabytes_per_second": round(speeds.read / 1e9, 1),
+            "multiply_gigaflops": round(speeds.multiply / 1e9, 1),
         },
         "work": {
-            "model": directory.name,
-            "dtype": "float32",
-            "parameters": parameters,
-            "prompt_tokens": PROMPT,
-            "answer_tokens": ANSWER,
-            "rounds": ROUNDS,
+            "model": plan.model.resolve().name,
+            "dtype": plan.dtype,
+            "parameters": plan.shape.parameters,
+            "rounds": plan.rounds,
         },
-        "rows": [
-            {
-                "name": row.name,
-                "tokens_per_second": round(row.tokens_per_second),
-                "share_of_floor": round(row.share_of_floor, 2),
-            }
-            for row in rows
-        ],
+        "rows": [row(one, ours[one.load], _floor(plan, speeds, one.load)) for one in measured],
     }
-
-
-def compare(ours: Loaded, theirs: Any, prompts: Prompts, fastest_step: float) -> list[Row]:
-    """`fastest_step`: seconds."""
-    sides: dict[str, Callable[[], list[list[int]]]] = {
-        "headrace": lambda: asyncio.run(answer_with_engine(ours, prompts)),
-        "transformers": lambda: answer_with_generate(theirs, prompts),
-    }
-    answers = {name: side() for name, side in sides.items()}  # the first round only warms
-    if answers["headrace"] != answers["transformers"]:
-        sys.exit("the two sides answer differently; their speeds cannot be compared")
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
-        for name, side in sides.items():
-            times[name].append(seconds(side))
-    count = len(prompts)
-    floor = count / fastest_step  # tokens/s
-    speeds = {name: count * ANSWER / statistics.median(taken) for name, taken in times.items()}
-    return [Row(f"{name}, {count} together", speed, speed / floor) for name, speed in speeds.items()]
-
-
-async def answer_with_engine(model: Loaded, prompts: Prompts) -> list[list[int]]:
-    """Through the door that rpc uses: scheduling, streams and metrics are part of the time."""
-    engine = Engine(model.runner, EngineConfig(), model.limits, ServerMetrics(CollectorRegistry()))
-
-    async def answer(prompt: tuple[int, ...]) -> list[int]:
-        async with aclosing(engine.submit(Request("bench", prompt, ANSWER, time.monotonic()))) as tokens:
-            return [token.id async for token in tokens if token.id is not None]
-
-    heartbeat = asyncio.create_task(engine.run())
-    try:
-        return await asyncio.gather(*map(answer, prompts))
-    finally:
-        heartbeat.cancel()
-        await asyncio.gather(heartbeat, return_exceptions=True)
-
-
-def answer_with_generate(model: Any, prompts: Prompts) -> list[list[int]]:
-    ids = torch.tensor(prompts)
-    with torch.inference_mode():
-        found = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=ANSWER,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-    answers: list[list[int]] = found[:, PROMPT:].tolist()
-    return answers
-
-
-def some_prompts(count: int, vocabulary: int) -> Prompts:
-    dice = torch.Generator().manual_seed(1)
-    return [tuple(torch.randint(3, vocabulary, (PROMPT,), generator=dice).tolist()) for _ in range(count)]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def config_for(directory: Path) -> ServerConfig:
-    return ServerConfig(
-        model=directory,
-        name=directory.name,
-        host="127.0.0.1",
-        grpc_port=0,
-        http_port=0,
-        device="cpu",
-        dtype="float32",
-        drain_timeout=0,
-        max_connection_age=0,
-        termination_log=None,
-        engine=EngineConfig(),
-    )
 
 
 def cpu_name() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _floor(plan: Plan, speeds: Speeds, load: Load) -> float:
+    return floor_seconds(plan.shape, speeds, load.requests, load.prompt, load.output)
+
+
+def _vllm_python(options: argparse.Namespace) -> str:
+    python = options.vllm_python or os.environ.get("HEADRACE_VLLM_PYTHON")  # noqa: TID251 - the command-line edge
+    if not python:
+        sys.exit(
+            "--peers names vllm: say its Python with --vllm-python or HEADRACE_VLLM_PYTHON; see docs/benchmarks.md"
+        )
+    if not Path(python).is_file():
+        sys.exit(f"--vllm-python {python}: there is no such file")
+    return str(python)
+
+
+def _peers(words: str) -> tuple[str, ...]:
+    names = tuple(name for name in words.split(",") if name)
+    strange = [name for name in names if name not in PEERS]
+    if strange:
+        raise argparse.ArgumentTypeError(f"names {', '.join(strange)}; known: {', '.join(PEERS)}")
+    return names
+
+
+def _counts(words: str) -> tuple[int, ...]:
+    return tuple(map(_count, words.split(",")))
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"is {word}; must be a whole number above 0")
+    return int(word)
+
+
+def _rounded_up(tokens: int) -> int:
+    return -(-tokens // LARGEST_PAGE) * LARGEST_PAGE
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def config_of(family: str, size: str, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of config.json. `fields` overrides those of the family and of the size."""
     model_type, habits = FAMILIES[family]
     shape: dict[str, Any] = dict(zip(SHAPE, SIZES[size], strict=True))
-    config = {"model_type": model_type, "bos_token_id": 0, "eos_token_id": 1} | shape | habits | fields
+    config: dict[str, Any] = {"model_type": model_type, "bos_token_id": 0, "eos_token_id": 1} | shape | habits | fields
     unknown = set(fields) - set(AutoConfig.for_model(model_type).to_dict())
     if unknown:
         sys.exit(f"--set {', '.join(sorted(unknown))}: the config of {model_type} has no such field")

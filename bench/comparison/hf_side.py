@@ -1,11 +1,20 @@
 """transformers: continuous batching (generate_batch), or generate() on one padded batch, which is also the oracle."""
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from comparison.wire import Answers, Door, Settings, Work, now, settings_from_argv
-from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
+from comparison.wire import Answers, Door, Settings, Side, Work, now, settings_from_argv
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    ContinuousBatchingConfig,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
 from transformers.utils import logging
 
 PAGE = 256  # tokens; generate_batch's default
@@ -45,11 +54,12 @@ class ContinuousBatching:
 
 
 class Generate:
+    """All prompts of a work must be equally long. Only the end of the batch can be timed."""
+
     def __init__(self, settings: Settings) -> None:
         self._model = model_of(settings)
 
-    def answer(self, work: Work) -> Answers:
-        """All prompts must be equally long. Only the end of the batch can be timed."""
+    def answer(self, work: Work, *watchers: LogitsProcessor) -> Answers:
         began = now()
         ids = torch.tensor(work.prompts, device=self._model.device)
         with torch.inference_mode():
@@ -60,9 +70,30 @@ class Generate:
                 do_sample=False,
                 eos_token_id=None,
                 pad_token_id=0,
+                logits_processor=LogitsProcessorList(watchers),
             )
         tokens = tuple(map(tuple, found[:, ids.shape[1] :].tolist()))
         return Answers(began, tokens, None, now())
+
+
+class Oracle(Generate):
+    """The same, and how close each second choice was."""
+
+    def answer(self, work: Work, *watchers: LogitsProcessor) -> Answers:
+        seconds = SecondChoices()
+        answers = super().answer(work, seconds, *watchers)
+        return replace(answers, margins=tuple(zip(*seconds.steps, strict=True)))
+
+
+class SecondChoices(LogitsProcessor):
+    def __init__(self) -> None:
+        self.steps: list[list[tuple[int, float]]] = []  # for each request
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        logits, ids = scores.float().topk(2)
+        margins = logits[:, 0] - logits[:, 1]
+        self.steps.append(list(zip(ids[:, 1].tolist(), margins.tolist(), strict=True)))
+        return scores
 
 
 def model_of(settings: Settings) -> Any:
@@ -74,5 +105,9 @@ def model_of(settings: Settings) -> Any:
 if __name__ == "__main__":
     door = Door()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    settings = settings_from_argv()
-    door.serve(ContinuousBatching(settings) if sys.argv[2] == "continuous" else Generate(settings))
+    sides: dict[str, Callable[[Settings], Side]] = {
+        "continuous": ContinuousBatching,
+        "generate": Generate,
+        "oracle": Oracle,
+    }
+    door.serve(sides[sys.argv[2]](settings_from_argv()))

@@ -42,6 +42,7 @@ class Answers:
     times: tuple[tuple[float, ...], ...] | None  # when each token was there; None: the side shows only the end
     ended: float
     busy: float | None = None  # seconds that the device computed; None: the side does not tell
+    margins: tuple[tuple[tuple[int, float], ...], ...] | None = None  # the oracle's second choices, and how far behind
 
     @property
     def seconds(self) -> float:
@@ -81,9 +82,8 @@ def work_from(fields: dict[str, Any]) -> Work:
 
 
 def answers_from(fields: dict[str, Any]) -> Answers:
-    times = fields["times"]
-    given = fields | {"tokens": _rows(fields["tokens"]), "times": None if times is None else _rows(times)}
-    return Answers(**given)
+    tables = {name: fields[name] and _rows(fields[name]) for name in ("tokens", "times", "margins")}
+    return Answers(**(fields | tables))
 
 
 def _rows(rows: Any) -> tuple[tuple[Any, ...], ...]:
