@@ -96,7 +96,7 @@ class PrefixCache:
         self._ledger = ledger
         self._model = model.encode()
         self._digest = digest
-        self._pack = struct.Struct(f"<{ledger.page_size}i").pack  # a third of array("i")'s time: it sizes nothing
+        self._pack = struct.Struct(f"<{ledger.page_size}i").pack  # a third of array("i")'s time for 256 tokens
         self._entries: dict[bytes, Entry] = {}  # by key
         self._by_page: dict[int, Entry] = {}  # registered pages and their copies
         ledger.contents = self
