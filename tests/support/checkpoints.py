@@ -58,6 +58,21 @@ def write_checkpoint(
     return Checkpoint(directory, reference)
 
 
+def write_config(directory: Path, family: str = "Llama", **fields: Any) -> Path:
+    """config.json alone, with what every family needs and `fields`; None is written as null."""
+    needed = {
+        "architectures": [f"{family}ForCausalLM"],
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+    }
+    (directory / "config.json").write_text(json.dumps(needed | fields))
+    return directory
+
+
 def edit_config(directory: Path, **fields: Any) -> None:
     """Overwrites fields of config.json; None removes one."""
     path = directory / "config.json"

@@ -1,22 +1,17 @@
-"""Weights from safetensors files. Pickled checkpoints are refused: loading one runs whatever code it contains."""
+"""The weights as the forward pass uses them, and which tensors of a checkpoint they are."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture
+from headrace_server.model.checkpoint import Checkpoint, Read, Shapes, files_in
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 RECOMPUTED = "rotary_emb.inv_freq"  # buffers in old checkpoints; follows from config.json
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +55,31 @@ class Weights:
 
 def load_weights(directory: Path, shape: Architecture, device: torch.device, dtype: torch.dtype) -> Weights:
     """Raises ModelRefused, naming what is missing, too much, or of the wrong shape."""
-    files = _files(directory)
-    expected = _expected(shape)
-    _check_names(directory, set(files), set(expected), shape)
-    read = _reader(files, expected, device, dtype)
-    embedding = read("model.embed_tokens.weight")
+    checkpoint = Checkpoint(files_in(directory), _expected(shape))
+    _check_names(directory, set(checkpoint.files), set(checkpoint.shapes), shape)
+
+    def alone(name: str) -> Tensor:
+        with checkpoint.reading(device, dtype) as read:
+            return read(name)
+
+    def layer(index: int) -> Layer:
+        with checkpoint.reading(device, dtype) as read:
+            return _layer(f"model.layers.{index}", shape, read)
+
+    embedding = alone("model.embed_tokens.weight")
     return Weights(
         embedding=embedding,
-        layers=tuple(_layer(f"model.layers.{index}", shape, read) for index in range(shape.layers)),
-        norm=read("model.norm.weight"),
-        head=embedding if shape.tied else read("lm_head.weight"),
+        layers=tuple(layer(index) for index in range(shape.layers)),
+        norm=alone("model.norm.weight"),
+        head=embedding if shape.tied else alone("lm_head.weight"),
     )
 
 
-def _layer(prefix: str, shape: Architecture, read: Callable[[str], Tensor]) -> Layer:
+def _layer(prefix: str, shape: Architecture, read: Read) -> Layer:
     def linear(bias: bool, *names: str) -> Linear:
         return Linear(
-            torch.cat([read(f"{prefix}.{name}.weight") for name in names]),
-            torch.cat([read(f"{prefix}.{name}.bias") for name in names]) if bias else None,
+            read(*(f"{prefix}.{name}.weight" for name in names)),
+            read(*(f"{prefix}.{name}.bias" for name in names)) if bias else None,
         )
 
     return Layer(
@@ -91,45 +93,10 @@ def _layer(prefix: str, shape: Architecture, read: Callable[[str], Tensor]) -> L
     )
 
 
-def _qk_norm(prefix: str, shape: Architecture, read: Callable[[str], Tensor]) -> Tensor:
+def _qk_norm(prefix: str, shape: Architecture, read: Read) -> Tensor:
     """One weight for all query heads and one for all key heads, laid out so that one operation serves both."""
     query, key = read(f"{prefix}.q_norm.weight"), read(f"{prefix}.k_norm.weight")
     return torch.cat((query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)))
-
-
-def _files(directory: Path) -> dict[str, Path]:
-    """Tensor name -> the file that holds it."""
-    if (directory / INDEX).exists():
-        return _sharded(directory)
-    if (directory / SINGLE).exists():
-        return dict.fromkeys(_names(directory / SINGLE), directory / SINGLE)
-    pickled = sorted(path.name for pattern in PICKLED for path in directory.glob(pattern))
-    if pickled:
-        raise ModelRefused(
-            f"{directory} holds only pickled weights ({', '.join(pickled[:3])}), which can run code when they are "
-            "loaded; convert them with transformers: save_pretrained(..., safe_serialization=True)"
-        )
-    raise ModelRefused(f"{directory} holds no weights; expected {SINGLE} or {INDEX}")
-
-
-def _sharded(directory: Path) -> dict[str, Path]:
-    try:
-        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = {name: directory / Path(file).name for name, file in index.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as broken:
-        raise ModelRefused(f"{directory / INDEX} is not an index of safetensors files: {broken!r}") from broken
-    missing = sorted({path.name for path in files.values() if not path.exists()})
-    if missing:
-        raise ModelRefused(f"{directory / INDEX} names files that are missing: {', '.join(missing)}")
-    return files
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as broken:
-        raise ModelRefused(f"{path} cannot be read as safetensors: {broken}") from broken
 
 
 def _expected(shape: Architecture) -> Shapes:
@@ -173,25 +140,6 @@ def _check_names(directory: Path, found: set[str], expected: set[str], shape: Ar
         raise ModelRefused(
             f"{directory} holds {len(surplus)} tensors that config.json has no place for: {_some(surplus)}"
         )
-
-
-def _reader(
-    files: Mapping[str, Path], expected: Shapes, device: torch.device, dtype: torch.dtype
-) -> Callable[[str], Tensor]:
-    opened = {path: safe_open(path, framework="pt", device=str(device)) for path in set(files.values())}
-
-    def read(name: str) -> Tensor:
-        try:
-            tensor: Tensor = opened[files[name]].get_tensor(name)  # type: ignore[no-untyped-call]
-        except SafetensorError as broken:
-            raise ModelRefused(f"{files[name]}: {name} cannot be read: {broken}") from broken
-        if tuple(tensor.shape) != expected[name]:
-            raise ModelRefused(
-                f"{files[name]}: {name} has shape {tuple(tensor.shape)}, config.json asks for {expected[name]}"
-            )
-        return tensor.to(dtype)
-
-    return read
 
 
 def _some(names: list[str]) -> str:

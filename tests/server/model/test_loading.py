@@ -2,11 +2,14 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from checkpoints import edit_config, write_checkpoint
+from headrace_server.model.architecture import read_architecture
 from headrace_server.model.loading import load_model
+from headrace_server.model.weights import load_weights
 from models import a_config, a_model
 
 
@@ -69,3 +72,36 @@ def test_warm_up_fits_into_the_smallest_server(directory: Path) -> None:
     a_model(
         directory, max_tokens_per_step=1, max_running=1, kv_cache_bytes=2 * 3 * 2 * 16 * 16 * 4
     ).loaded.runner.warm_up()
+
+
+MIB = 2**20
+
+
+def resident(field: str) -> int:
+    """bytes; VmRSS: now, VmHWM: at most since `forget_the_peak`"""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1]) * 1024
+
+
+def forget_the_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shards", ["5GB", "20MB"])
+def test_loading_needs_the_weights_and_one_layer(tmp_path: Path, dtype: torch.dtype, shards: str) -> None:
+    wide: dict[str, Any] = {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 6,
+        "initializer_range": 0.02,
+    }
+    on_disk = write_checkpoint(tmp_path, max_shard_size=shards, **wide)
+    layer_on_disk = sum(tensor.nbytes for tensor in on_disk.reference.model.layers[0].parameters())
+    shape = read_architecture(tmp_path)
+
+    forget_the_peak()
+    before = resident("VmRSS")
+    weights = load_weights(tmp_path, shape, torch.device("cpu"), dtype)
+    peak = resident("VmHWM") - before
+    assert peak <= sum(tensor.nbytes for tensor in weights.tensors()) + layer_on_disk + 8 * MIB

@@ -13,6 +13,8 @@ from headrace_server.model.loading import load_model
 from models import a_config, a_model
 from safetensors.torch import load_file, save_file
 
+SUPPORTED = "supported: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -28,6 +30,12 @@ def edit_weights(directory: Path, change: Callable[[dict[str, torch.Tensor]], ob
 def only_pickled(directory: Path) -> None:
     (directory / "model.safetensors").unlink()
     torch.save({}, directory / "pytorch_model.bin")
+
+
+def a_broken_shard(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    write_checkpoint(directory, max_shard_size="60KB")
+    sorted(directory.glob("model-0*.safetensors"))[1].write_bytes(b"hello")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +74,12 @@ def only_pickled(directory: Path) -> None:
         pytest.param(
             lambda d: (d / "model.safetensors.index.json").write_text("{}"), "is not an index", id="an index of nothing"
         ),
+        pytest.param(a_broken_shard, r"model-0.*\.safetensors cannot be read as safetensors", id="a broken shard"),
+        pytest.param(
+            lambda d: edit_weights(d, lambda w: w.update({"model.norm.weight": torch.ones(64, dtype=torch.int8)})),
+            r"model\.norm\.weight is torch\.int8; give the weights as float32, bfloat16 or float16",
+            id="quantized weights",
+        ),
     ],
 )
 def test_what_is_wrong_with_the_files(directory: Path, spoil: Callable[[Path], Any], says: str) -> None:
@@ -77,8 +91,15 @@ def test_what_is_wrong_with_the_files(directory: Path, spoil: Callable[[Path], A
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"architectures": ["MambaForCausalLM"]}, "names MambaForCausalLM; supported: LlamaForCausalLM"),
-        ({"architectures": None}, "architectures names nothing; supported"),
+        ({"architectures": ["MambaForCausalLM"]}, f"names MambaForCausalLM; {SUPPORTED}"),
+        ({"architectures": ["MixtralForCausalLM"]}, f"names MixtralForCausalLM; {SUPPORTED}"),
+        ({"architectures": ["Qwen3MoeForCausalLM"]}, f"names Qwen3MoeForCausalLM; {SUPPORTED}"),
+        ({"architectures": ["LlavaForConditionalGeneration"]}, f"names LlavaForConditionalGeneration; {SUPPORTED}"),
+        ({"architectures": None}, f"architectures names nothing; {SUPPORTED}"),
+        ({"num_local_experts": 8}, "num_local_experts is set; mixtures of experts are not supported"),
+        ({"num_experts": 8}, "num_experts is set; mixtures of experts are not supported"),
+        ({"vision_config": {}}, "vision_config is set; only text models are served"),
+        ({"audio_config": {}}, "audio_config is set; only text models are served"),
         ({"hidden_act": "gelu"}, "hidden_act is gelu; supported: silu"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config is set"),
         (
@@ -86,7 +107,16 @@ def test_what_is_wrong_with_the_files(directory: Path, spoil: Callable[[Path], A
             "rope_type is longrope; supported: default, linear, dynamic, llama3, yarn",
         ),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "factor is missing"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "factor is missing"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "factor is missing"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": 1}}, "truncate is 1; must be true or"),
         ({"rope_parameters": 7}, "rope_parameters is 7; must be an object"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor is not 1"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is not 1; only the rotation of whole heads"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+            r"rope_parameters\.full_attention is set; supported: one rope for all layers",
+        ),
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"vocab_size": "many"}, "vocab_size is 'many'; must be a whole number"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True; must be a whole number"),
@@ -102,6 +132,36 @@ def test_what_is_wrong_with_the_config(directory: Path, fields: dict[str, Any], 
     edit_config(directory, **fields)
     with pytest.raises(ModelRefused, match=says):
         a_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "says"),
+    [
+        ("mistral", {"sliding_window": 0}, "sliding_window is 0; must be a whole number of at least 1"),
+        (
+            "mistral",
+            {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+            "layer_types mixes kinds; with sliding_window 8 every layer is sliding_attention",
+        ),
+        ("qwen2", {"use_sliding_window": "yes"}, "use_sliding_window is 'yes'; must be true or false"),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": "all"}, "sliding_window is 'all'; must be a whole"),
+        ("qwen2", {"layer_types": ["full_attention"]}, "layer_types has 1 entries for 3 layers"),
+        ("qwen3", {"layer_types": ["chunked_attention"] * 3}, "has chunked_attention; supported: full_attention, sl"),
+        (
+            "qwen3",
+            {"use_sliding_window": False, "sliding_window": 8, "layer_types": ["sliding_attention"] * 3},
+            "layer_types has sliding_attention, which needs use_sliding_window true and a sliding_window",
+        ),
+        ("qwen3", {"head_dim": 64}, r"q_proj\.weight has shape \(512, 64\), config\.json asks for \(256, 64\)"),
+        ("qwen3", {"architectures": ["Qwen2ForCausalLM"], "head_dim": 128}, r"lacks 9 tensors.*k_proj\.bias"),
+        ("qwen2", {"architectures": ["LlamaForCausalLM"]}, r"no place for: model\.layers\.0\.self_attn\.k_proj\.bias"),
+    ],
+)
+def test_what_is_wrong_with_a_family(tmp_path: Path, family: str, fields: dict[str, Any], says: str) -> None:
+    write_checkpoint(tmp_path, family)
+    edit_config(tmp_path, **({"layer_types": None} | fields))
+    with pytest.raises(ModelRefused, match=says):
+        a_model(tmp_path)
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
