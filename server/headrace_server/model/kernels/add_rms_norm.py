@@ -22,7 +22,9 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Ten
     out = torch.empty_like(x)
     block = triton.next_power_of_2(width)
     warps = min(max(block // 512, 1), 16)  # 16 values a thread: two loads of 16 bytes in bfloat16
-    _add_rms_norm[(tokens,)](x, residual, weight, out, eps, width=width, block=block, num_warps=warps)
+    _add_rms_norm[(tokens,)](
+        x, residual, weight, out, eps, width=width, block=block, num_warps=warps, enable_fp_fusion=True
+    )
     return out
 
 

@@ -33,7 +33,7 @@ def attend_paged(
     _check(queries, key_pages, value_pages, packed)
     tokens, heads, head_dim = queries.shape
     page_size, kv_heads = key_pages.shape[1:3]
-    tiling = _tiling(heads // kv_heads, kv_heads, packed.max_q, packed.max_k, queries.dtype.itemsize)
+    tiling = _tiling(heads // kv_heads, kv_heads, head_dim * queries.dtype.itemsize, packed.max_q, packed.max_k)
     head_block = max(triton.next_power_of_2(head_dim), 16)
     out = torch.empty_like(queries)
     parts, masses = out, out  # written only if there are splits to join
@@ -64,10 +64,11 @@ def attend_paged(
         split_keys=SPLIT_KEYS,
         num_warps=4,
         num_stages=tiling.stages,
+        enable_fp_fusion=True,
     )
     if tiling.splits > 1:
         join = {"head_dim": head_dim, "head_block": head_block, "splits": tiling.splits}
-        _join[(tokens, heads)](parts, masses, out, **join, num_warps=4)
+        _join[(tokens, heads)](parts, masses, out, **join, num_warps=4, enable_fp_fusion=True)
     return out
 
 
@@ -104,21 +105,21 @@ class Tiling:
 
 
 @cache
-def _tiling(group: int, kv_heads: int, max_q: int, max_k: int, itemsize: int) -> Tiling:
-    wide = itemsize > 2  # float32 takes twice the registers and shared memory
-    rows = min(max(triton.next_power_of_2(max_q * group), 16), 32 if wide else 64)
-    rows = max(rows, triton.next_power_of_2(group))
+def _tiling(group: int, kv_heads: int, head_bytes: int, max_q: int, max_k: int) -> Tiling:
+    rows = max(min(triton.next_power_of_2(max_q * group), 64), triton.next_power_of_2(group), 16)
     tile_queries = rows // group
     query_tiles = triton.cdiv(max_q, tile_queries)
+    if query_tiles > 1:  # enough programs without sharing keys
+        return Tiling(tile_queries, query_tiles, rows, _block_keys(head_bytes), splits=1, stages=3)
     most = min(max(PROGRAMS // kv_heads, 1), MAX_SPLITS, triton.cdiv(max_k, SPLIT_KEYS))
-    return Tiling(
-        tile_queries=tile_queries,
-        query_tiles=query_tiles,
-        rows=rows,
-        block_keys=32 if wide else 64,
-        splits=triton.next_power_of_2(most) if query_tiles == 1 else 1,
-        stages=2 if wide else 3,
-    )
+    splits = triton.next_power_of_2(most)
+    # A key's address waits for its page's number; with fewer stages than 5 the compiler keeps one block in flight.
+    return Tiling(tile_queries, query_tiles, rows, _block_keys(head_bytes), splits, stages=5)
+
+
+def _block_keys(head_bytes: int) -> int:
+    """Blocks of 16 KiB; of 8 where a head is wide, or float32 and 32 keys together spill registers."""
+    return 64 if head_bytes <= 256 else 16
 
 
 def _check(queries: Tensor, key_pages: Tensor, value_pages: Tensor, packed: Packed) -> None:

@@ -40,14 +40,16 @@ def rope_write(
     """
     require_contiguous(projected=projected, key_pages=key_pages, value_pages=value_pages)
     require_contiguous(positions=places.positions, rows=places.rows, cos=places.cos, sin=places.sin)
-    require_shape("value_pages", value_pages, tuple(key_pages.shape))
     tokens, together, head_dim = projected.shape
     kv_heads = key_pages.shape[2]
-    heads = together - 2 * kv_heads
+    heads, half = together - 2 * kv_heads, head_dim // 2
+    require_shape("key_pages", key_pages, (*key_pages.shape[:3], head_dim))
+    require_shape("value_pages", value_pages, tuple(key_pages.shape))
     require_shape("places.positions", places.positions, (tokens,))
     require_shape("places.rows", places.rows, (tokens,))
+    require_shape("places.cos", places.cos, (len(places.cos), half))
+    require_shape("places.sin", places.sin, tuple(places.cos.shape))
     queries = torch.empty((tokens, heads, head_dim), device=projected.device, dtype=projected.dtype)
-    half = head_dim // 2
     _rope_write[(tokens, kv_heads)](
         projected,
         queries,
@@ -66,6 +68,7 @@ def rope_write(
         half=half,
         half_block=triton.next_power_of_2(half),
         num_warps=1,
+        enable_fp_fusion=True,
     )
     return queries
 

@@ -19,7 +19,9 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     require_contiguous(gate_up=gate_up)
     tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty((tokens, width), device=gate_up.device, dtype=gate_up.dtype)
-    _silu_mul[(tokens, triton.cdiv(width, BLOCK))](gate_up, out, width=width, block=BLOCK, num_warps=4)
+    _silu_mul[(tokens, triton.cdiv(width, BLOCK))](
+        gate_up, out, width=width, block=BLOCK, num_warps=4, enable_fp_fusion=True
+    )
     return out
 
 

@@ -27,7 +27,7 @@ def attend_varlen(
         key_pages,
         value_pages,
         packed.cu_q,
-        None,  # used_k and block_table say where the keys are
+        packed.cu_q,  # FlashAttention 2 refuses None; used_k and block_table say where the keys are
         packed.max_q,
         packed.max_k,
         window_size=(-1 if window is None else window - 1, 0),  # torch counts the keys to the left of the query's own
