@@ -1,22 +1,27 @@
-"""The one way from a door into the engine: text to tokens, tokens back to text, stop strings, usage.
+"""The one way from a door into the engine: text to tokens, tokens back to text, stop strings, logprobs, usage.
 
 Ask ──tokenise──► Request ──engine.submit──► Token, Token, ... ──detokenise──► Piece, Piece, ...
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 from uuid import uuid4
 
-from headrace_server.engine.loop import Limits
-from headrace_server.request import Finish, Request, Token
+from headrace_server.engine.limits import Limits
+from headrace_server.errors import InvalidRequest
+from headrace_server.request import Finish, Grammar, Request, Token
 from headrace_server.rpc.ask import Ask, Chat
-from headrace_server.rpc.detokenise import Detokeniser, StopStrings
+from headrace_server.rpc.detokenise import StopStrings
+from headrace_server.rpc.scores import Score, Scorer
+from headrace_server.rpc.structured import Format
 from headrace_server.rpc.text import Text
 
 LONG_TEXT = 4096  # characters; tokenising more takes over a millisecond, which other streams must not wait for
+PROMPT_SCORES = 256  # in one piece: with 20 candidates each some 100 KiB, far below gRPC's 4 MiB for a message
 
 
 class Tokens(Protocol):
@@ -38,6 +43,11 @@ class Engine(Protocol):
         """Raises a ServerError now, or gives the tokens as they come."""
 
 
+class Grammars(Protocol):
+    async def grammar(self, wanted: Format) -> Grammar:
+        """Of one answer. Raises InvalidRequest naming the format's field."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     prompt_tokens: int
@@ -50,21 +60,42 @@ class Usage:
 class Piece:
     """What is new for the caller. `finish` and `usage` come with the last one."""
 
-    text: str
-    token_ids: tuple[int, ...]
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
+    scores: tuple[Score, ...] = ()  # of `token_ids`, when logprobs were asked for
+    prompt_scores: tuple[Score, ...] = ()  # of prompt tokens, the first one included; before the answer
 
-    def followed_by(self, other: "Piece") -> "Piece":
-        return Piece(self.text + other.text, self.token_ids + other.token_ids, other.finish, other.usage)
+
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """What one piece in their place would be."""
+    return Piece(
+        text="".join(piece.text for piece in pieces),
+        token_ids=tuple(token_id for piece in pieces for token_id in piece.token_ids),
+        finish=pieces[-1].finish,
+        usage=pieces[-1].usage,
+        scores=tuple(score for piece in pieces for score in piece.scores),
+        prompt_scores=tuple(score for piece in pieces for score in piece.prompt_scores),
+    )
 
 
 class Answers:
-    def __init__(self, engine: Engine, text: Text, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        text: Text,
+        limits: Limits,
+        clock: Callable[[], float],
+        *,
+        grammars: Grammars | None = None,
+    ) -> None:
+        """`grammars` None: structured output is refused."""
         self._engine = engine
         self._text = text
         self._limits = limits
         self._clock = clock  # the engine's
+        self._grammars = grammars
 
     @property
     def limits(self) -> Limits:
@@ -74,21 +105,29 @@ class Answers:
     async def open(self, ask: Ask) -> AsyncIterator[AsyncIterator[Piece]]:
         """Refuses with a ServerError before anything is yielded. Leaving the block cancels what still runs."""
         request = await self._request(ask, arrived_at=self._clock())
+        echo = await self._echo(ask, request.prompt) if ask.echo else None
         tokens = self._engine.submit(request)
-        answer = _Answer(request, self._text.detokeniser(request.prompt), StopStrings(ask.stop), self._clock)
+        answer = _Answer(ask, request, self._text, echo, self._clock)
         # aclosing: a caller that hangs up must free its KV pages now, not at the next garbage collection.
         async with aclosing(tokens), aclosing(_pieces(tokens, answer)) as pieces:
             yield pieces
 
     async def _request(self, ask: Ask, arrived_at: float) -> Request:
+        ask.check_vocabulary(self._limits.vocab_size)
         prompt = await self._token_ids(ask.prompt)
+        new_tokens = self._new_tokens(ask, len(prompt))
+        ask.check_length(new_tokens)
         return Request(
             id=uuid4().hex,
             prompt=prompt,
-            max_new_tokens=self._new_tokens(ask, len(prompt)),
+            max_new_tokens=new_tokens,
             arrived_at=arrived_at,
             sampling=ask.sampling,
-            stop_token_ids=frozenset() if ask.ignore_eos else frozenset(self._limits.eos_token_ids),
+            stop_token_ids=ask.stop_tokens(self._limits.eos_token_ids),
+            stop=ask.stop,
+            stops=self._text.stop_matcher(ask.stop, prompt, ask.sampling.min_tokens) if ask.stop else None,
+            prompt_logprobs=_prompt_logprobs(ask, new_tokens),
+            grammar=None if ask.format is None else await self._grammar(ask.format),
         )
 
     async def _token_ids(self, prompt: str | tuple[int, ...] | Chat) -> tuple[int, ...]:
@@ -102,6 +141,16 @@ class Answers:
             case Chat(messages):
                 return await asyncio.to_thread(self._text.encode_chat, messages)
 
+    async def _grammar(self, wanted: Format) -> Grammar:
+        if self._grammars is None:
+            raise InvalidRequest(wanted.field, "is not served here; leave it out")
+        return await self._grammars.grammar(wanted)
+
+    async def _echo(self, ask: Ask, prompt: tuple[int, ...]) -> "_Echo":
+        parts = await asyncio.to_thread(self._text.decode_each, prompt)
+        text = ask.prompt if isinstance(ask.prompt, str) else "".join(parts)
+        return _Echo(text, tuple(accumulate(map(len, parts), initial=0))[: len(parts)])
+
     def _new_tokens(self, ask: Ask, prompt_tokens: int) -> int:
         if ask.max_new_tokens is not None:
             return ask.max_new_tokens
@@ -109,12 +158,24 @@ class Answers:
         return left if ask.default_new_tokens is None else min(left, ask.default_new_tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class _Echo:
+    text: str
+    offsets: tuple[int, ...]  # of the prompt's tokens in it
+
+
 async def _pieces(tokens: Tokens, answer: "_Answer") -> AsyncGenerator[Piece, None]:
+    if opening := answer.opening():
+        yield opening
     async for token in tokens:
-        piece = answer.piece(token)
+        for prompt_piece in answer.prompt_pieces(token):
+            yield prompt_piece
+            await asyncio.sleep(0)  # a long prompt's scores take milliseconds; other streams go on between
+        fresh = [answer.piece(token)]
         # While a message is sent more tokens may come; one message for all of them lets a busy door catch up.
-        while piece.finish is None and (late := tokens.arrived()) is not None:
-            piece = piece.followed_by(answer.piece(late))
+        while fresh[-1].finish is None and (late := tokens.arrived()) is not None:
+            fresh.append(answer.piece(late))
+        piece = fresh[0] if len(fresh) == 1 else joined(fresh)
         if piece.finish is Finish.STOP:
             tokens.stop()  # a stop string: before the next step, and counted as answered, not as cancelled
         yield piece
@@ -125,29 +186,61 @@ async def _pieces(tokens: Tokens, answer: "_Answer") -> AsyncGenerator[Piece, No
 class _Answer:
     """What one request has received so far."""
 
-    def __init__(
-        self, request: Request, detokeniser: Detokeniser, stops: StopStrings, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, ask: Ask, request: Request, text: Text, echo: _Echo | None, clock: Callable[[], float]) -> None:
         self._request = request
-        self._detokeniser = detokeniser
-        self._stops = stops
+        self._detokeniser = text.detokeniser(request.prompt)
+        self._stops = StopStrings(request.stop)
+        self._unsearched = request.sampling.min_tokens  # tokens to come in which a stop string does not count
+        self._echo = echo
+        self._prompt_scorer = _scorer(text, ask.prompt_logprobs)
+        self._prompt_is_scored = False
+        self._scorer = _scorer(text, ask.sampling.logprobs)
         self._clock = clock
         self._generated = 0
         self._ttft = 0.0
+        self._read = 0 if echo is None else len(echo.text)  # characters of the text up to the latest token
+
+    def opening(self) -> Piece | None:
+        return None if self._echo is None or not self._echo.text else Piece(self._echo.text)
+
+    def prompt_pieces(self, token: Token) -> Iterator[Piece]:
+        """With the scores that the first token brings."""
+        if self._prompt_scorer is None or self._prompt_is_scored:
+            return
+        self._prompt_is_scored = True
+        prompt = self._request.prompt
+        if len(token.prompt_logprobs) != len(prompt) - 1:
+            raise AssertionError("the engine left out logprobs of the prompt. This is a bug.")
+        offsets = (0,) * len(prompt) if self._echo is None else self._echo.offsets
+        yield Piece(prompt_scores=(self._prompt_scorer.first(prompt[0], offsets[0]),))
+        for start in range(0, len(token.prompt_logprobs), PROMPT_SCORES):
+            part = slice(start, start + PROMPT_SCORES)
+            scores = map(self._prompt_scorer.score, token.prompt_logprobs[part], offsets[1:][part])
+            yield Piece(prompt_scores=tuple(scores))
 
     def piece(self, token: Token) -> Piece:
+        scores = self._scores(token)
         text = "" if token.id is None else self._next_text(token.id)
         if token.finish is not None and not self._stops.found:
             text += self._rest()
         finish = Finish.STOP if self._stops.found else token.finish
         ids = () if token.id is None else (token.id,)
-        return Piece(text, ids, finish, self._usage(token) if finish is not None else None)
+        return Piece(text, ids, finish, self._usage(token) if finish is not None else None, scores)
+
+    def _scores(self, token: Token) -> tuple[Score, ...]:
+        if self._scorer is None or token.id is None:
+            return ()
+        if token.logprobs is None:
+            raise AssertionError("the engine left out a token's logprobs. This is a bug.")
+        return (self._scorer.score(token.logprobs, self._read),)
 
     def _next_text(self, token_id: int) -> str:
         if self._generated == 0:
             self._ttft = self._clock() - self._request.arrived_at
         self._generated += 1
-        return self._stops.feed(self._detokeniser.feed(token_id))
+        text = self._detokeniser.feed(token_id)
+        self._read += len(text)
+        return text if self._generated <= self._unsearched else self._stops.feed(text)
 
     def _rest(self) -> str:
         text = self._stops.feed(self._detokeniser.flush())
@@ -155,3 +248,12 @@ class _Answer:
 
     def _usage(self, token: Token) -> Usage:
         return Usage(len(self._request.prompt), self._generated, token.queue_wait, self._ttft)
+
+
+def _prompt_logprobs(ask: Ask, new_tokens: int) -> int | None:
+    """A prompt that is only echoed, without an answer, still has to give the engine something to compute."""
+    return 0 if ask.prompt_logprobs is None and ask.echo and new_tokens == 0 else ask.prompt_logprobs
+
+
+def _scorer(text: Text, top: int | None) -> Scorer | None:
+    return None if top is None else Scorer(text.token_bytes.name, top)

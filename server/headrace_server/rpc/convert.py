@@ -5,6 +5,8 @@ from headrace_server.request import Finish, Sampling
 from headrace_server.rpc.answers import Piece, Usage
 from headrace_server.rpc.ask import Ask
 from headrace_server.rpc.pb import inference_pb2 as pb
+from headrace_server.rpc.scores import Candidate, Score
+from headrace_server.rpc.structured import Format, Kind, any_json_object
 
 DEFAULT_NEW_TOKENS = 16  # as OpenAI's completions
 
@@ -26,9 +28,19 @@ def ask_from(message: pb.GenerateRequest) -> Ask:
             top_k=message.top_k,
             top_p=message.top_p if message.HasField("top_p") else 1.0,
             seed=message.seed if message.HasField("seed") else None,
+            min_p=message.min_p,
+            repetition_penalty=message.repetition_penalty if message.HasField("repetition_penalty") else 1.0,
+            presence_penalty=message.presence_penalty,
+            frequency_penalty=message.frequency_penalty,
+            logit_bias=tuple(sorted(message.logit_bias.items())),
+            min_tokens=message.min_tokens,
+            logprobs=message.logprobs if message.HasField("logprobs") else None,
         ),
         stop=tuple(message.stop),
+        stop_token_ids=tuple(message.stop_token_ids),
         ignore_eos=message.ignore_eos,
+        prompt_logprobs=message.prompt_logprobs if message.HasField("prompt_logprobs") else None,
+        format=_format(message),
     )
 
 
@@ -42,13 +54,35 @@ def _prompt(message: pb.GenerateRequest) -> str | tuple[int, ...]:
             raise InvalidRequest("prompt", "is missing; set `text` or `tokens`")
 
 
+def _format(message: pb.GenerateRequest) -> Format | None:
+    match message.WhichOneof("structured"):
+        case "json_schema":
+            return Format(Kind.JSON_SCHEMA, message.json_schema, "json_schema")
+        case "regex":
+            return Format(Kind.REGEX, message.regex, "regex")
+        case "json_object":
+            return any_json_object("json_object") if message.json_object else None
+        case _:
+            return None
+
+
 def reply_to(piece: Piece) -> pb.GenerateReply:
     return pb.GenerateReply(
         text=piece.text,
         token_ids=piece.token_ids,
         finish_reason=FINISH[piece.finish],
         usage=None if piece.usage is None else _usage(piece.usage),
+        logprobs=map(_score, piece.scores),
+        prompt_logprobs=map(_score, piece.prompt_scores),
     )
+
+
+def _score(score: Score) -> pb.Score:
+    return pb.Score(chosen=_candidate(score.chosen), top=map(_candidate, score.top))
+
+
+def _candidate(one: Candidate) -> pb.Candidate:
+    return pb.Candidate(id=one.id, logprob=one.logprob, text=one.name)
 
 
 def _usage(usage: Usage) -> pb.Usage:

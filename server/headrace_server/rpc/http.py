@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headrace_server.errors import InvalidRequest, ServerError, UnknownModel
 from headrace_server.metrics import ServerMetrics
-from headrace_server.rpc.answers import Piece
+from headrace_server.rpc.answers import Piece, joined
 from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.openai import Body, ChatBody, CompletionBody
 from headrace_server.rpc.readiness import Phase, Readiness
@@ -83,11 +83,10 @@ class Endpoints:
 
 
 async def _whole(pieces: AsyncIterator[Piece], shape: Shape) -> web.Response:
-    received = [piece async for piece in pieces]
-    last = received[-1]
-    if last.finish is None or last.usage is None:
+    piece = joined([piece async for piece in pieces])
+    if piece.finish is None or piece.usage is None:
         raise AssertionError("the engine ended a stream without saying why. This is a bug.")
-    return web.json_response(shape.whole("".join(piece.text for piece in received), last.finish, last.usage))
+    return web.json_response(shape.whole(piece, piece.usage))
 
 
 async def _stream(
@@ -108,8 +107,8 @@ async def _events(pieces: AsyncIterator[Piece], shape: Shape, wants_usage: bool)
     if opening := shape.opening():
         yield _event(opening)
     async for piece in pieces:
-        if piece.text or piece.finish:
-            yield _event(shape.chunk(piece.text, piece.finish))
+        if chunk := shape.chunk(piece):
+            yield _event(chunk)
         if piece.usage and wants_usage:
             yield _event(shape.last(piece.usage))
     yield b"data: [DONE]\n\n"

@@ -1,6 +1,7 @@
 """OpenAI's request bodies, as far as they are served; what would change the answer and is not served is refused."""
 
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -10,23 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Sampling
 from headrace_server.rpc.ask import Ask, Chat
+from headrace_server.rpc.structured import Format, ResponseFormat, StructuredOutputs, format_of
+
+TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
 
 # Fields that would change the answer. Absent, null, or one of these values means: not asked for.
 UNSERVED: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
-    "echo": (False,),
     "suffix": (),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "presence_penalty": (0, 0.0),
-    "frequency_penalty": (0, 0.0),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -60,8 +57,18 @@ class Body(BaseModel):
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    top_k: int | None = None  # not OpenAI's, but every engine takes it
-    ignore_eos: bool | None = None  # likewise; load tests need answers of a known length
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    response_format: ResponseFormat | None = None
+    # Not OpenAI's, but every engine takes them, by these names:
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None  # load tests need answers of a known length
+    structured_outputs: StructuredOutputs | None = None
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -78,13 +85,28 @@ class Body(BaseModel):
     def ask(self) -> Ask:
         """Raises InvalidRequest in our words; `called` translates."""
 
+    @abstractmethod
+    def wanted_logprobs(self) -> int | None:
+        """How many of the likeliest tokens; None: no logprobs at all. Raises InvalidRequest."""
+
     def sampling(self) -> Sampling:
-        return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_k=self.top_k or 0,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            seed=self.seed,
-        )
+        given = {
+            "temperature": 1.0 if self.temperature is None else self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "logit_bias": _by_token_id(self.logit_bias or {}),
+            "min_tokens": self.min_tokens,
+            "logprobs": self.wanted_logprobs(),
+        }
+        return Sampling(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+    def format(self) -> Format | None:
+        return format_of(self.response_format, self.structured_outputs)
 
     def called(self, field: str) -> str:
         """The client's name of one of our fields."""
@@ -101,6 +123,8 @@ class CompletionBody(Body):
     DEFAULT_NEW_TOKENS: ClassVar[int] = 16  # OpenAI's
 
     prompt: str | tuple[int, ...]
+    logprobs: int | None = None
+    echo: bool | None = None
 
     @field_validator("prompt", mode="plain")
     @classmethod
@@ -124,8 +148,15 @@ class CompletionBody(Body):
             default_new_tokens=self.DEFAULT_NEW_TOKENS,
             sampling=self.sampling(),
             stop=self.stops(),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
+            echo=bool(self.echo),
+            prompt_logprobs=self.logprobs if self.echo else None,
+            format=self.format(),
         )
+
+    def wanted_logprobs(self) -> int | None:
+        return self.logprobs
 
 
 class Message(BaseModel):
@@ -147,10 +178,12 @@ class Message(BaseModel):
 class ChatBody(Body):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
 
     def called(self, field: str) -> str:
         """The client's name of one of our fields."""
-        names = {"prompt": "messages"}
+        names = {"prompt": "messages", "logprobs": "top_logprobs"}
         if self.max_completion_tokens is not None:
             names["max_new_tokens"] = "max_completion_tokens"
         return names.get(field) or super().called(field)
@@ -163,8 +196,15 @@ class ChatBody(Body):
             default_new_tokens=None,  # as long as the context allows
             sampling=self.sampling(),
             stop=self.stops(),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
+            format=self.format(),
         )
+
+    def wanted_logprobs(self) -> int | None:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs", "needs `logprobs` to be true")
+        return self.top_logprobs or 0 if self.logprobs else None
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:
@@ -191,6 +231,15 @@ def _as_refusal(invalid: ValidationError) -> InvalidRequest:
     if fault["type"] == "extra_forbidden":
         return InvalidRequest(field, "is not a known field; check its spelling or leave it out")
     return InvalidRequest(field, fault["msg"].removeprefix("Value error, "))
+
+
+def _by_token_id(biases: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
+    """JSON's keys are strings. Raises InvalidRequest."""
+    for key in biases:
+        if not TOKEN_ID.fullmatch(key):
+            raise InvalidRequest("logit_bias", f'has the key {key!r}; each must be a token id, such as "50256"')
+    found = {int(key): bias for key, bias in biases.items()}  # "7" and "07" are one token
+    return tuple(found.items())
 
 
 def _are_ids(values: list[Any]) -> bool:

@@ -140,6 +140,18 @@ REFUSED = [
     pytest.param(pb.GenerateRequest(text="In", stop=["a"] * 17), "stop", "at most 16", id="too many stop strings"),
     pytest.param(pb.GenerateRequest(text="In", stop=["a" * 257]), "stop", "1 to 256", id="too long a stop string"),
     pytest.param(pb.GenerateRequest(text="In", stop=[""]), "stop", "1 to 256", id="empty stop string"),
+    pytest.param(pb.GenerateRequest(text="In", min_p=1.5), "min_p", "from 0 to 1", id="min_p"),
+    pytest.param(pb.GenerateRequest(text="In", repetition_penalty=0), "repetition_penalty", "0.01", id="repetition"),
+    pytest.param(pb.GenerateRequest(text="In", presence_penalty=3), "presence_penalty", "-2 to 2", id="presence"),
+    pytest.param(pb.GenerateRequest(text="In", frequency_penalty=3), "frequency_penalty", "-2 to 2", id="frequency"),
+    pytest.param(
+        pb.GenerateRequest(text="In", logit_bias={5: float("nan")}), "logit_bias", "of token 5 is nan", id="bias NaN"
+    ),
+    pytest.param(pb.GenerateRequest(text="In", logit_bias={9999: 1}), "logit_bias", "9999", id="bias of no token"),
+    pytest.param(pb.GenerateRequest(text="In", stop_token_ids=[9999]), "stop_token_ids", "9999", id="stop token"),
+    pytest.param(pb.GenerateRequest(text="In", min_tokens=17), "min_tokens", "limit of 16", id="min_tokens"),
+    pytest.param(pb.GenerateRequest(text="In", logprobs=21), "logprobs", "from 0 to 20", id="logprobs"),
+    pytest.param(pb.GenerateRequest(text="In", prompt_logprobs=-1), "prompt_logprobs", "from 0", id="prompt_logprobs"),
 ]
 
 
