@@ -211,9 +211,7 @@ def _floor(plan: Plan, speeds: Speeds, load: Load) -> float:
 def _vllm_python(options: argparse.Namespace) -> str:
     python = options.vllm_python or os.environ.get("HEADRACE_VLLM_PYTHON")  # noqa: TID251 - the command-line edge
     if not python:
-        sys.exit(
-            "--peers names vllm: say its Python with --vllm-python or HEADRACE_VLLM_PYTHON; see docs/benchmarks.md"
-        )
+        sys.exit("--peers names vllm: give its Python as --vllm-python or HEADRACE_VLLM_PYTHON (docs/benchmarks.md)")
     if not Path(python).is_file():
         sys.exit(f"--vllm-python {python}: there is no such file")
     return str(python)

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from transformers.utils import logging
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SPECIAL = ("<s>", "</s>")  # ids 0 and 1
+SPECIAL = ("<s>", "</s>", "<|endoftext|>")  # ids 0 to 2; transformers adds the last one to what Qwen reads
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 500_000.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 STRETCHED = 8  # times the context that the positions of llama3 were first trained for

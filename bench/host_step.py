@@ -1,0 +1,127 @@
+"""What the host does for one decode step, in milliseconds: plan it, pack it for the device, commit the one before.
+
+    python bench/host_step.py --json -
+
+No model runs: a stand-in chooses the same token for everybody, at once. What is left is plain Python, whose time must
+not grow with the context. The order is that of the overlapped loop: a step is planned before the last one is committed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from headrace_server.config import EngineConfig
+from headrace_server.engine.scheduler import Scheduler
+from headrace_server.engine.sequence import Step
+from headrace_server.model.descriptor import DescriptorRing
+from headrace_server.request import Request
+
+CONTEXTS = (1024, 8192, 32_768)  # tokens
+SEQUENCES = (1, 32, 256)
+STEPS = 1000
+WARM = 50  # steps before the measured ones
+CHOSEN = 7  # token id
+PARTS = ("plan", "pack", "commit")
+NOW = 0.0  # the scheduler's clock stands still
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Seconds of one step."""
+
+    plan: float
+    pack: float
+    commit: float
+
+    @property
+    def step(self) -> float:
+        return self.plan + self.pack + self.commit
+
+
+class Host:
+    """The host's side of an engine with so many sequences that have all been filled in and decode."""
+
+    def __init__(self, sequences: int, context: int, steps: int) -> None:
+        pages_each = -(-(context + steps + 2) // EngineConfig().page_size)
+        config = EngineConfig(max_running=sequences, max_tokens_per_step=sequences * context)
+        self._scheduler = Scheduler(config, kv_pages=sequences * pages_each)
+        self._ring = DescriptorRing(sequences, pages_each, sequences, torch.device("cpu"))
+        for number in range(sequences):
+            # Staggered, so that they do not all need a new page in the same step.
+            prompt = (number, *range(1, context - number % config.page_size))
+            self._scheduler.add(Request(str(number), prompt, steps + 2, arrived_at=NOW))
+        self._in_flight = self._plan()
+        while any(chunk.token_ids for chunk in self._in_flight.chunks):
+            self._commit(self._in_flight)
+            self._in_flight = self._plan()
+
+    def step(self) -> Part:
+        began = time.perf_counter()
+        step = self._plan()
+        planned = time.perf_counter()
+        self._ring.write(step)
+        packed = time.perf_counter()
+        self._commit(self._in_flight)
+        done = time.perf_counter()
+        self._in_flight = step
+        return Part(planned - began, packed - planned, done - packed)
+
+    def _plan(self) -> Step:
+        step = self._scheduler.next_step(NOW)
+        assert step is not None
+        return step
+
+    def _commit(self, step: Step) -> None:
+        self._scheduler.commit(step, [CHOSEN] * step.samples)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=STEPS, help="measured for each row (default %(default)s)")
+    parser.add_argument("--json", default="-", help="where to write the result; - is stdout")
+    options = parser.parse_args()
+    if options.steps < 1:
+        parser.error(f"argument --steps: is {options.steps}; must be at least 1")
+    result = {
+        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": sys.version},
+        "work": {"steps": options.steps, "page_size": EngineConfig().page_size},
+        "rows": [measured(*sizes, options.steps) for sizes in product(SEQUENCES, CONTEXTS)],
+    }
+    text = json.dumps(result, indent=2)
+    if options.json == "-":
+        print(text)
+    else:
+        Path(options.json).write_text(text + "\n")
+
+
+def measured(sequences: int, context: int, steps: int) -> dict[str, Any]:
+    host = Host(sequences, context, WARM + steps)
+    parts = [host.step() for _ in range(WARM + steps)][WARM:]
+    totals = [part.step for part in parts]
+    return {
+        "name": f"{sequences} at context {context}",
+        "sequences": sequences,
+        "context_tokens": context,
+        "step_p50_ms": rank(totals, 50),
+        "step_p99_ms": rank(totals, 99),
+        **{f"{name}_p50_ms": rank([getattr(part, name) for part in parts], 50) for name in PARTS},
+    }
+
+
+def rank(seconds: Sequence[float], percent: int) -> float:
+    """Milliseconds; nearest rank."""
+    ordered = sorted(seconds)
+    return round(1000 * ordered[max(0, -(-percent * len(ordered) // 100) - 1)], 4)
+
+
+if __name__ == "__main__":
+    main()
