@@ -35,9 +35,6 @@ test: setup ## unit, property, gRPC on loopback, and end to end on the local clu
 test-gpu: setup ## what needs a CUDA device of compute capability 9.0 or more: kernels, captured graphs
 	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
-test-gpu: setup ## what needs a CUDA device of compute capability 9.0 or more: kernels, captured graphs
-	$(BIN)/python -m pytest tests/gpu $(ARGS)
-
 check: setup ## format, lint, types, import walls
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
