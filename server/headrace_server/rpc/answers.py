@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from typing import Protocol
 from uuid import uuid4
 
@@ -212,11 +212,10 @@ class _Answer:
         if len(token.prompt_logprobs) != len(prompt) - 1:
             raise AssertionError("the engine left out logprobs of the prompt. This is a bug.")
         offsets = (0,) * len(prompt) if self._echo is None else self._echo.offsets
-        yield Piece(prompt_scores=(self._prompt_scorer.first(prompt[0], offsets[0]),))
-        for start in range(0, len(token.prompt_logprobs), PROMPT_SCORES):
-            part = slice(start, start + PROMPT_SCORES)
-            scores = map(self._prompt_scorer.score, token.prompt_logprobs[part], offsets[1:][part])
-            yield Piece(prompt_scores=tuple(scores))
+        first = self._prompt_scorer.first(prompt[0], offsets[0])
+        scores = chain([first], map(self._prompt_scorer.score, token.prompt_logprobs, offsets[1:]))
+        while part := tuple(islice(scores, PROMPT_SCORES)):
+            yield Piece(prompt_scores=part)
 
     def piece(self, token: Token) -> Piece:
         scores = self._scores(token)

@@ -38,7 +38,8 @@ class Endpoints:
     async def completions(self, request: web.Request) -> web.StreamResponse:
         with self.arrivals.one():
             body = CompletionBody.parse(await request.read())
-            return await self._answer(request, body, CompletionShape(self._head()))
+            shape = CompletionShape(self._head(), likeliest=bool(body.logprobs))
+            return await self._answer(request, body, shape)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         with self.arrivals.one():

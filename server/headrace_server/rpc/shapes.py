@@ -59,8 +59,10 @@ class ShownScores:
 
 
 class CompletionShape:
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, *, likeliest: bool = False) -> None:
+        """`likeliest`: logprobs of the likeliest tokens were asked for, not of the chosen ones alone."""
         self._head = head.of("cmpl", "text_completion")
+        self._likeliest = likeliest
         self._scores = ShownScores()
 
     def opening(self) -> None:
@@ -77,7 +79,7 @@ class CompletionShape:
         return self._body(piece, self._scores.of(piece)) | {"usage": usage_body(usage)}
 
     def _body(self, piece: Piece, scores: list[Score]) -> dict[str, Any]:
-        logprobs = completion_logprobs(scores) if scores else None
+        logprobs = completion_logprobs(scores, self._likeliest) if scores else None
         choice = {"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
         return self._head | {"choices": [choice]}
 
@@ -111,13 +113,12 @@ class ChatShape:
         return self._part | {"choices": [choice]}
 
 
-def completion_logprobs(scores: Sequence[Score]) -> dict[str, Any]:
-    """A text's first token has null. `top_logprobs` hold the chosen token too; null when nobody asked for them."""
-    top = [_by_name(score) for score in scores]
+def completion_logprobs(scores: Sequence[Score], likeliest: bool) -> dict[str, Any]:
+    """A text's first token has null. `top_logprobs` hold the chosen token too."""
     return {
         "tokens": [_text_of(score.chosen, "bytes:") for score in scores],
         "token_logprobs": [_number(score.chosen) for score in scores],
-        "top_logprobs": top if any(top) else None,
+        "top_logprobs": [_by_name(score) for score in scores] if likeliest else None,
         "text_offset": [score.offset for score in scores],
     }
 

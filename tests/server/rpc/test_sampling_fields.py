@@ -25,7 +25,7 @@ EVERYTHING = {
     "frequency_penalty": 1.25,
     "min_tokens": 2,
 }
-SAMPLING = Sampling(**EVERYTHING, logit_bias=((5, -1.5), (9, 100.0)))  # type: ignore[arg-type]
+SAMPLING = Sampling(**EVERYTHING, logit_bias=((5, -1.5), (9, 100.0)))
 
 
 async def asked_by_http(model: Path, path: str, body: dict[str, Any]) -> Request:
@@ -64,7 +64,7 @@ async def test_grpc_carries_every_setting(model: Path) -> None:
         text="In", **EVERYTHING, logit_bias={9: 100, 5: -1.5}, stop_token_ids=[4, 6], logprobs=0, prompt_logprobs=2
     )
     request = await asked_by_grpc(model, message)
-    assert request.sampling == Sampling(**EVERYTHING, logit_bias=((5, -1.5), (9, 100.0)), logprobs=0)  # type: ignore[arg-type]
+    assert request.sampling == Sampling(**EVERYTHING, logit_bias=((5, -1.5), (9, 100.0)), logprobs=0)
     assert (request.stop_token_ids, request.prompt_logprobs) == ({4, 6, *EOS}, 2)
     plain = await asked_by_grpc(model, pb.GenerateRequest(text="In"))
     assert (plain.sampling, plain.stop_token_ids, plain.prompt_logprobs) == (Sampling(), {*EOS}, None)
