@@ -9,6 +9,7 @@ from headrace_server.model.fields import Fields
 from headrace_server.model.rope_scaling import Scaling, scaling_from
 
 DEFAULT_THETA = 10_000.0
+ORIGINAL = "original_max_position_embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +37,26 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rope_from(config: Fields, max_position: int) -> Rope:
     """Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before). Raises ModelRefused."""
-    theta = config.number("rope_theta", DEFAULT_THETA)
     _check_whole_heads(config)
     # In this order, as in transformers, when a checkpoint has both.
     named = [name for name in ("rope_scaling", "rope_parameters") if name in config]
     if not named:
-        return Rope(theta, None)
+        return Rope(_theta(config, DEFAULT_THETA), None)
     parameters = config.part(named[0])
     _check_whole_heads(parameters)
     for kind in ("full_attention", "sliding_attention"):
         if kind in parameters:
             raise parameters.refusal(f"{named[0]}.{kind}", "is set; supported: one rope for all layers")
-    return Rope(parameters.number("rope_theta", theta), scaling_from(parameters, max_position))
+    # Here, too, as in transformers: beside the rope's parameters counts before among them.
+    original = (config if ORIGINAL in config else parameters).count(ORIGINAL, max_position)
+    return Rope(_theta(parameters, _theta(config, DEFAULT_THETA)), scaling_from(parameters, original))
+
+
+def _theta(fields: Fields, default: float) -> float:
+    theta = fields.number("rope_theta", default)
+    if theta <= 1:
+        raise fields.refusal("rope_theta", f"is {theta}; must be above 1")
+    return theta
 
 
 def _check_whole_heads(fields: Fields) -> None:

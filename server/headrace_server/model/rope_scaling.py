@@ -78,13 +78,11 @@ class YarnScaling:
     truncate: bool  # the ramp's ends to whole pairs
 
     def stretched(self, plain: Tensor, theta: float) -> Tensor:
-        first, last = (
-            self._pair(self.beta_fast, 2 * len(plain), theta),
-            self._pair(self.beta_slow, 2 * len(plain), theta),
-        )
+        head_dim = 2 * len(plain)
+        first, last = (self._pair(turns, head_dim, theta) for turns in (self.beta_fast, self.beta_slow))
         if self.truncate:
             first, last = math.floor(first), math.ceil(last)
-        first, last = max(first, 0), min(last, 2 * len(plain) - 1)
+        first, last = max(first, 0), min(last, head_dim - 1)
         width = last - first or 0.001  # transformers' guard against dividing by zero
         stretch = ((torch.arange(len(plain), dtype=torch.float32) - first) / width).clamp(0, 1)
         return plain / self.factor * stretch + plain * (1 - stretch)
@@ -94,8 +92,8 @@ class YarnScaling:
         return head_dim * math.log(self.original_max_position / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
 
-def scaling_from(parameters: Fields, max_position: int) -> Scaling | None:
-    """None: the plain frequencies. Raises ModelRefused."""
+def scaling_from(parameters: Fields, original: int) -> Scaling | None:
+    """None: the plain frequencies. `original`: tokens of the first training. Raises ModelRefused."""
     kind = parameters.text("rope_type", parameters.text("type", "default"))
     match kind:
         case "default":
@@ -107,26 +105,29 @@ def scaling_from(parameters: Fields, max_position: int) -> Scaling | None:
         case "linear":
             return LinearScaling(parameters.number("factor"))
         case "llama3":
-            return _llama3(parameters, max_position)
+            return _llama3(parameters, original)
         case "yarn":
-            return _yarn(parameters, max_position)
+            return _yarn(parameters, original)
         case _:
             raise parameters.refusal("rope_type", f"is {kind}; supported: {', '.join(SUPPORTED)}")
 
 
-def _llama3(parameters: Fields, max_position: int) -> Llama3Scaling:
+def _llama3(parameters: Fields, original: int) -> Llama3Scaling:
+    low, high = parameters.number("low_freq_factor"), parameters.number("high_freq_factor")
+    if high <= low:
+        raise parameters.refusal("high_freq_factor", f"is {high}; must be above low_freq_factor, which is {low}")
     return Llama3Scaling(
         factor=parameters.number("factor"),
-        low_freq_factor=parameters.number("low_freq_factor"),
-        high_freq_factor=parameters.number("high_freq_factor"),
-        original_max_position=parameters.count("original_max_position_embeddings", max_position),
+        low_freq_factor=low,
+        high_freq_factor=high,
+        original_max_position=original,
     )
 
 
-def _yarn(parameters: Fields, max_position: int) -> YarnScaling:
+def _yarn(parameters: Fields, original: int) -> YarnScaling:
     return YarnScaling(
         factor=parameters.number("factor"),
-        original_max_position=parameters.count("original_max_position_embeddings", max_position),
+        original_max_position=original,
         amplitude=_yarn_amplitude(parameters),
         beta_fast=parameters.number("beta_fast", 32.0),
         beta_slow=parameters.number("beta_slow", 1.0),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import edit_config, write_checkpoint
+from checkpoints import LLAMA3_ROPE, edit_config, write_checkpoint
 from headrace_server.errors import ModelRefused
 from headrace_server.model.loading import load_model
 from models import a_config, a_model
@@ -107,6 +107,11 @@ def test_what_is_wrong_with_the_files(directory: Path, spoil: Callable[[Path], A
             "rope_type is longrope; supported: default, linear, dynamic, llama3, yarn",
         ),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "factor is missing"),
+        (
+            {"rope_parameters": LLAMA3_ROPE | {"low_freq_factor": 4.0}},
+            r"high_freq_factor is 4\.0; must be above low_freq_factor, which is 4\.0",
+        ),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1}}, r"rope_theta is 1\.0; must be above 1"),
         ({"rope_parameters": {"rope_type": "linear"}}, "factor is missing"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "factor is missing"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": 1}}, "truncate is 1; must be true or"),

@@ -23,7 +23,7 @@ def some_prompts(*lengths: int) -> list[tuple[int, ...]]:
 
 def test_alone(checkpoint: Checkpoint) -> None:
     model = a_model(checkpoint.directory)
-    for prompt in some_prompts(1, 16, 17, 90):
+    for prompt in some_prompts(1, 17, 90):
         assert model.answer(prompt, NEW_TOKENS) == greedy(checkpoint, prompt, NEW_TOKENS)
 
 
@@ -41,10 +41,10 @@ def test_in_a_mixed_batch_with_chunked_prompts_and_late_arrivals(checkpoint: Che
 def test_a_window_that_prompt_and_answer_leave_far_behind(kind: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path, **KINDS[kind])
     model = a_model(checkpoint.directory, max_tokens_per_step=31, max_running=2, page_size=8)
-    short, long = some_prompts(2, 9 * WINDOW)
-    expected = {"short": greedy(checkpoint, short, 9 * WINDOW), "long": greedy(checkpoint, long, 9 * WINDOW)}
+    short, long = some_prompts(2, 6 * WINDOW)
+    expected = {"short": greedy(checkpoint, short, 6 * WINDOW), "long": greedy(checkpoint, long, 6 * WINDOW)}
     assert (
-        model.answers({0: [asked(name, prompt, 9 * WINDOW) for name, prompt in (("short", short), ("long", long))]})
+        model.answers({0: [asked(name, prompt, 6 * WINDOW) for name, prompt in (("short", short), ("long", long))]})
         == expected
     )
 
