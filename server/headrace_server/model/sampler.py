@@ -45,12 +45,12 @@ def _drawn(logits: Tensor, settings: Settings, features: Features, u: Tensor) ->
     the neighbours' filters decide what is sorted, and must not decide what is drawn.
     """
     scaled = logits / settings.column(TEMPERATURE).clamp_min(COLDEST)
-    kept = scaled.masked_fill(scaled < _least(scaled, settings, features), float("-inf"))
-    reached = kept.softmax(dim=-1).cumsum(dim=-1)
+    if features.filters:
+        scaled = scaled.masked_fill(scaled < _least(scaled, settings, features), float("-inf"))
+    reached = scaled.softmax(dim=-1).cumsum(dim=-1)
     whole = reached[:, -1:]
-    place = torch.searchsorted(reached, u.unsqueeze(1) * whole, right=True)
-    last = (reached < whole).sum(dim=-1, keepdim=True)  # u just below 1 can round up to the whole mass
-    return place.minimum(last).squeeze(1)
+    below = whole.nextafter(torch.zeros_like(whole))  # u just below 1 can round up to the whole mass
+    return torch.searchsorted(reached, below.minimum(u.unsqueeze(1) * whole), right=True).squeeze(1)
 
 
 def _least(scaled: Tensor, settings: Settings, features: Features) -> Tensor:

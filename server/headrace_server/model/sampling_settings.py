@@ -27,6 +27,10 @@ class Features:
     min_tokens: bool = False
     most_logprobs: int | None = None  # None: no row wants any; 0: of the chosen token only
 
+    @property
+    def filters(self) -> bool:
+        return self.all_ranked or self.most_ranked > 0 or self.min_p
+
     @classmethod
     def of(cls, sampling: Sampling) -> Self:
         random = sampling.temperature > 0
