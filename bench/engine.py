@@ -10,7 +10,6 @@ install vLLM, which needs an environment of its own.
 import argparse
 import json
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 from comparison.figures import Load, Measured, agreeing, row
 from comparison.floor import Shape, Speeds, floor_seconds
+from comparison.machine import cpu_name
 from comparison.process import Command, SideBroken, SideProcess
 from comparison.wire import Answers, Settings, Work
 
@@ -192,12 +192,6 @@ def result(plan: Plan, measured: list[Measured], speeds: Speeds) -> dict[str, An
         },
         "rows": [row(one, ours[one.load], _floor(plan, speeds, one.load)) for one in measured],
     }
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def tell(text: str) -> None:

@@ -9,7 +9,6 @@ not grow with the context. The order is that of the overlapped loop: a step is p
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comparison.machine import cpu_name
 from headrace_server.config import EngineConfig
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Step
@@ -92,7 +92,7 @@ def main() -> None:
     if options.steps < 1:
         parser.error(f"argument --steps: is {options.steps}; must be at least 1")
     result = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": sys.version},
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": sys.version},
         "work": {"steps": options.steps, "page_size": EngineConfig().page_size},
         "rows": [measured(*sizes, options.steps) for sizes in product(SEQUENCES, CONTEXTS)],
     }
