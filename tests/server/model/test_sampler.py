@@ -7,12 +7,23 @@ import torch
 from checkpoints import write_checkpoint
 from headrace_server.engine.sequence import Chunk, Grant, Start, Step
 from headrace_server.model.sampler import Choice, choose, uniform
+from headrace_server.model.sampling_state import SamplingState
 from headrace_server.request import Sampling
 from models import a_model, asked
 
 PROBABILITIES = (0.1, 0.4, 0.05, 0.3, 0.15)
 LOGITS = torch.tensor([PROBABILITIES]).log()
 DRAWS = 20_000
+
+
+def drawn(logits: torch.Tensor, *samplings: Sampling, positions: torch.Tensor) -> list[int]:
+    """One row of logits a sampling and position; the last sampling is that of all further rows."""
+    rows = torch.arange(len(positions)).clamp_max(len(samplings) - 1)
+    state = SamplingState(len(samplings), logits.shape[1], torch.device("cpu"))
+    for slot, sampling in enumerate(samplings):
+        state.start(slot, (0,), 1, sampling)
+    features = state.features(range(len(samplings)))
+    return state.choose(logits.expand(len(positions), -1), rows, features, positions).ids.tolist()
 
 
 def a_choice(rows: int = 1, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> Choice:
@@ -25,9 +36,9 @@ def a_choice(rows: int = 1, temperature: float = 1.0, top_k: int = 0, top_p: flo
 
 
 def frequencies(**settings: float) -> list[float]:
-    choice = a_choice(DRAWS, **settings)  # type: ignore[arg-type]
-    tokens = choose(LOGITS.expand(DRAWS, -1), choice, torch.arange(DRAWS))
-    return (torch.bincount(tokens, minlength=len(PROBABILITIES)) / DRAWS).tolist()
+    sampling = Sampling(**({"temperature": 1.0, "seed": 0} | settings))  # type: ignore[arg-type]
+    tokens = drawn(LOGITS, sampling, positions=torch.arange(DRAWS))
+    return (torch.bincount(torch.tensor(tokens), minlength=len(PROBABILITIES)) / DRAWS).tolist()
 
 
 def renormalised(*kept: float) -> list[float]:
@@ -44,6 +55,8 @@ def renormalised(*kept: float) -> list[float]:
         pytest.param({"top_p": 0.01}, (0, 1, 0, 0, 0), id="a tiny top-p keeps the best"),
         pytest.param({"top_p": 0.71}, renormalised(0, 0.4, 0, 0.3, 0.15), id="top-p keeps the token that crosses it"),
         pytest.param({"top_p": 0.69}, renormalised(0, 0.4, 0, 0.3, 0), id="top-p just reached"),
+        pytest.param({"min_p": 0.7}, renormalised(0, 0.4, 0, 0.3, 0), id="min-p is a share of the likeliest"),
+        pytest.param({"min_p": 1.0}, (0, 1, 0, 0, 0), id="min-p of all is greedy"),
         pytest.param({"top_k": 3, "top_p": 0.8}, renormalised(0, 0.4, 0, 0.3, 0), id="top-p counts what top-k left"),
         pytest.param({"temperature": 0.5}, renormalised(*(p**2 for p in PROBABILITIES)), id="colder is sharper"),
         pytest.param(
@@ -80,16 +93,14 @@ def test_neighbouring_seeds_and_positions_have_nothing_in_common() -> None:
 
 
 def test_greedy_and_sampled_rows_share_a_batch() -> None:
-    choice = Choice(torch.tensor([0.0, 1.0]), torch.zeros(2).long(), torch.ones(2), torch.tensor([1, 1]))
-    both = choose(LOGITS.expand(2, -1), choice, torch.tensor([3, 3]))
-    alone = choose(LOGITS, a_choice(seed=1), torch.tensor([3]))
-    assert both.tolist() == [1, int(alone)]
+    greedy, warm = Sampling(seed=1), Sampling(temperature=1.0, seed=1)
+    both = drawn(LOGITS, greedy, warm, positions=torch.tensor([3, 3]))
+    assert both == [1, *drawn(LOGITS, warm, positions=torch.tensor([3]))]
 
 
 def test_the_last_token_can_be_drawn_and_none_beyond_it() -> None:
-    flat = torch.zeros(DRAWS, 3)
-    tokens = choose(flat, a_choice(DRAWS), torch.arange(DRAWS))
-    assert set(tokens.tolist()) == {0, 1, 2}
+    warm = Sampling(temperature=1.0, seed=0)
+    assert set(drawn(torch.zeros(1, 3), warm, positions=torch.arange(DRAWS))) == {0, 1, 2}
 
 
 def test_a_seeded_answer_is_the_same_in_any_company(tmp_path_factory: pytest.TempPathFactory) -> None:
