@@ -10,27 +10,24 @@ install vLLM, which needs an environment of its own.
 import argparse
 import json
 import os
-import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from comparison.figures import Load, Measured, agreeing, row
-from comparison.floor import Shape, Speeds, floor_seconds
+from comparison.floor import Shape, Speeds
 from comparison.machine import cpu_name
+from comparison.plan import Plan
 from comparison.process import Command, SideBroken, SideProcess
-from comparison.wire import Answers, Settings, Work
+from comparison.wire import Answers
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "models" / "scripture-5m"
 OURS = "headrace"
-LARGEST_PAGE = 256  # tokens; a side may round each request's KV cache up to it
-RESERVED = 3  # token ids below may be special
 
 HEADRACE, TRANSFORMERS, VLLM = "comparison.headrace_side", "comparison.hf_side", "comparison.vllm_side"
 PEERS: dict[str, Callable[[str], Command]] = {  # from the Python of vLLM
@@ -39,40 +36,6 @@ PEERS: dict[str, Callable[[str], Command]] = {  # from the Python of vLLM
     "hf-generate": lambda _: Command("hf-generate", sys.executable, TRANSFORMERS, ("generate",)),
     "vllm": lambda python: Command("vllm", python, VLLM),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one run compares."""
-
-    model: Path
-    shape: Shape
-    dtype: str
-    device: str
-    loads: tuple[Load, ...]
-    peers: tuple[Command, ...]
-    rounds: int
-    check: bool
-
-    @property
-    def settings(self) -> Settings:
-        requests = max(load.requests for load in self.loads)
-        context = max(load.prompt + load.output for load in self.loads)
-        held = max(load.requests * _rounded_up(load.prompt + load.output) for load in self.loads)  # tokens
-        return Settings(
-            model=str(self.model.resolve()),
-            dtype=self.dtype,
-            device=self.device,
-            max_requests=requests,
-            max_context=context,
-            kv_cache_bytes=held * self.shape.kv_values * self.shape.bytes_per_value,
-        )
-
-    def work(self, load: Load, turn: int) -> Work:
-        """New prompts each turn, so that no side answers from its prefix cache; the same ones for every side."""
-        dice = random.Random(f"{load} {turn}")
-        tokens = range(RESERVED, self.shape.vocabulary)
-        return Work(tuple(tuple(dice.choices(tokens, k=load.prompt)) for _ in range(load.requests)), load.output)
 
 
 def main() -> None:
@@ -190,16 +153,12 @@ def result(plan: Plan, measured: list[Measured], speeds: Speeds) -> dict[str, An
             "parameters": plan.shape.parameters,
             "rounds": plan.rounds,
         },
-        "rows": [row(one, ours[one.load], _floor(plan, speeds, one.load)) for one in measured],
+        "rows": [row(one, ours[one.load], plan.floor(speeds, one.load)) for one in measured],
     }
 
 
 def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _floor(plan: Plan, speeds: Speeds, load: Load) -> float:
-    return floor_seconds(plan.shape, speeds, load.requests, load.prompt, load.output)
 
 
 def _vllm_python(options: argparse.Namespace) -> str:
@@ -227,10 +186,6 @@ def _count(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"is {word}; must be a whole number above 0")
     return int(word)
-
-
-def _rounded_up(tokens: int) -> int:
-    return -(-tokens // LARGEST_PAGE) * LARGEST_PAGE
 
 
 if __name__ == "__main__":
