@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from headrace_server.model.graphs import DecodeGraphs, Replay, StaticInput, decode_sizes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -59,6 +59,7 @@ def test_the_largest_is_recorded_first_and_recording_sees_padding_only() -> None
     assert counter.totals.tolist() == [0.0] * TRASH + [13.0]
 
 
+@settings(deadline=None)
 @given(steps=st.lists(st.lists(st.integers(0, TRASH - 1), min_size=1, max_size=MAX_RUNNING, unique=True), max_size=8))
 def test_a_step_runs_at_the_next_size_and_only_its_own_rows_count(steps: list[list[int]]) -> None:
     counter, inputs = a_counter()
