@@ -2,7 +2,8 @@
 
 An answer's one query has little work and much to read, so its keys are split among programs, each with its own
 softmax, and a second kernel joins them (flash decoding, Dao et al. 2023). How a sequence is split follows from its own
-length alone: what its neighbours in the batch are cannot change a bit of its result.
+length and from `max_q`: among sequences of one query each, neighbours cannot change a bit of a result. So answers are
+best asked for apart from prompts.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ def attend_paged(
     """queries (T, heads, head_dim) -> the same shape and dtype; a sequence without keys gets zeros.
 
     key_pages and value_pages (pages, page_size, kv_heads, head_dim). window: a query sees so many keys, its own
-    included; None: all before it. Scores and sums are float32. Raises ValueError for tensors that do not fit together.
+    included; None: all before it. Scores and sums are float32. A first call of its kind compiles: what counts is the
+    tile for max_q and, for few queries, max_k up to a power of two. Raises ValueError for tensors that do not fit.
     """
     _check(queries, key_pages, value_pages, packed)
     tokens, heads, head_dim = queries.shape
