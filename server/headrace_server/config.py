@@ -13,6 +13,7 @@ class EngineConfig:
     max_waiting: int = 1024  # admitted but not yet running; beyond it a caller is told to come back
     page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster (256 on a GPU)
     overlap: bool = True  # plan the next step while the device computes; off: one after the other, to compare
+    plain_kernels: bool = False  # debugging: plain torch, which every faster kernel is compared with
     check_gathers: bool = False  # debugging: prove that nothing is read on the device before it was written
     kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
 

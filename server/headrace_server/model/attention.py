@@ -57,23 +57,23 @@ class GatherAttention:
         """One query a sequence: the heads that share a KV head are queries of it. Padded to the longest."""
         sequences = len(queries)
         pages = batch.pages[batch.slots[:sequences], : self._pages(batch.layout.longest)]
-        seen = _seen(batch.positions[:sequences], pages.shape[1] * self._cache.page_size, window)
-        keys, values = self._read(layer, pages, seen)
+        visible = seen(batch.positions[:sequences], pages.shape[1] * self._cache.page_size, window)
+        keys, values = self._read(layer, pages, visible)
         grouped = queries.float().view(sequences, self._heads.kv, -1, self._heads.dim)
-        mask = seen[:, None, None, :]
+        mask = visible[:, None, None, :]
         return scaled_dot_product_attention(grouped, keys, values, attn_mask=mask).view(queries.shape)
 
     def _fill(self, queries: Tensor, layer: int, window: int | None, batch: Batch, fill: Fill) -> Tensor:
         pages = batch.pages[fill.slot : fill.slot + 1, : self._pages(fill.end)]
-        seen = _seen(batch.positions[fill.rows], pages.shape[1] * self._cache.page_size, window)
-        keys, values = self._read(layer, pages, seen.any(0, keepdim=True))
+        visible = seen(batch.positions[fill.rows], pages.shape[1] * self._cache.page_size, window)
+        keys, values = self._read(layer, pages, visible.any(0, keepdim=True))
         asked = queries.float().transpose(0, 1).unsqueeze(0)
-        found = scaled_dot_product_attention(asked, keys, values, attn_mask=seen[None, None], enable_gqa=True)
+        found = scaled_dot_product_attention(asked, keys, values, attn_mask=visible[None, None], enable_gqa=True)
         return found.squeeze(0).transpose(0, 1)
 
-    def _read(self, layer: int, pages: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, layer: int, pages: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """What nobody sees is whatever its page's last owner left; its NaN would not be masked: 0 * NaN is NaN."""
-        hidden = ~seen[:, None, :, None]
+        hidden = ~visible[:, None, :, None]
         keys, values = self._cache.gather(layer, pages)
         return keys.masked_fill_(hidden, 0), values.masked_fill_(hidden, 0)
 
@@ -81,7 +81,7 @@ class GatherAttention:
         return -(-tokens // self._cache.page_size)
 
 
-def _seen(positions: Tensor, keys: int, window: int | None) -> Tensor:
+def seen(positions: Tensor, keys: int, window: int | None) -> Tensor:
     """bool (queries, keys): a token sees itself and what is before it, as far as the window reaches."""
     distance = positions.unsqueeze(1) - torch.arange(keys, device=positions.device)
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)

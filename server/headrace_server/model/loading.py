@@ -5,17 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from headrace_server.config import ServerConfig
+from headrace_server.config import EngineConfig, ServerConfig
 from headrace_server.engine.limits import Limits
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture, read_architecture
-from headrace_server.model.attention import GatherAttention, Heads
-from headrace_server.model.cache import empty_cache, pages_that_fit
+from headrace_server.model.attention import Attention, GatherAttention, Heads
+from headrace_server.model.cache import KvCache, empty_cache, pages_that_fit
 from headrace_server.model.device import CpuDevice, CudaDevice
+from headrace_server.model.layouts import fastest_layout
+from headrace_server.model.norm import Norm, PlainNorm
 from headrace_server.model.runner import ModelRunner
 from headrace_server.model.transformer import Transformer
-from headrace_server.model.weights import Weights, load_weights
+from headrace_server.model.weights import count_parameters, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SMALL = 100_000_000  # parameters
@@ -36,14 +39,17 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None]) -> Loaded:
     device, dtype = _device(config.device), _dtype(config.dtype)
     on_phase("weights")
     shape = read_architecture(config.model)
-    weights = load_weights(config.model, shape, device, dtype)
-    _use_few_threads(weights, device)
+    _use_few_threads(count_parameters(shape), device)
+    layout, why = fastest_layout(shape, device, dtype)
+    log.info("weight layout %s: %s", layout.name, why)
+    weights = load_weights(config.model, shape, device, dtype, layout)
     on_phase("kv_cache")
     limits = _limits(shape, config, device, dtype)
     cache = empty_cache(shape, config.engine, limits.kv_pages, device, dtype)
     cos, sin = shape.rope.tables(limits.max_context, shape.head_dim, device)
-    attention = GatherAttention(Heads(shape.heads, shape.kv_heads, shape.head_dim), cache, cos, sin)
-    transformer = Transformer(shape, weights, attention)
+    on_phase("kernels")
+    attention = _attention(config.engine, cache, Heads(shape.heads, shape.kv_heads, shape.head_dim), cos, sin)
+    transformer = Transformer(shape, weights, attention, _norm(config.engine, shape, device, dtype))
     runs_on = CpuDevice() if device.type == "cpu" else CudaDevice(device)
     return Loaded(ModelRunner(transformer, cache, runs_on, config.engine, limits), limits)
 
@@ -65,13 +71,33 @@ def _dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def _use_few_threads(weights: Weights, device: torch.device) -> None:
+def _attention(config: EngineConfig, cache: KvCache, heads: Heads, cos: Tensor, sin: Tensor) -> Attention:
+    """The kernel for CPUs where it works; else, and for comparison, the plain one."""
+    if cos.device.type != "cpu" or config.plain_kernels:
+        return GatherAttention(heads, cache, cos, sin)
+    from headrace_server.model.cpu import attention  # noqa: PLC0415 - a GPU pod needs no compiler for CPUs
+
+    if not attention.is_available(cache.keys.dtype):
+        log.warning("attention copies its context each step: no kernel for %s with this torch", cache.keys.dtype)
+        return GatherAttention(heads, cache, cos, sin)
+    return attention.CpuAttention(heads, cache, cos, sin)
+
+
+def _norm(config: EngineConfig, shape: Architecture, device: torch.device, dtype: torch.dtype) -> Norm:
+    if device.type == "cpu" and not config.plain_kernels:
+        from headrace_server.model.cpu import norm  # noqa: PLC0415 - as above
+
+        if norm.is_available(dtype):
+            return norm.CpuNorm(shape.hidden_size, shape.rms_norm_eps)
+    return PlainNorm(shape.rms_norm_eps)
+
+
+def _use_few_threads(parameters: int, device: torch.device) -> None:
     """Large models keep torch's choice, which OMP_NUM_THREADS sets.
 
     Waiting for a second thread costs more than it computes of a small step. 5.5 M parameters, 8 sequences, a busy
     machine with 2 cores: 14 ms a step with one thread, 251 ms with two.
     """
-    parameters = sum(tensor.numel() for tensor in weights.tensors())
     if device.type == "cpu" and parameters < SMALL:
         torch.set_num_threads(1)
 

@@ -16,6 +16,8 @@ from headrace_server.model.slots import Slots
 from headrace_server.model.transformer import Transformer
 from headrace_server.request import Sampling
 
+LONG_ENOUGH = 128  # tokens of a rehearsed prompt: nothing is compiled for a longer one
+
 
 class ModelRunner:
     def __init__(
@@ -49,7 +51,7 @@ class ModelRunner:
 
     def warm_up(self) -> None:
         """Prefill and decode, alone and in full batches, greedy and sampled: no first request pays for a first time."""
-        longest = min(self._limits.max_context - 1, self._config.max_tokens_per_step)
+        longest = min(self._limits.max_context - 1, self._config.max_tokens_per_step, LONG_ENOUGH)
         for sampling in (Sampling(), Sampling(temperature=1.0, top_k=2, top_p=0.5)):
             for prompt, requests in ((longest, 1), (1, 1), (1, self._config.max_running)):
                 self._rehearse(prompt, min(requests, self._config.max_tokens_per_step), sampling)

@@ -1,6 +1,7 @@
 """The weights as the forward pass uses them, and which tensors of a checkpoint they are."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,25 +11,20 @@ from torch import Tensor
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture
 from headrace_server.model.checkpoint import Checkpoint, Read, Shapes, files_in
+from headrace_server.model.projection import Gated, Layout, Projection
 
 RECOMPUTED = "rotary_emb.inv_freq"  # buffers in old checkpoints; follows from config.json
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
-    weight: Tensor  # (out, in)
-    bias: Tensor | None  # (out)
-
-
-@dataclass(frozen=True, slots=True)
 class Layer:
     attention_norm: Tensor  # (hidden)
-    qkv: Linear  # q, k and v in one multiplication
+    qkv: Projection  # q, k and v in one multiplication
     qk_norm: Tensor | None  # (heads + kv_heads, head_dim): query heads, then key heads
-    out: Linear
+    out: Projection
     mlp_norm: Tensor  # (hidden)
-    gate_up: Linear
-    down: Linear
+    gated: Gated
+    down: Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +32,17 @@ class Weights:
     embedding: Tensor  # (vocab, hidden)
     layers: tuple[Layer, ...]
     norm: Tensor  # (hidden)
-    head: Tensor  # (vocab, hidden); the embedding itself when tied
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Each one once."""
-        yield from (self.embedding, self.norm)
-        if self.head is not self.embedding:
-            yield self.head
-        for layer in self.layers:
-            yield from (layer.attention_norm, layer.mlp_norm)
-            if layer.qk_norm is not None:
-                yield layer.qk_norm
-            for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):
-                yield linear.weight
-                if linear.bias is not None:
-                    yield linear.bias
+    head: Projection
 
 
-def load_weights(directory: Path, shape: Architecture, device: torch.device, dtype: torch.dtype) -> Weights:
+def count_parameters(shape: Architecture) -> int:
+    """A tied head counts once."""
+    return sum(math.prod(size) for size in _expected(shape).values())
+
+
+def load_weights(
+    directory: Path, shape: Architecture, device: torch.device, dtype: torch.dtype, layout: Layout
+) -> Weights:
     """Raises ModelRefused, naming what is missing, too much, or of the wrong shape."""
     checkpoint = Checkpoint(files_in(directory), _expected(shape))
     _check_names(directory, set(checkpoint.files), set(checkpoint.shapes), shape)
@@ -64,32 +53,32 @@ def load_weights(directory: Path, shape: Architecture, device: torch.device, dty
 
     def layer(index: int) -> Layer:
         with checkpoint.reading(device, dtype) as read:
-            return _layer(f"model.layers.{index}", shape, read)
+            return _layer(f"model.layers.{index}", shape, layout, read)
 
     embedding = alone("model.embed_tokens.weight")
     return Weights(
         embedding=embedding,
         layers=tuple(layer(index) for index in range(shape.layers)),
         norm=alone("model.norm.weight"),
-        head=embedding if shape.tied else alone("lm_head.weight"),
+        head=layout.projection(embedding if shape.tied else alone("lm_head.weight"), None),
     )
 
 
-def _layer(prefix: str, shape: Architecture, read: Read) -> Layer:
-    def linear(bias: bool, *names: str) -> Linear:
-        return Linear(
+def _layer(prefix: str, shape: Architecture, layout: Layout, read: Read) -> Layer:
+    def tensors(bias: bool, *names: str) -> tuple[Tensor, Tensor | None]:
+        return (
             read(*(f"{prefix}.{name}.weight" for name in names)),
             read(*(f"{prefix}.{name}.bias" for name in names)) if bias else None,
         )
 
     return Layer(
         attention_norm=read(f"{prefix}.input_layernorm.weight"),
-        qkv=linear(shape.qkv_bias, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        qkv=layout.projection(*tensors(shape.qkv_bias, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
         qk_norm=_qk_norm(f"{prefix}.self_attn", shape, read) if shape.qk_norm else None,
-        out=linear(shape.out_bias, "self_attn.o_proj"),
+        out=layout.projection(*tensors(shape.out_bias, "self_attn.o_proj")),
         mlp_norm=read(f"{prefix}.post_attention_layernorm.weight"),
-        gate_up=linear(shape.mlp_bias, "mlp.gate_proj", "mlp.up_proj"),
-        down=linear(shape.mlp_bias, "mlp.down_proj"),
+        gated=layout.gated(*tensors(shape.mlp_bias, "mlp.gate_proj", "mlp.up_proj")),
+        down=layout.projection(*tensors(shape.mlp_bias, "mlp.down_proj")),
     )
 
 

@@ -9,7 +9,8 @@ import torch
 from checkpoints import edit_config, write_checkpoint
 from headrace_server.model.architecture import read_architecture
 from headrace_server.model.loading import load_model
-from headrace_server.model.weights import load_weights
+from headrace_server.model.projection import Layout, Packed, Plain
+from headrace_server.model.weights import count_parameters, load_weights
 from models import a_config, a_model
 
 
@@ -43,7 +44,7 @@ def test_generation_config_knows_more_ends_of_text(tmp_path: Path) -> None:
 def test_the_phases_are_told_in_order(directory: Path) -> None:
     phases: list[str] = []
     load_model(a_config(directory), phases.append)
-    assert phases == ["device", "weights", "kv_cache"]
+    assert phases == ["device", "weights", "kv_cache", "kernels"]
 
 
 def test_a_small_model_computes_in_one_thread_also_in_the_thread_that_serves_it(directory: Path) -> None:
@@ -89,7 +90,10 @@ def forget_the_peak() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shards", ["5GB", "20MB"])
-def test_loading_needs_the_weights_and_one_layer(tmp_path: Path, dtype: torch.dtype, shards: str) -> None:
+@pytest.mark.parametrize("layout", [Plain(), Packed()], ids=["plain", "packed"])
+def test_loading_needs_the_weights_and_one_layer(
+    tmp_path: Path, dtype: torch.dtype, shards: str, layout: Layout
+) -> None:
     wide: dict[str, Any] = {
         "hidden_size": 512,
         "intermediate_size": 1408,
@@ -102,6 +106,7 @@ def test_loading_needs_the_weights_and_one_layer(tmp_path: Path, dtype: torch.dt
 
     forget_the_peak()
     before = resident("VmRSS")
-    weights = load_weights(tmp_path, shape, torch.device("cpu"), dtype)
+    weights = load_weights(tmp_path, shape, torch.device("cpu"), dtype, layout)
     peak = resident("VmHWM") - before
-    assert peak <= sum(tensor.nbytes for tensor in weights.tensors()) + layer_on_disk + 8 * MIB
+    assert len(weights.layers) == 6
+    assert peak <= count_parameters(shape) * dtype.itemsize + layer_on_disk + 8 * MIB

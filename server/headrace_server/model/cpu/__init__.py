@@ -1,0 +1,1 @@
+"""What only a CPU needs: attention over pages without copying them, compiled when the model loads."""

@@ -1,0 +1,77 @@
+"""Attention on a CPU: decode by the compiled kernel, which reads the pages where they are; prompts by torch's SDPA."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from headrace_server.model.attention import Heads, seen
+from headrace_server.model.batch import Batch
+from headrace_server.model.cache import KvCache
+from headrace_server.model.cpu import parallel
+from headrace_server.model.cpu.kernel import PARAMETERS, KernelShape, compiled
+from headrace_server.model.descriptor import Fill
+
+EVERYTHING = 2**40  # a window that nothing falls out of
+
+
+def is_available(dtype: torch.dtype) -> bool:
+    """Of the cache."""
+    return parallel.is_available() and dtype in {torch.float32, torch.bfloat16}
+
+
+class CpuAttention:
+    """Belongs to one thread."""
+
+    def __init__(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> None:
+        """cos and sin: float32 (positions, head_dim / 2). Compiles: one to two seconds."""
+        self._heads = heads
+        self._cache = cache
+        self._cos = cos.contiguous()
+        self._sin = sin.contiguous()
+        half = cache.keys.dtype == torch.bfloat16
+        self._kernel = compiled(KernelShape(heads.query, heads.kv, heads.dim, cache.page_size, half))
+        self._parameters = np.zeros(PARAMETERS, dtype=np.int64)
+
+    def attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
+        x = projected.float().contiguous()
+        found = torch.empty(len(x), self._heads.query, self._heads.dim)
+        self._run(x, found, layer, window, batch)
+        for fill in batch.layout.fills:
+            found[fill.rows] = self._fill(x[fill.rows], layer, window, batch, fill)
+        return found.flatten(1).to(projected.dtype)
+
+    def _run(self, x: Tensor, found: Tensor, layer: int, window: int | None, batch: Batch) -> None:
+        """Rotates all rows, writes their keys and values into the pages, and attends for those that decode."""
+        threads, longest = torch.get_num_threads(), max(1, batch.layout.longest)
+        scores = torch.empty(threads, self._heads.query // self._heads.kv, longest)
+        tensors = (
+            x, self._cache.keys[layer], self._cache.values[layer], batch.pages, batch.slots, batch.positions,
+            self._cos, self._sin, found, scores,
+        )  # fmt: skip
+        self._parameters[:] = [
+            len(x), batch.layout.decoding, self._cache.pages + 1, batch.pages.shape[1], window or EVERYTHING, longest,
+            *(tensor.data_ptr() for tensor in tensors),
+        ]  # fmt: skip
+        parallel.in_parallel(self._kernel.address, self._parameters.ctypes.data, threads)
+
+    def _fill(self, x: Tensor, layer: int, window: int | None, batch: Batch, fill: Fill) -> Tensor:
+        """x: the rotated rows of one chunk -> float32 (rows, heads, head_dim)."""
+        query, kv = self._heads.query, self._heads.kv
+        queries = x[:, :query].transpose(0, 1)
+        if fill.start:
+            keys, values = self._read(layer, batch, fill)
+        else:
+            keys, values = x[:, query : query + kv].transpose(0, 1), x[:, query + kv :].transpose(0, 1)
+        whole = fill.start == 0 and (window is None or fill.tokens <= window)
+        mask = None if whole else seen(batch.positions[fill.rows], fill.end, window)[None]
+        found = scaled_dot_product_attention(
+            queries[None], keys[None], values[None], attn_mask=mask, is_causal=whole, enable_gqa=query != kv
+        )
+        return found[0].transpose(0, 1)
+
+    def _read(self, layer: int, batch: Batch, fill: Fill) -> tuple[Tensor, Tensor]:
+        """What earlier chunks left in the cache, and this one: (kv_heads, tokens, head_dim)."""
+        pages = batch.pages[fill.slot : fill.slot + 1, : -(-fill.end // self._cache.page_size)]
+        keys, values = self._cache.gather(layer, pages)
+        return keys[0, :, : fill.end], values[0, :, : fill.end]

@@ -1,0 +1,235 @@
+"""Paged attention in one compiled pass: rotate, write into the pages, attend. Nothing of the context is copied.
+
+numba compiles it when the model loads, for exactly this model's shape, so that the loops over a head unroll into vector
+instructions. Gathering the pages and calling torch's attention reads, writes and reads again what this reads once.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, njit, types
+from numba.extending import intrinsic
+
+from headrace_server.model.cpu.parallel import thread_count, thread_number
+
+LOG2_E = np.float32(1.4426950408889634)
+SMALLEST = np.float32(-126.0)  # exponent of the smallest normal float32
+MANY = 1 << 40  # more than any table has; what is read is bounded by positions
+PARAMETERS = 16  # int64 each, in the order in which the kernel reads them
+
+
+@dataclass(frozen=True, slots=True)
+class KernelShape:
+    heads: int
+    kv_heads: int
+    head_dim: int
+    page_size: int
+    half: bool  # the pages hold bfloat16, else float32
+
+
+@intrinsic
+def _at(_context: Any, _address: Any) -> Any:
+    """An address as a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.voidptr(types.int64), generate
+
+
+@njit(fastmath=True, inline="always")
+def _exp(x):
+    """e**x for x <= 0, in float32: 2**whole by its bits, 2**fraction by a polynomial (relative error below 3e-7)."""
+    y = max(x * LOG2_E, SMALLEST)
+    whole = np.floor(y)
+    fraction = y - whole
+    power = np.float32(1.8775767e-3)
+    power = power * fraction + np.float32(8.9893397e-3)
+    power = power * fraction + np.float32(5.5826318e-2)
+    power = power * fraction + np.float32(2.4015361e-1)
+    power = power * fraction + np.float32(6.9315308e-1)
+    power = power * fraction + np.float32(9.9999994e-1)
+    return power * np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+
+
+@njit(inline="always")
+def _same(x):
+    return x
+
+
+@njit(inline="always")
+def _widen(x):
+    """bfloat16 as its bits -> float32."""
+    return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+
+
+@njit(inline="always")
+def _narrow(x):
+    """float32 -> the bits of bfloat16, rounded to nearest even."""
+    bits = np.float32(x).view(np.uint32)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@njit(inline="always")
+def _rotate(x, cos, sin, half):
+    for d in range(half):
+        first, second = x[d], x[d + half]
+        x[d] = first * cos[d] - second * sin[d]
+        x[d + half] = second * cos[d] + first * sin[d]
+
+
+@njit(fastmath=True, inline="always")
+def _softmax(row, length):
+    highest = row[0]
+    for at in range(1, length):
+        highest = max(highest, row[at])
+    total = np.float32(0)
+    for at in range(length):
+        weight = _exp(row[at] - highest)
+        row[at] = weight
+        total += weight
+    share = np.float32(1) / total
+    for at in range(length):
+        row[at] *= share
+
+
+@cache
+def compiled(shape: KernelShape) -> Any:
+    """A C function void(void *parameters); keep it as long as its `address` is used.
+
+    Parameters (int64): tokens, decoding, pages, pages each, window, longest; then addresses of projected float32
+    (tokens, heads + 2 kv heads, dim), keys and values (pages, kv heads, page size, dim), block table int32 (slots,
+    pages each), slots int32, positions int32, cos and sin float32 (positions, dim / 2), found float32 (decoding, heads,
+    dim), scores float32 (threads, heads per kv head, longest). `projected` is rotated in place.
+    """
+    heads, kv_heads, dim, page_size = shape.heads, shape.kv_heads, shape.head_dim, shape.page_size
+    group, half, width = heads // kv_heads, dim // 2, heads + 2 * kv_heads
+    stored = np.uint16 if shape.half else np.float32
+    write_own, score, weigh = _write_own(shape), _score(shape), _weigh(shape)
+    number, count = thread_number(), thread_count()
+
+    @cfunc(types.void(types.voidptr), fastmath=True)
+    def attend(data):
+        p = carray(data, (PARAMETERS,), np.int64)
+        tokens, decoding, pages, each, window, longest = p[0], p[1], p[2], p[3], p[4], p[5]
+        x = carray(_at(p[6]), (tokens, width, dim), np.float32)
+        keys = carray(_at(p[7]), (pages, kv_heads, page_size, dim), stored)
+        values = carray(_at(p[8]), (pages, kv_heads, page_size, dim), stored)
+        table = carray(_at(p[9]), (MANY,), np.int32)
+        slots = carray(_at(p[10]), (tokens,), np.int32)
+        positions = carray(_at(p[11]), (tokens,), np.int32)
+        cosines = carray(_at(p[12]), (MANY, half), np.float32)
+        sines = carray(_at(p[13]), (MANY, half), np.float32)
+        found = carray(_at(p[14]), (decoding, heads, dim), np.float32)
+        me, all_of_us = number(), count()
+        scores = carray(_at(p[15]), (all_of_us, group, longest), np.float32)[me]
+        for item in range(me, tokens * kv_heads, all_of_us):
+            token = item // kv_heads
+            head = item - token * kv_heads
+            position = positions[token]
+            row = slots[token] * each
+            page = table[row + position // page_size]
+            write_own(
+                x[token], head, cosines[position], sines[position], keys[page, head], values[page, head], position
+            )
+            if token < decoding:
+                first = max(0, position + 1 - window)
+                score(x[token], head, keys, table, row, first, position, scores)
+                for g in range(group):
+                    _softmax(scores[g], position + 1 - first)
+                weigh(found[token], head, values, table, row, first, position, scores)
+
+    return attend
+
+
+def _write_own(shape: KernelShape) -> Any:
+    heads, kv_heads, dim, page_size = shape.heads, shape.kv_heads, shape.head_dim, shape.page_size
+    group, half = heads // kv_heads, dim // 2
+    store = _narrow if shape.half else _same
+
+    @njit(fastmath=True, inline="always")
+    def write_own(x, head, cos, sin, keys, values, position):
+        """Rotates a token's key and the queries that share it; the key and its value go to their place in the page."""
+        key, value = x[heads + head], x[heads + kv_heads + head]
+        _rotate(key, cos, sin, half)
+        place = position % page_size
+        for d in range(dim):
+            keys[place, d] = store(key[d])
+            values[place, d] = store(value[d])
+        for g in range(group):
+            _rotate(x[head * group + g], cos, sin, half)
+
+    return write_own
+
+
+def _score(shape: KernelShape) -> Any:
+    dim, page_size = shape.head_dim, shape.page_size
+    group, scale = shape.heads // shape.kv_heads, np.float32(dim**-0.5)
+    load = _widen if shape.half else _same
+
+    @njit(fastmath=True, inline="always")
+    def score(x, head, keys, table, row, first, position, scores):
+        for block in range(first // page_size, position // page_size + 1):
+            page, begin = table[row + block], block * page_size
+            for at in range(max(first, begin), min(position + 1, begin + page_size)):
+                key = keys[page, head, at - begin]
+                for g in range(group):
+                    query = x[head * group + g]
+                    product = np.float32(0)
+                    for d in range(dim):
+                        product += query[d] * load(key[d])
+                    scores[g, at - first] = product * scale
+
+    return score
+
+
+def _weigh(shape: KernelShape) -> Any:
+    dim, page_size, group = shape.head_dim, shape.page_size, shape.heads // shape.kv_heads
+    load = _widen if shape.half else _same
+
+    @njit(fastmath=True, inline="always")
+    def weigh(found, head, values, table, row, first, position, scores):
+        for g in range(group):
+            for d in range(dim):
+                found[head * group + g, d] = np.float32(0)
+        for block in range(first // page_size, position // page_size + 1):
+            page, begin = table[row + block], block * page_size
+            for g in range(group):
+                out = found[head * group + g]
+                for at in range(max(first, begin), min(position + 1, begin + page_size)):
+                    weight = scores[g, at - first]
+                    value = values[page, head, at - begin]
+                    for d in range(dim):
+                        out[d] += weight * load(value[d])
+
+    return weigh
+
+
+@cache
+def compiled_norm(width: int) -> Any:
+    """RMSNorm, a C function void(void *parameters).
+
+    Parameters (int64): rows, then addresses of x float32 (rows, width), weight float32 (width), found float32 (rows,
+    width), and of the float64 epsilon.
+    """
+    number, count = thread_number(), thread_count()
+
+    @cfunc(types.void(types.voidptr), fastmath=True)
+    def norm(data):
+        p = carray(data, (PARAMETERS,), np.int64)
+        rows = p[0]
+        x = carray(_at(p[1]), (rows, width), np.float32)
+        weight = carray(_at(p[2]), (width,), np.float32)
+        found = carray(_at(p[3]), (rows, width), np.float32)
+        epsilon = carray(_at(p[4]), (1,), np.float64)[0]
+        for row in range(number(), rows, count()):
+            total = np.float32(0)
+            for d in range(width):
+                total += x[row, d] * x[row, d]
+            scale = np.float32(1 / np.sqrt(np.float64(total) / width + epsilon))
+            for d in range(width):
+                found[row, d] = x[row, d] * scale * weight[d]
+
+    return norm
