@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from headrace_server.config import EngineConfig
 from headrace_server.engine.account import Account
 from headrace_server.engine.core import Core, News, Outcome, Runner, Sampled
+from headrace_server.engine.grammar import Guide
 from headrace_server.engine.limits import Limits
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
@@ -62,7 +63,7 @@ class Engine:
         Raises InvalidRequest (could never run), Overloaded (the queue is full), Draining, or EngineFailed.
         """
         self._check_open(request)
-        sequence = Sequence(_with_seed(request))
+        sequence = self._sequence(request)
         stream = self._streams[sequence] = Stream(lambda finish: self._core.end(sequence, finish))
         self._account.admitted()
         self._empty.clear()
@@ -104,6 +105,10 @@ class Engine:
             kv_pages_total=pages.total,
         )
 
+    def _sequence(self, request: Request) -> Sequence:
+        guide = None if request.grammar is None else Guide(request.grammar, self._limits.vocab_size)
+        return Sequence(_with_seed(request), guide)
+
     def _tell(self, news: News) -> None:
         """Called by the engine thread."""
         assert self._loop is not None
@@ -118,7 +123,8 @@ class Engine:
             stream = self._streams[sequence]
             self._account.token(sequence, news.now, stream.last_token_at)
             stream.last_token_at = news.now
-            stream.put(token)
+            # An answer that its own grammar broke ends with the cause instead of the token.
+            stream.put(sequence.fault if token.finish is Finish.FAILED and sequence.fault is not None else token)
         for sequence in news.committed.ended:
             self._forget(sequence, news.now)
 

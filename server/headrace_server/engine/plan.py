@@ -48,7 +48,9 @@ class Plan:
             sequence.prompt_computed += new
             self.prompt_tokens += new
         self.sequences.append(sequence)
-        self.chunks.append(Chunk(sequence.slot, start, token_ids, samples=not sequence.fill_left))
+        samples = not sequence.fill_left
+        mask = sequence.guide.mask if samples and sequence.guide is not None else None
+        self.chunks.append(Chunk(sequence.slot, start, token_ids, samples, mask))
 
     def _grant(self, sequence: Sequence, count: int) -> None:
         assert sequence.slot is not None

@@ -18,11 +18,13 @@ from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 
 from headrace_server.config import EngineConfig
+from headrace_server.engine.grammar import Guide
 from headrace_server.engine.pace import PrefillPace
 from headrace_server.engine.pages import PageLedger
 from headrace_server.engine.plan import Plan
 from headrace_server.engine.preemption import victim_among
 from headrace_server.engine.sequence import Sequence, Start, Step
+from headrace_server.errors import InvalidRequest
 from headrace_server.request import Finish, Request, Token
 
 
@@ -74,10 +76,11 @@ class Scheduler:
     def next_step(self, now: float) -> Step | None:
         """None when there is nothing to compute. May be called again before the step is committed.
 
-        Every running sequence gets at least one token, unless the pages are short. So neither a long prompt starves
+        Every running sequence gets at least one token, unless the pages are short; a structured one gets one as soon
+        as it is known what the one before was, so every other step when steps overlap. So neither a long prompt starves
         those that decode nor the other way round.
         """
-        ready = [sequence for sequence in self._running.values() if sequence.may_run]
+        ready = [sequence for sequence in self._running.values() if sequence.may_run and not sequence.awaits_its_token]
         plan = Plan(self.pages)
         self._decode(plan, [sequence for sequence in ready if not sequence.fill_left])
         budget = self.pace.prefill_tokens(len(plan.chunks), self._max_tokens - len(plan.chunks))
@@ -195,6 +198,8 @@ class Scheduler:
             return Token(None, sequence.finish, queue_wait)
         if sequence.request.stops is not None and sequence.request.stops.feed(token_id):
             sequence.finish = Finish.STOP
+        elif sequence.guide is not None and (finish := _guided(sequence, sequence.guide, token_id)):
+            sequence.finish = finish
         elif len(sequence.answer) == sequence.request.max_new_tokens:
             sequence.finish = Finish.LENGTH
         return Token(token_id, sequence.finish, queue_wait)
@@ -215,3 +220,11 @@ class Scheduler:
         self.pages.give_back(sequence.pages)
         sequence.pages.clear()
         sequence.slot = None
+
+
+def _guided(sequence: Sequence, guide: Guide, token_id: int) -> Finish | None:
+    try:
+        return Finish.STOP if guide.accept(token_id) else None
+    except InvalidRequest as fault:
+        sequence.fault = fault
+        return Finish.FAILED

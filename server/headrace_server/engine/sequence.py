@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_server.engine.grammar import Guide
+from headrace_server.errors import InvalidRequest
 from headrace_server.request import Finish, Request, Sampling
 
 
@@ -10,6 +15,7 @@ class Sequence:
     """One admitted request, as the scheduler sees it. Changed by the scheduler only; compared by identity."""
 
     request: Request
+    guide: Guide | None = None  # of a structured answer
     slot: int | None = None  # None while waiting
     pages: list[int] = field(default_factory=list)  # held now, in the order of the tokens
     fill: tuple[int, ...] = ()  # tokens to compute before the next one is chosen: the prompt, and what preemption undid
@@ -19,6 +25,7 @@ class Sequence:
     steps_in_flight: int = 0  # steps whose token is not known yet
     queue_wait: float | None = None  # seconds from arrival to the first step; None until it runs
     finish: Finish | None = None
+    fault: InvalidRequest | None = None  # set with Finish.FAILED when it is this request's own
     released: bool = False  # it holds nothing and waits for nothing any more
 
     @property
@@ -30,6 +37,11 @@ class Sequence:
         """False as well when the steps in flight will choose its last token."""
         last = len(self.request.prompt) + self.request.max_new_tokens - 1  # the last token itself is never fed
         return self.finish is None and self.planned < last
+
+    @property
+    def awaits_its_token(self) -> bool:
+        """Its grammar has to see the token that a step in flight chooses, before another one can be chosen."""
+        return self.guide is not None and self.steps_in_flight > 0 and not self.fill_left
 
     @property
     def tokens_computed(self) -> int:
@@ -62,6 +74,7 @@ class Chunk:
     start: int  # position of its first token
     token_ids: tuple[int, ...]  # known tokens to fill in; empty: one token, the one chosen for this slot last (decode)
     samples: bool  # a new token is chosen after the chunk's last one
+    mask: NDArray[np.int32] | None = field(default=None, compare=False)  # by which it is chosen; None: any token
 
     @property
     def tokens(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 
-from headrace_server.errors import EngineFailed
+from headrace_server.errors import ServerError
 from headrace_server.request import Finish, Token
 
 
@@ -17,11 +17,11 @@ class Stream(AsyncGenerator[Token, None]):
 
     def __init__(self, end: Callable[[Finish], None]) -> None:
         self._end = end
-        self._news: asyncio.Queue[Token | EngineFailed] = asyncio.Queue()
+        self._news: asyncio.Queue[Token | ServerError] = asyncio.Queue()
         self._closed = False
         self.last_token_at: float | None = None  # written by the engine, for the latencies
 
-    def put(self, news: Token | EngineFailed) -> None:
+    def put(self, news: Token | ServerError) -> None:
         """Called by the engine. Nothing follows a Token with `finish`, or an error."""
         self._news.put_nowait(news)
 
@@ -40,7 +40,7 @@ class Stream(AsyncGenerator[Token, None]):
         return self._open(news)
 
     def arrived(self) -> Token | None:
-        """The next token if it is here already: a caller who lags takes several at once. Raises EngineFailed."""
+        """The next token if it is here already: a caller who lags takes several at once. Raises what ended them."""
         return None if self._closed or self._news.empty() else self._open(self._news.get_nowait())
 
     async def athrow(
@@ -52,8 +52,8 @@ class Stream(AsyncGenerator[Token, None]):
         self._close()
         raise typ  # aclose() of the base class throws GeneratorExit and swallows it
 
-    def _open(self, news: Token | EngineFailed) -> Token:
-        if isinstance(news, EngineFailed):
+    def _open(self, news: Token | ServerError) -> Token:
+        if isinstance(news, ServerError):
             self._closed = True
             raise news
         self._closed = news.finish is not None

@@ -43,13 +43,15 @@ class Layout:
     tokens: int  # rows of the packed step: decode first, one each
     decoding: int
     sampled: int
+    masked: int  # of those sampled, the ones that a mask is for
+    mask_words: int  # int32 of one mask; 0 without any
     longest: int  # tokens that the longest decoding sequence reads, its own included
     fills: tuple[Fill, ...]
     sampling_slots: tuple[int, ...]
 
     @property
     def numbers(self) -> int:
-        return 3 * self.grants + 3 * self.tokens + self.sampled
+        return 3 * self.grants + 3 * self.tokens + self.sampled + self.masked * (1 + self.mask_words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,17 @@ class Described:
     grants: Tensor  # (3, grants): slot, index, page
     rows: Tensor  # (3, tokens): slot, position, token id (0 where the device knows it)
     sampled_rows: Tensor  # (sampled)
+    masked_rows: Tensor  # (masked), of those sampled
+    masks: Tensor  # (masked, mask words), one bit a token, the lowest first
 
 
 class DescriptorRing:
-    def __init__(self, max_tokens: int, pages_each: int, max_running: int, device: torch.device) -> None:
-        """Holds steps of so many tokens; in the worst step every slot is granted all its pages."""
-        size = 3 * max_running * pages_each + 3 * max_tokens + max_running
+    def __init__(
+        self, max_tokens: int, pages_each: int, max_running: int, vocab_size: int, device: torch.device
+    ) -> None:
+        """Holds steps of so many tokens; in the worst step every slot is granted all its pages and has a mask."""
+        mask_words = -(-vocab_size // 32)
+        size = 3 * max_running * pages_each + 3 * max_tokens + max_running * (2 + mask_words)
         pinned = device.type == "cuda"
         self._host = [torch.empty(size, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
         self._device = [torch.empty(size, dtype=torch.int32, device=device) for _ in range(2)] if pinned else self._host
@@ -89,11 +96,15 @@ class DescriptorRing:
         """Views of what was sent; valid until the second next `write`."""
         numbers = self._device[place]
         grants, tokens = 3 * layout.grants, 3 * layout.tokens
+        sampled = grants + tokens + layout.sampled
+        masked = sampled + layout.masked
         return Described(
             layout=layout,
             grants=numbers[:grants].view(3, layout.grants),
             rows=numbers[grants : grants + tokens].view(3, layout.tokens),
-            sampled_rows=numbers[grants + tokens : layout.numbers],
+            sampled_rows=numbers[grants + tokens : sampled],
+            masked_rows=numbers[sampled:masked],
+            masks=numbers[masked : layout.numbers].view(layout.masked, layout.mask_words),
         )
 
 
@@ -106,7 +117,18 @@ def _layout(step: Step) -> Layout:
         end += chunk.tokens
     slots = tuple(chunk.slot for chunk in step.chunks if chunk.samples)
     longest = max((chunk.start + 1 for chunk in decoding), default=0)
-    return Layout(len(step.grants), end, len(decoding), len(slots), longest, tuple(fills), slots)
+    masks = [chunk.mask for chunk in step.chunks if chunk.mask is not None]
+    return Layout(
+        grants=len(step.grants),
+        tokens=end,
+        decoding=len(decoding),
+        sampled=len(slots),
+        masked=len(masks),
+        mask_words=len(masks[0]) if masks else 0,
+        longest=longest,
+        fills=tuple(fills),
+        sampling_slots=slots,
+    )
 
 
 def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
@@ -126,7 +148,16 @@ def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
         rows[0, fill.rows] = fill.slot
         rows[1, fill.rows] = np.arange(fill.start, fill.end)
         rows[2, fill.rows] = chunk.token_ids
-    numbers[grants + tokens : layout.numbers] = _sampled_rows(step.chunks)
+    sampled = grants + tokens + layout.sampled
+    numbers[grants + tokens : sampled] = _sampled_rows(step.chunks)
+    if layout.masked:
+        _write_masks(numbers[sampled : layout.numbers], step, layout.masked)
+
+
+def _write_masks(numbers: Ints, step: Step, masked: int) -> None:
+    masks = [chunk.mask for chunk in step.chunks if chunk.samples]
+    numbers[:masked] = [row for row, mask in enumerate(masks) if mask is not None]
+    numbers[masked:] = np.concatenate([mask for mask in masks if mask is not None])
 
 
 def _sampled_rows(chunks: tuple[Chunk, ...]) -> list[int]:

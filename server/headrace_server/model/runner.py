@@ -11,6 +11,7 @@ from headrace_server.model.batch import Batch, unpack
 from headrace_server.model.cache import KvCache, pages_for
 from headrace_server.model.descriptor import DescriptorRing, Layout
 from headrace_server.model.device import Device, Work
+from headrace_server.model.masking import allowed
 from headrace_server.model.sampler import choose
 from headrace_server.model.slots import Slots
 from headrace_server.model.transformer import Transformer
@@ -30,7 +31,11 @@ class ModelRunner:
         place = cache.keys.device
         self._slots = Slots(config.max_running, limits.max_context, config.page_size, cache.pages, place)
         self._ring = DescriptorRing(
-            config.max_tokens_per_step, pages_for(limits.max_context, config), config.max_running, place
+            config.max_tokens_per_step,
+            pages_for(limits.max_context, config),
+            config.max_running,
+            limits.vocab_size,
+            place,
         )
 
     def launch(self, step: Step) -> Outcome:
@@ -68,6 +73,9 @@ class ModelRunner:
 
     def _forward(self, starts: tuple[Start, ...], place: int, layout: Layout) -> Tensor:
         batch, logits = self._logits(starts, place, layout)
+        if layout.masked:
+            described = self._ring.read(place, layout)
+            logits = allowed(logits, described.masks, described.masked_rows)
         slots, positions = batch.slots[batch.sampled_rows], batch.positions[batch.sampled_rows].long() + 1
         choice = self._slots.choice(layout.sampling_slots, slots)
         chosen = choose(logits, choice, positions)

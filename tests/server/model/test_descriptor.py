@@ -3,6 +3,7 @@
 import sys
 from types import FrameType
 
+import numpy as np
 import pytest
 import torch
 from headrace_server.engine.sequence import Chunk, Grant, Start, Step
@@ -22,7 +23,7 @@ def slots() -> Slots:
 
 @pytest.fixture(scope="module")
 def ring() -> DescriptorRing:
-    return DescriptorRing(max_tokens=64, pages_each=CONTEXT // PAGE, max_running=4, device=CPU)
+    return DescriptorRing(max_tokens=64, pages_each=CONTEXT // PAGE, max_running=4, vocab_size=70, device=CPU)
 
 
 def on_the_device(ring: DescriptorRing, slots: Slots, step: Step, check: bool = False) -> Batch:
@@ -100,3 +101,23 @@ class TestReadingBeforeWriting:
         on_the_device(ring, slots, Step((), self.START.grants, self.START.chunks), check=True)
         with pytest.raises(NotWritten):
             on_the_device(ring, slots, self.NEXT, check=True)
+
+
+def test_masks_travel_with_the_rows_that_they_are_for(ring: DescriptorRing) -> None:
+    masks = [np.array([row, -row, row + 5], dtype=np.int32) for row in (1, 2)]
+    step = Step(
+        (),
+        (),
+        (
+            Chunk(0, 9, (), samples=True),
+            Chunk(1, 9, (), samples=True, mask=masks[0]),
+            Chunk(2, 0, (41, 42), samples=False),
+            Chunk(3, 0, (43,), samples=True, mask=masks[1]),
+        ),
+    )
+    place, layout = ring.write(step)
+    ring.send(place, layout)
+    described = ring.read(place, layout)
+    assert described.sampled_rows.tolist() == [0, 1, 4]
+    assert described.masked_rows.tolist() == [1, 2]
+    assert described.masks.tolist() == [[1, -1, 6], [2, -2, 7]]
