@@ -52,7 +52,8 @@ async def _answer_until(
     try:
         async with asyncio.TaskGroup() as group:
             heartbeat = group.create_task(engine.run(), name="engine")
-            await doors.serve(Answers(engine, warm.text, warm.limits, time.monotonic))
+            answers = Answers(engine, warm.text, warm.limits, time.monotonic, grammars=warm.grammars)
+            await doors.serve(answers)
             log.info("ready: %s, context %d tokens", config.name, warm.limits.max_context)
             await leave.wait()
             complete = await drain(doors, engine, config.max_connection_age, config.drain_timeout)

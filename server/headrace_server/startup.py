@@ -10,6 +10,7 @@ from headrace_server.config import ServerConfig
 from headrace_server.engine.loop import Limits, Runner
 from headrace_server.errors import ModelRefused
 from headrace_server.metrics import ServerMetrics
+from headrace_server.rpc.grammars import Grammars, load_grammars
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.text import Text, load_text
 
@@ -19,6 +20,7 @@ class Warm:
     runner: Runner
     limits: Limits
     text: Text
+    grammars: Grammars
 
 
 class PhaseTimes:
@@ -66,11 +68,13 @@ def _load(config: ServerConfig, readiness: Readiness, times: PhaseTimes) -> Warm
 
     loaded = load_model(config, times.enter)
     _check_vocabularies(config, text, loaded.limits)
+    times.enter("grammars")
+    grammars = load_grammars(config.model, loaded.limits)
     times.enter(Phase.WARMING)
     readiness.enter(Phase.WARMING)
     loaded.runner.warm_up()
     times.enter(None)
-    return Warm(loaded.runner, loaded.limits, text)
+    return Warm(loaded.runner, loaded.limits, text, grammars)
 
 
 def _check_vocabularies(config: ServerConfig, text: Text, limits: Limits) -> None:
