@@ -14,6 +14,7 @@ class EngineConfig:
     page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster (256 on a GPU)
     overlap: bool = True  # plan the next step while the device computes; off: one after the other, to compare
     plain_kernels: bool = False  # debugging: plain torch, which every faster kernel is compared with
+    prefix_cache: bool = True  # keep the KV of full pages for prompts of the same tenant that begin alike
     check_gathers: bool = False  # debugging: prove that nothing is read on the device before it was written
     kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
 

@@ -27,6 +27,7 @@ class ServerMetrics:
         self.ready = gauge("ready", "1 when warm and not draining")
         self.kv_pages_total = gauge("kv_pages_total", "KV cache pages")
         self.kv_pages_free = gauge("kv_pages_free", "KV cache pages not held by a request")
+        self.kv_pages_cached = gauge("kv_pages_cached", "Free KV pages that the prefix cache would find again")
         self.startup_phase_seconds = gauge("startup_phase_seconds", "Seconds each start-up phase took", "phase")
         self.model_info = gauge("model_info", "1, labelled with what is served", "name", "device", "dtype")
 
@@ -39,8 +40,13 @@ class ServerMetrics:
         self.discarded_tokens = counter("discarded_tokens", "Tokens chosen for requests that had already ended")
         self.preemptions = counter("preemptions", "Running requests that gave up their KV pages to others")
         self.recomputed_tokens = counter("recomputed_tokens", "Tokens computed again after a preemption")
+        self.prefix_cache_queries = counter("prefix_cache_queries", "Tokens looked up in the prefix cache")
+        self.prefix_cache_hits = counter("prefix_cache_hits", "Tokens found there, and so not computed")
+        self.kv_evictions = counter("kv_evictions", "KV pages of the prefix cache that others needed")
         self.busy_seconds = counter("busy_seconds", "Seconds spent inside forward steps")
-        self.device_gap_seconds = counter("device_gap_seconds", "Seconds that the device waited for the host in a row of steps")
+        self.device_gap_seconds = counter(
+            "device_gap_seconds", "Seconds that the device waited for the host in a row of steps"
+        )
 
         self.queue_wait_seconds = histogram("queue_wait_seconds", "From arrival to the first step that includes it")
         self.time_to_first_token_seconds = histogram("time_to_first_token_seconds", "From arrival to the first token")

@@ -1,6 +1,7 @@
 """Stand-ins for the model, for tests of what surrounds it. The real one needs a checkpoint and milliseconds a step."""
 
 import threading
+import time
 from dataclasses import dataclass
 
 from headrace_server.engine.core import Sampled
@@ -13,7 +14,8 @@ class CountingRunner:
     `steps` keeps what was launched. While `gate` is cleared a step does not end; `fault` is raised by the next one.
     """
 
-    def __init__(self, vocab_size: int = 1000) -> None:
+    def __init__(self, vocab_size: int = 1000, step: float = 0.0) -> None:
+        """`step`: seconds that the host waits for each."""
         self.steps: list[Step] = []
         self.most_in_flight = 0
         self.gate = threading.Event()
@@ -21,6 +23,7 @@ class CountingRunner:
         self.entered = threading.Event()  # set when somebody has begun to wait for a step
         self.fault: Exception | None = None
         self.in_flight = 0
+        self.step = step
         self._vocab_size = vocab_size
 
     def launch(self, step: Step) -> "Counted":
@@ -41,9 +44,10 @@ class Counted:
 
     def wait(self) -> Sampled:
         self.runner.entered.set()
+        time.sleep(self.runner.step)
         if not self.runner.gate.wait(timeout=30):
             raise TimeoutError("the test never opened the gate")
         self.runner.in_flight -= 1
         if self.runner.fault is not None:
             raise self.runner.fault
-        return Sampled(self.ids, busy=0.001, gap=0.0005)
+        return Sampled(self.ids, [], [], busy=0.001, gap=0.0005)

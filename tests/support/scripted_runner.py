@@ -27,10 +27,8 @@ class ScriptedRunner:
 
     def launch(self, step: Step) -> "Scripted":
         for start in step.starts:
-            self._prompts[start.slot] = []
+            self._prompts[start.slot] = [*start.tokens]
             self._answers.pop(start.slot, None)
-        for chunk in step.chunks:
-            self._prompts[chunk.slot] += chunk.token_ids
         return Scripted(self, [self._next(chunk.slot) for chunk in step.chunks if chunk.samples])
 
     def _next(self, slot: int) -> int:
@@ -49,7 +47,7 @@ class Scripted:
         assert self.runner.gate.wait(timeout=30)
         if self.runner.broken is not None:
             raise self.runner.broken
-        return Sampled(self.ids, busy=0.0, gap=0.0)
+        return Sampled(self.ids, [], [], busy=0.0, gap=0.0)
 
 
 def always(token_ids: Sequence[int]) -> Script:

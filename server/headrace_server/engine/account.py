@@ -29,11 +29,15 @@ class Account:
             (lambda: scheduler.prompt_tokens, metrics.prompt_tokens),
             (lambda: scheduler.preemptions, metrics.preemptions),
             (lambda: scheduler.recomputed_tokens, metrics.recomputed_tokens),
+            (lambda: scheduler.pages.evictions, metrics.kv_evictions),
+            (lambda: scheduler.cache.asked_tokens if scheduler.cache else 0, metrics.prefix_cache_queries),
+            (lambda: scheduler.cache.hit_tokens if scheduler.cache else 0, metrics.prefix_cache_hits),
         )
         metrics.requests_waiting.set_function(lambda: core.waiting)
         metrics.requests_running.set_function(lambda: scheduler.running)
         metrics.oldest_waiting_seconds.set_function(lambda: core.oldest_waiting(clock()))
-        metrics.kv_pages_free.set_function(lambda: scheduler.pages.free)
+        metrics.kv_pages_free.set_function(lambda: scheduler.pages.available)
+        metrics.kv_pages_cached.set_function(lambda: scheduler.pages.cached)
         metrics.kv_pages_total.set(scheduler.pages.total)
         metrics.max_running.set(config.max_running)
         for outcome in Finish:  # a rate needs the zero before the first one

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from headrace_server.engine.scheduler import Committed, Scheduler
 from headrace_server.engine.sequence import Sequence, Step
-from headrace_server.request import Finish
+from headrace_server.request import Finish, Logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Sampled:
     """What one step brought, on the host."""
 
     token_ids: list[int]  # one per chunk that samples, in the step's order
+    logprobs: list[Logprobs | None]  # of those tokens; empty when nobody asked
+    prompt_logprobs: list[list[Logprobs]]  # of each chunk that scores, in the step's order
     busy: float  # seconds that the device computed
     gap: float  # seconds that the device had stood still before, since the step before; 0 for the first
 
@@ -143,7 +145,7 @@ class Core:
         if self._stopped:
             return
         now = self._clock()
-        committed = self._scheduler.commit(done.step, sampled.token_ids)
+        committed = self._scheduler.commit(done.step, sampled.token_ids, sampled.logprobs, sampled.prompt_logprobs)
         seconds = now - max(done.launched_at, self._last_commit)
         self._last_commit = now
         decoding = sum(not chunk.token_ids for chunk in done.step.chunks)

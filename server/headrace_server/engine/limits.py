@@ -18,7 +18,7 @@ class Limits:
         prompt, new = len(request.prompt), request.max_new_tokens
         if not prompt:
             raise InvalidRequest("prompt", "is empty; send at least one token")
-        if new < 1:
+        if new < 1 and not (new == 0 and request.prompt_logprobs is not None):
             raise InvalidRequest("max_new_tokens", f"is {new}; must be at least 1")
         if prompt >= self.max_context:
             raise InvalidRequest(

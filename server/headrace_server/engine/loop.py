@@ -101,13 +101,13 @@ class Engine:
             waiting=self._core.waiting,
             running=self._scheduler.running,
             oldest_waiting_seconds=self._core.oldest_waiting(self._clock()),
-            kv_pages_free=pages.free,
+            kv_pages_free=pages.available,
             kv_pages_total=pages.total,
         )
 
     def _sequence(self, request: Request) -> Sequence:
         guide = None if request.grammar is None else Guide(request.grammar, self._limits.vocab_size)
-        return Sequence(_with_seed(request), guide)
+        return self._scheduler.prepared(_with_seed(request), guide)
 
     def _tell(self, news: News) -> None:
         """Called by the engine thread."""

@@ -1,12 +1,14 @@
 """One step in the making: chunks, and the pages that they need."""
 
 from headrace_server.engine.pages import PageLedger
-from headrace_server.engine.sequence import Chunk, Grant, Sequence, Start, Step
+from headrace_server.engine.prefix import PrefixCache
+from headrace_server.engine.sequence import Chunk, Grant, Scoring, Sequence, Start, Step
 
 
 class Plan:
-    def __init__(self, pages: PageLedger) -> None:
+    def __init__(self, pages: PageLedger, cache: PrefixCache | None) -> None:
         self._pages = pages
+        self._cache = cache
         self.starts: list[Start] = []
         self.sequences: list[Sequence] = []  # in the order of the chunks
         self.chunks: list[Chunk] = []
@@ -21,7 +23,7 @@ class Plan:
         return max(0, self._pages.pages_for(sequence.planned + tokens) - len(sequence.pages))
 
     def has_room(self, sequence: Sequence) -> bool:
-        return self.pages_missing(sequence, 1) <= self._pages.free
+        return self.pages_missing(sequence, 1) <= self._pages.available
 
     def decode(self, sequence: Sequence) -> None:
         self._add(sequence, (), 1)
@@ -29,7 +31,9 @@ class Plan:
     def start(self, start: Start, sequence: Sequence) -> None:
         """With the pages of all that it has to fill in: half a prompt without the pages of its rest helps nobody."""
         self.starts.append(start)
-        self._grant(sequence, self.pages_missing(sequence, len(sequence.fill)))
+        for index, page in enumerate(sequence.pages):  # found in the prefix cache
+            self._grants.append(Grant(start.slot, index, page))
+        self._grant(sequence, self.pages_missing(sequence, sequence.fill_left))
 
     def fill(self, sequence: Sequence, budget: int) -> int:
         """As many of its known tokens as the budget allows; returns how many."""
@@ -43,17 +47,46 @@ class Plan:
         self._grant(sequence, self.pages_missing(sequence, tokens))
         start = sequence.planned
         sequence.planned += tokens
-        new = min(len(sequence.request.prompt), sequence.planned) - sequence.prompt_computed
-        if new > 0:
-            sequence.prompt_computed += new
-            self.prompt_tokens += new
+        self._count_prompt(sequence)
+        self._register(sequence)
         self.sequences.append(sequence)
         samples = not sequence.fill_left
         mask = sequence.guide.mask if samples and sequence.guide is not None else None
-        self.chunks.append(Chunk(sequence.slot, start, token_ids, samples, mask))
+        self.chunks.append(Chunk(sequence.slot, start, token_ids, samples, mask, _scoring(sequence, start)))
+
+    def _count_prompt(self, sequence: Sequence) -> None:
+        new = min(len(sequence.request.prompt), sequence.planned) - sequence.prompt_seen
+        if new > 0:
+            sequence.prompt_seen += new
+            sequence.prompt_computed += new
+            self.prompt_tokens += new
+
+    def _register(self, sequence: Sequence) -> None:
+        """Full pages may be found from the next step on: the device computes this one first."""
+        if self._cache is None or sequence.chain is None:
+            return
+        size = self._pages.page_size
+        full = min(sequence.planned, sequence.known) // size
+        if full <= sequence.chain.pages:
+            return
+        tokens = (*sequence.request.prompt, *sequence.answer)
+        for index in range(sequence.chain.pages, full):
+            page_tokens = tokens[index * size : (index + 1) * size]
+            sequence.chain = self._cache.insert(sequence.chain, page_tokens, sequence.pages[index])
+            if sequence.chain.ended:
+                sequence.chain = None
+                return
 
     def _grant(self, sequence: Sequence, count: int) -> None:
         assert sequence.slot is not None
         for page in self._pages.take(count):
             self._grants.append(Grant(sequence.slot, len(sequence.pages), page))
             sequence.pages.append(page)
+
+
+def _scoring(sequence: Sequence, start: int) -> Scoring | None:
+    """Of what a chunk brings from `start` on, as far as it has not been told before a preemption."""
+    request = sequence.request
+    if request.prompt_logprobs is None or start >= len(request.prompt) - 1:
+        return None
+    return Scoring(request.prompt[start + 1 : sequence.planned + 1], request.prompt_logprobs)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 
-from headrace_server.engine.sequence import Sequence
-
 
 @dataclass(frozen=True, slots=True)
 class Stake:
@@ -23,8 +21,3 @@ def victim(stakes: Listing[Stake]) -> int | None:
     """
     useful = [index for index, stake in enumerate(stakes) if stake.freed]
     return min(useful, key=lambda index: (stakes[index].priority, stakes[index].lost, -index), default=None)
-
-
-def victim_among(candidates: Listing[Sequence]) -> Sequence:
-    """The one that loses the least computed work; of equals the one that came last. `candidates`: oldest first."""
-    return min(reversed(candidates), key=lambda sequence: sequence.planned)

@@ -4,8 +4,8 @@
              FIFO  ◄──preempted──  (slot, pages)       cancel from anywhere
 
 Pages are granted as the tokens come. When none is left, the sequence that loses the least computed work gives its pages
-up, waits at the head of the queue and is computed again later; the one with the most work is never chosen, so somebody
-always comes to the end.
+up, waits at the head of the queue and is computed again later; the one with the most work stays as long as preempting
+another one frees anything, so somebody always comes to the end.
 
 A request whose last step is planned leaves its slot and pages to the next one at once; its tokens still come.
 
@@ -22,10 +22,11 @@ from headrace_server.engine.grammar import Guide
 from headrace_server.engine.pace import PrefillPace
 from headrace_server.engine.pages import PageLedger
 from headrace_server.engine.plan import Plan
-from headrace_server.engine.preemption import victim_among
+from headrace_server.engine.preemption import Stake, victim
+from headrace_server.engine.prefix import PrefixCache
 from headrace_server.engine.sequence import Sequence, Start, Step
 from headrace_server.errors import InvalidRequest
-from headrace_server.request import Finish, Request, Token
+from headrace_server.request import Finish, Logprobs, Request, Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Committed:
 class Scheduler:
     def __init__(self, config: EngineConfig, kv_pages: int) -> None:
         self.pages = PageLedger(kv_pages, config.page_size)
+        self.cache = PrefixCache(self.pages, "") if config.prefix_cache else None
         self.pace = PrefillPace(config.max_tokens_per_step)
         self.prompt_tokens = 0  # computed for the first time
         self.preemptions = 0
@@ -67,7 +69,14 @@ class Scheduler:
 
     def add(self, request: Request) -> Sequence:
         """The request must fit: limits.check is the door."""
-        return self.enter(Sequence(request))
+        return self.enter(self.prepared(request))
+
+    def prepared(self, request: Request, guide: Guide | None = None) -> Sequence:
+        """What it hashes and compiles is not the engine thread's work: any thread may call it."""
+        sequence = Sequence(request, guide)
+        if self.cache is not None and request.prompt_logprobs is None:  # what is found gives no logits
+            sequence.prefix = self.cache.prefix(request.tenant, request.prompt)
+        return sequence
 
     def enter(self, sequence: Sequence) -> Sequence:
         self._waiting.append(sequence)
@@ -81,7 +90,7 @@ class Scheduler:
         those that decode nor the other way round.
         """
         ready = [sequence for sequence in self._running.values() if sequence.may_run and not sequence.awaits_its_token]
-        plan = Plan(self.pages)
+        plan = Plan(self.pages, self.cache)
         self._decode(plan, [sequence for sequence in ready if not sequence.fill_left])
         budget = self.pace.prefill_tokens(len(plan.chunks), self._max_tokens - len(plan.chunks))
         for sequence in ready:
@@ -93,23 +102,36 @@ class Scheduler:
             budget -= plan.fill(sequence, budget)
         return self._planned(plan)
 
-    def commit(self, step: Step, token_ids: Listing[int]) -> Committed:
-        """Steps are committed in the order in which they were planned. `token_ids`: one per chunk that samples."""
+    def commit(
+        self,
+        step: Step,
+        token_ids: Listing[int],
+        logprobs: Listing[Logprobs | None] = (),
+        prompt_logprobs: Listing[Listing[Logprobs]] = (),
+    ) -> Committed:
+        """Steps are committed in the order in which they were planned.
+
+        `token_ids`: one per chunk that samples; `logprobs` of them, or none at all; `prompt_logprobs`: of each chunk
+        that scores.
+        """
         if len(token_ids) != step.samples:
             raise ValueError(f"the runner returned {len(token_ids)} tokens for {step.samples} sequences")
-        chosen = iter(token_ids)
+        chosen = zip(token_ids, logprobs or (None,) * len(token_ids), strict=True)
+        scores = iter(prompt_logprobs)
         tokens: list[tuple[Sequence, Token]] = []
         ended: list[Sequence] = []
         wasted = 0
         for sequence, chunk in zip(self._in_flight.popleft(), step.chunks, strict=True):
             sequence.steps_in_flight -= 1
+            if chunk.scoring is not None:
+                sequence.prompt_logprobs[chunk.start :] = next(scores)
             if not chunk.samples:
                 continue
-            token_id = next(chosen)
+            token_id, logprob = next(chosen)
             if sequence.finish is not None:  # it ended meanwhile, and this token is nobody's
                 wasted += 1
                 continue
-            tokens.append((sequence, self._accept(sequence, token_id)))
+            tokens.append((sequence, self._accept(sequence, token_id, logprob)))
             if sequence.finish is not None:
                 self._release(sequence)
                 ended.append(sequence)
@@ -134,11 +156,13 @@ class Scheduler:
     def check(self) -> None:
         """Raises LedgerBroken unless every page is either free or held by one running sequence."""
         self.pages.check(tuple(sequence.pages) for sequence in self._running.values())
+        if self.cache is not None:
+            self.cache.check()
 
     def _decode(self, plan: Plan, decoding: list[Sequence]) -> None:
         """One token each. Makes room first when pages are short."""
         needy = [sequence for sequence in decoding if plan.pages_missing(sequence, 1)]
-        if len(needy) > self.pages.free:
+        if len(needy) > self.pages.available:
             self._make_room(plan, decoding)
         for sequence in decoding:
             if sequence.slot is not None and plan.has_room(sequence):
@@ -149,15 +173,18 @@ class Scheduler:
         while True:
             candidates = [sequence for sequence in self._running.values() if sequence.may_run]
             needed = sum(plan.pages_missing(sequence, 1) for sequence in decoding if sequence.slot is not None)
-            if needed <= self.pages.free or len(candidates) < 2:
+            if needed <= self.pages.available or len(candidates) < 2:
                 return
-            self._preempt(victim_among(candidates))
+            chosen = victim([Stake(one.planned, self.pages.freed_by(one.pages)) for one in candidates])
+            if chosen is None:
+                return
+            self._preempt(candidates[chosen])
 
     def _preempt(self, sequence: Sequence) -> None:
         self.preemptions += 1
         self.recomputed_tokens += sequence.planned
         self._vacate(sequence)
-        sequence.planned = 0
+        sequence.planned, sequence.prefix = 0, None  # it begins longer now
         self._waiting.appendleft(sequence)
 
     def _start(self, now: float) -> Start | None:
@@ -167,16 +194,57 @@ class Scheduler:
         """
         if not self._waiting or not self._free_slots or self._waiting[0].steps_in_flight:
             return None
-        fill = (*self._waiting[0].request.prompt, *self._waiting[0].answer)
-        if self.pages.pages_for(len(fill) + 1) > self.pages.free:  # and a token to decode: else it is back at once
+        if not self._fits(self._waiting[0]):
             return None
         sequence = self._waiting.popleft()
-        sequence.slot, sequence.fill = self._free_slots.pop(), fill
+        request = sequence.request
+        sequence.slot, sequence.fill = self._free_slots.pop(), (*request.prompt, *sequence.answer)
         self._running[sequence.slot] = sequence
+        self._match(sequence)
         first_time = sequence.queue_wait is None
         if sequence.queue_wait is None:
-            sequence.queue_wait = max(0.0, now - sequence.request.arrived_at)
-        return Start(sequence.slot, sequence.request.sampling, sequence.queue_wait if first_time else None)
+            sequence.queue_wait = max(0.0, now - request.arrived_at)
+        return Start(
+            slot=sequence.slot,
+            tokens=sequence.fill,
+            prompt_tokens=len(request.prompt),
+            sampling=request.sampling,
+            stop_token_ids=request.stop_token_ids,
+            queue_wait=sequence.queue_wait if first_time else None,
+        )
+
+    def _fits(self, sequence: Sequence) -> bool:
+        """With a token to decode: else it is back at once."""
+        needed = self.pages.pages_for(sequence.known + 1)
+        if needed <= self.pages.free:
+            return True
+        if self.cache is None or sequence.request.prompt_logprobs is not None:
+            return needed <= self.pages.available
+        if sequence.prefix is None:
+            self._hash_again(sequence, self.cache)
+        assert sequence.prefix is not None
+        found = self.cache.found(sequence.prefix)
+        return needed - found.pages <= self.pages.available - found.cached
+
+    def _match(self, sequence: Sequence) -> None:
+        if self.cache is None:
+            return
+        if sequence.request.prompt_logprobs is not None:
+            sequence.chain = self.cache.match(self.cache.prefix(sequence.request.tenant, sequence.fill[:1])).chain
+            return
+        if sequence.prefix is None:
+            self._hash_again(sequence, self.cache)
+        assert sequence.prefix is not None
+        match = self.cache.match(sequence.prefix)
+        sequence.chain, sequence.pages = match.chain, [*match.pages]
+        sequence.planned = len(match.pages) * self.pages.page_size
+        sequence.prompt_seen = max(sequence.prompt_seen, min(len(sequence.request.prompt), sequence.planned))
+
+    @staticmethod
+    def _hash_again(sequence: Sequence, cache: PrefixCache) -> None:
+        """After a preemption: it begins with its answer so far, too."""
+        tokens = (*sequence.request.prompt, *sequence.answer)
+        sequence.prefix = cache.prefix(sequence.request.tenant, tokens)
 
     def _planned(self, plan: Plan) -> Step | None:
         if not plan.chunks:
@@ -190,19 +258,18 @@ class Scheduler:
         self.prompt_tokens += plan.prompt_tokens
         return plan.step()
 
-    def _accept(self, sequence: Sequence, token_id: int) -> Token:
-        queue_wait = sequence.queue_wait or 0.0
+    def _accept(self, sequence: Sequence, token_id: int, logprobs: Logprobs | None) -> Token:
         sequence.answer.append(token_id)
-        if token_id in sequence.request.stop_token_ids:
-            sequence.finish = Finish.STOP
-            return Token(None, sequence.finish, queue_wait)
-        if sequence.request.stops is not None and sequence.request.stops.feed(token_id):
-            sequence.finish = Finish.STOP
-        elif sequence.guide is not None and (finish := _guided(sequence, sequence.guide, token_id)):
-            sequence.finish = finish
-        elif len(sequence.answer) == sequence.request.max_new_tokens:
-            sequence.finish = Finish.LENGTH
-        return Token(token_id, sequence.finish, queue_wait)
+        sequence.finish = _finish_after(sequence, token_id)
+        first = tuple(sequence.prompt_logprobs) if len(sequence.answer) == 1 else ()
+        delivered = token_id not in sequence.request.stop_token_ids and sequence.request.max_new_tokens > 0
+        return Token(
+            id=token_id if delivered else None,
+            finish=sequence.finish,
+            queue_wait=sequence.queue_wait or 0.0,
+            logprobs=logprobs if delivered else None,
+            prompt_logprobs=first,
+        )
 
     def _release(self, sequence: Sequence) -> None:
         sequence.released = True
@@ -220,6 +287,17 @@ class Scheduler:
         self.pages.give_back(sequence.pages)
         sequence.pages.clear()
         sequence.slot = None
+
+
+def _finish_after(sequence: Sequence, token_id: int) -> Finish | None:
+    request = sequence.request
+    if request.max_new_tokens > 0 and token_id in request.stop_token_ids:
+        return Finish.STOP
+    if request.stops is not None and request.stops.feed(token_id):
+        return Finish.STOP
+    if sequence.guide is not None and (finish := _guided(sequence, sequence.guide, token_id)):
+        return finish
+    return Finish.LENGTH if len(sequence.answer) >= request.max_new_tokens else None
 
 
 def _guided(sequence: Sequence, guide: Guide, token_id: int) -> Finish | None:

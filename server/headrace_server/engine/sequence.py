@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_server.engine.grammar import Guide
+from headrace_server.engine.prefix import Chain, Prefix
 from headrace_server.errors import InvalidRequest
-from headrace_server.request import Finish, Request, Sampling
+from headrace_server.request import Finish, Logprobs, Request, Sampling
 
 
 @dataclass(eq=False, slots=True)
@@ -21,7 +22,11 @@ class Sequence:
     fill: tuple[int, ...] = ()  # tokens to compute before the next one is chosen: the prompt, and what preemption undid
     planned: int = 0  # tokens whose KV is computed, or is being computed by a step that is not committed yet
     answer: list[int] = field(default_factory=list)  # tokens chosen by committed steps, a stop token included
-    prompt_computed: int = 0  # prompt tokens that a step has included, each counted once
+    prefix: Prefix | None = None  # what may be found in the prefix cache when it starts; None: nothing
+    chain: Chain | None = None  # how far its pages are in the prefix cache
+    prompt_seen: int = 0  # prompt tokens that a step has included or that were found, each counted once
+    prompt_computed: int = 0  # of them, those that were computed
+    prompt_logprobs: list[Logprobs] = field(default_factory=list)  # of the prompt's second token onwards, if asked for
     steps_in_flight: int = 0  # steps whose token is not known yet
     queue_wait: float | None = None  # seconds from arrival to the first step; None until it runs
     finish: Finish | None = None
@@ -35,13 +40,19 @@ class Sequence:
     @property
     def may_run(self) -> bool:
         """False as well when the steps in flight will choose its last token."""
-        last = len(self.request.prompt) + self.request.max_new_tokens - 1  # the last token itself is never fed
+        new = max(1, self.request.max_new_tokens)  # 0: only the prompt's logprobs are wanted; what follows is dropped
+        last = len(self.request.prompt) + new - 1  # the last token itself is never fed
         return self.finish is None and self.planned < last
 
     @property
     def awaits_its_token(self) -> bool:
         """Its grammar has to see the token that a step in flight chooses, before another one can be chosen."""
         return self.guide is not None and self.steps_in_flight > 0 and not self.fill_left
+
+    @property
+    def known(self) -> int:
+        """Tokens that the host knows: the prompt, and the answer as far as steps are committed."""
+        return len(self.request.prompt) + len(self.answer)
 
     @property
     def tokens_computed(self) -> int:
@@ -53,7 +64,10 @@ class Start:
     """A request that gets a slot with this step: what the runner has to know about it once."""
 
     slot: int  # the row of the runner's tables that is this request's until it ends or is preempted
+    tokens: tuple[int, ...]  # prompt, after a preemption also the answer so far
+    prompt_tokens: int  # how many of them are the prompt
     sampling: Sampling  # the seed is set
+    stop_token_ids: frozenset[int]
     queue_wait: float | None  # seconds from arrival to this step; None when it ran before and was preempted
 
 
@@ -67,6 +81,14 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Scoring:
+    """Logprobs of a prompt: of the token after each of a chunk's first rows."""
+
+    targets: tuple[int, ...]
+    top: int  # how many of the likeliest beside each
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A sequence's part of one step."""
 
@@ -75,6 +97,7 @@ class Chunk:
     token_ids: tuple[int, ...]  # known tokens to fill in; empty: one token, the one chosen for this slot last (decode)
     samples: bool  # a new token is chosen after the chunk's last one
     mask: NDArray[np.int32] | None = field(default=None, compare=False)  # by which it is chosen; None: any token
+    scoring: Scoring | None = None
 
     @property
     def tokens(self) -> int:

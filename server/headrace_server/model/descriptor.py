@@ -36,6 +36,15 @@ class Fill:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """Rows of a prompt whose next tokens' logprobs are wanted."""
+
+    row: int  # the first one in the packed step
+    tokens: int
+    top: int  # how many of the likeliest beside each
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """Where what is in the numbers: known to the host without asking the device."""
 
@@ -45,13 +54,15 @@ class Layout:
     sampled: int
     masked: int  # of those sampled, the ones that a mask is for
     mask_words: int  # int32 of one mask; 0 without any
+    scored: tuple[Scored, ...]
     longest: int  # tokens that the longest decoding sequence reads, its own included
     fills: tuple[Fill, ...]
     sampling_slots: tuple[int, ...]
 
     @property
     def numbers(self) -> int:
-        return 3 * self.grants + 3 * self.tokens + self.sampled + self.masked * (1 + self.mask_words)
+        targets = sum(scored.tokens for scored in self.scored)
+        return 3 * self.grants + 3 * self.tokens + self.sampled + targets + self.masked * (1 + self.mask_words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +73,7 @@ class Described:
     grants: Tensor  # (3, grants): slot, index, page
     rows: Tensor  # (3, tokens): slot, position, token id (0 where the device knows it)
     sampled_rows: Tensor  # (sampled)
+    targets: Tensor  # token ids of all scored rows, one after the other
     masked_rows: Tensor  # (masked), of those sampled
     masks: Tensor  # (masked, mask words), one bit a token, the lowest first
 
@@ -72,7 +84,7 @@ class DescriptorRing:
     ) -> None:
         """Holds steps of so many tokens; in the worst step every slot is granted all its pages and has a mask."""
         mask_words = -(-vocab_size // 32)
-        size = 3 * max_running * pages_each + 3 * max_tokens + max_running * (2 + mask_words)
+        size = 3 * max_running * pages_each + 4 * max_tokens + max_running * (2 + mask_words)
         pinned = device.type == "cuda"
         self._host = [torch.empty(size, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
         self._device = [torch.empty(size, dtype=torch.int32, device=device) for _ in range(2)] if pinned else self._host
@@ -97,23 +109,27 @@ class DescriptorRing:
         numbers = self._device[place]
         grants, tokens = 3 * layout.grants, 3 * layout.tokens
         sampled = grants + tokens + layout.sampled
-        masked = sampled + layout.masked
+        scored = sampled + sum(scored.tokens for scored in layout.scored)
+        masked = scored + layout.masked
         return Described(
             layout=layout,
             grants=numbers[:grants].view(3, layout.grants),
             rows=numbers[grants : grants + tokens].view(3, layout.tokens),
             sampled_rows=numbers[grants + tokens : sampled],
-            masked_rows=numbers[sampled:masked],
+            targets=numbers[sampled:scored],
+            masked_rows=numbers[scored:masked],
             masks=numbers[masked : layout.numbers].view(layout.masked, layout.mask_words),
         )
 
 
 def _layout(step: Step) -> Layout:
     decoding = [chunk for chunk in step.chunks if not chunk.token_ids]
-    fills = []
+    fills, scored = [], []
     end = len(decoding)
     for chunk in step.chunks[end:]:
         fills.append(Fill(end, chunk.tokens, chunk.slot, chunk.start))
+        if chunk.scoring is not None:
+            scored.append(Scored(end, len(chunk.scoring.targets), chunk.scoring.top))
         end += chunk.tokens
     slots = tuple(chunk.slot for chunk in step.chunks if chunk.samples)
     longest = max((chunk.start + 1 for chunk in decoding), default=0)
@@ -125,6 +141,7 @@ def _layout(step: Step) -> Layout:
         sampled=len(slots),
         masked=len(masks),
         mask_words=len(masks[0]) if masks else 0,
+        scored=tuple(scored),
         longest=longest,
         fills=tuple(fills),
         sampling_slots=slots,
@@ -150,8 +167,10 @@ def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
         rows[2, fill.rows] = chunk.token_ids
     sampled = grants + tokens + layout.sampled
     numbers[grants + tokens : sampled] = _sampled_rows(step.chunks)
+    targets = [target for chunk in step.chunks if chunk.scoring is not None for target in chunk.scoring.targets]
+    numbers[sampled : sampled + len(targets)] = targets
     if layout.masked:
-        _write_masks(numbers[sampled : layout.numbers], step, layout.masked)
+        _write_masks(numbers[sampled + len(targets) : layout.numbers], step, layout.masked)
 
 
 def _write_masks(numbers: Ints, step: Step, masked: int) -> None:

@@ -9,17 +9,27 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from headrace_server.engine.core import Outcome, Sampled
-
 
 @dataclass(frozen=True, slots=True)
 class Work:
     copy_in: Callable[[], None]
-    compute: Callable[[], Tensor]  # token ids, int64 (S), on the device
+    compute: Callable[[], tuple[Tensor, ...]]  # on the device; what the host wants of them
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    tensors: tuple[Tensor, ...]  # on the host
+    busy: float  # seconds that the device computed
+    gap: float  # seconds that it had stood still before, since the work before; 0 for the first
+
+
+class Launched(Protocol):
+    def wait(self) -> Done:
+        """Sleeps until the device is done. Raises what broke the work."""
 
 
 class Device(Protocol):
-    def launch(self, work: Work) -> Outcome:
+    def launch(self, work: Work) -> Launched:
         """Works are computed one after the other, in the order in which they were launched."""
 
 
@@ -31,25 +41,25 @@ class CpuDevice:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forward", initializer=prepare)
         self._ended_at: float | None = None
 
-    def launch(self, work: Work) -> Outcome:
+    def launch(self, work: Work) -> Launched:
         return _Awaited(self._worker.submit(self._run, work))
 
-    def _run(self, work: Work) -> Sampled:
+    def _run(self, work: Work) -> Done:
         began = time.perf_counter()
         with torch.inference_mode():
             work.copy_in()
-            token_ids: list[int] = work.compute().tolist()
+            tensors = work.compute()
         ended = time.perf_counter()
         gap = 0.0 if self._ended_at is None else began - self._ended_at
         self._ended_at = ended
-        return Sampled(token_ids, ended - began, gap)
+        return Done(tensors, ended - began, gap)
 
 
 @dataclass(frozen=True, slots=True)
 class _Awaited:
-    future: "Future[Sampled]"
+    future: "Future[Done]"
 
-    def wait(self) -> Sampled:
+    def wait(self) -> Done:
         return self.future.result()
 
 
@@ -62,38 +72,42 @@ class CudaDevice:
         self._copy_out = _stream(device)
         self._last_end: torch.cuda.Event | None = None
 
-    def launch(self, work: Work) -> Outcome:
+    def launch(self, work: Work) -> Launched:
         with torch.inference_mode():
             with torch.cuda.stream(self._copy_in):
                 work.copy_in()
             self._compute.wait_stream(self._copy_in)
             with torch.cuda.stream(self._compute):
                 began = _recorded(timing=True)
-                chosen = work.compute()
+                found = work.compute()
                 ended = _recorded(timing=True)
             self._copy_out.wait_stream(self._compute)
             with torch.cuda.stream(self._copy_out):
-                host = torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=True)
-                host.copy_(chosen, non_blocking=True)
-                chosen.record_stream(self._copy_out)
+                host = tuple(self._copied(tensor) for tensor in found)
                 copied = _recorded(timing=False)
         outcome = _OnCuda(host, copied, began, ended, self._last_end)
         self._last_end = ended
         return outcome
 
+    def _copied(self, tensor: Tensor) -> Tensor:
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host.copy_(tensor, non_blocking=True)
+        tensor.record_stream(self._copy_out)
+        return host
+
 
 @dataclass(frozen=True, slots=True)
 class _OnCuda:
-    host: Tensor
+    host: tuple[Tensor, ...]
     copied: torch.cuda.Event
     began: torch.cuda.Event
     ended: torch.cuda.Event
     ended_before: torch.cuda.Event | None
 
-    def wait(self) -> Sampled:
+    def wait(self) -> Done:
         self.copied.synchronize()
         gap = 0.0 if self.ended_before is None else self.ended_before.elapsed_time(self.began) / 1000
-        return Sampled(self.host.tolist(), self.began.elapsed_time(self.ended) / 1000, max(0.0, gap))
+        return Done(self.host, self.began.elapsed_time(self.ended) / 1000, max(0.0, gap))
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:

@@ -1,22 +1,26 @@
 """Computes the engine's steps: the model's side of the Runner that engine/core.py declares."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from headrace_server.config import EngineConfig
-from headrace_server.engine.core import Outcome
 from headrace_server.engine.limits import Limits
 from headrace_server.engine.sequence import Chunk, Grant, Start, Step
 from headrace_server.model.batch import Batch, unpack
 from headrace_server.model.cache import KvCache, pages_for
-from headrace_server.model.descriptor import DescriptorRing, Layout
+from headrace_server.model.descriptor import Described, DescriptorRing
 from headrace_server.model.device import Device, Work
+from headrace_server.model.logprobs import LogprobRows, logprobs
 from headrace_server.model.masking import allowed
-from headrace_server.model.sampler import choose
+from headrace_server.model.outputs import Outcome, Outputs
+from headrace_server.model.sampling_state import SamplingState
 from headrace_server.model.slots import Slots
 from headrace_server.model.transformer import Transformer
 from headrace_server.request import Sampling
 
+SCORED_AT_ONCE = 128  # rows of logits
 LONG_ENOUGH = 128  # tokens of a rehearsed prompt: nothing is compiled for a longer one
 
 
@@ -30,6 +34,7 @@ class ModelRunner:
         self._limits = limits
         place = cache.keys.device
         self._slots = Slots(config.max_running, limits.max_context, config.page_size, cache.pages, place)
+        self._sampling = SamplingState(config.max_running, limits.vocab_size, place)
         self._ring = DescriptorRing(
             config.max_tokens_per_step,
             pages_for(limits.max_context, config),
@@ -40,19 +45,19 @@ class ModelRunner:
 
     def launch(self, step: Step) -> Outcome:
         place, layout = self._ring.write(step)
-        return self._device.launch(
-            Work(
-                copy_in=lambda: self._ring.send(place, layout),
-                compute=lambda: self._forward(step.starts, place, layout),
-            )
+        work = Work(
+            copy_in=lambda: self._ring.send(place, layout),
+            compute=lambda: self._forward(step.starts, self._ring.read(place, layout)).tensors(),
         )
+        return Outcome(self._device.launch(work), layout)
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
         """float32 (chunks that sample, vocab): what `launch` chooses from. Not beside steps in flight."""
         place, layout = self._ring.write(step)
         self._ring.send(place, layout)
-        return self._logits(step.starts, place, layout)[1]
+        batch, hidden = self._hidden(step.starts, self._ring.read(place, layout))
+        return self._transformer.logits(hidden[batch.sampled_rows])
 
     def warm_up(self) -> None:
         """Prefill and decode, alone and in full batches, greedy and sampled: no first request pays for a first time."""
@@ -64,27 +69,43 @@ class ModelRunner:
     def _rehearse(self, prompt: int, requests: int, sampling: Sampling) -> None:
         """All of them on the same pages: nobody reads what they leave there."""
         slots = range(requests)
-        starts = tuple(Start(slot, sampling, queue_wait=0.0) for slot in slots)
+        tokens = (0,) * prompt
+        starts = tuple(Start(slot, tokens, prompt, sampling, frozenset(), queue_wait=0.0) for slot in slots)
         pages = range(pages_for(prompt + 1, self._config))
         grants = tuple(Grant(slot, page, page) for slot in slots for page in pages)
-        tokens = (0,) * prompt
         self.launch(Step(starts, grants, tuple(Chunk(slot, 0, tokens, samples=True) for slot in slots))).wait()
         self.launch(Step((), (), tuple(Chunk(slot, prompt, (), samples=True) for slot in slots))).wait()
 
-    def _forward(self, starts: tuple[Start, ...], place: int, layout: Layout) -> Tensor:
-        batch, logits = self._logits(starts, place, layout)
-        if layout.masked:
-            described = self._ring.read(place, layout)
-            logits = allowed(logits, described.masks, described.masked_rows)
-        slots, positions = batch.slots[batch.sampled_rows], batch.positions[batch.sampled_rows].long() + 1
-        choice = self._slots.choice(layout.sampling_slots, slots)
-        chosen = choose(logits, choice, positions)
-        self._slots.keep(slots, positions, chosen)
-        return chosen
-
-    def _logits(self, starts: tuple[Start, ...], place: int, layout: Layout) -> tuple[Batch, Tensor]:
-        check = self._config.check_gathers
+    def _forward(self, starts: tuple[Start, ...], step: Described) -> Outputs:
         for start in starts:
-            self._slots.start(start, check)
-        batch = unpack(self._ring.read(place, layout), self._slots, check)
-        return batch, self._transformer.logits(batch)
+            self._sampling.start(start.slot, start.tokens, start.prompt_tokens, start.sampling, start.stop_token_ids)
+        batch, hidden = self._hidden(starts, step)
+        slots, positions = batch.slots[batch.sampled_rows].long(), batch.positions[batch.sampled_rows].long() + 1
+        mask = partial(allowed, masks=step.masks, rows=step.masked_rows) if step.layout.masked else None
+        logits = self._transformer.logits(hidden[batch.sampled_rows])
+        features = self._sampling.features(step.layout.sampling_slots)
+        chosen = self._sampling.choose(logits, slots, features, positions, mask)
+        self._slots.keep(slots, positions, chosen.ids)
+        return Outputs(chosen.ids, chosen.logprobs, step.targets, self._scores(hidden, step))
+
+    def _hidden(self, starts: tuple[Start, ...], step: Described) -> tuple[Batch, Tensor]:
+        check = self._config.check_gathers
+        if check:
+            for start in starts:
+                self._slots.start(start)
+        batch = unpack(step, self._slots, check)
+        return batch, self._transformer.hidden(batch)
+
+    def _scores(self, hidden: Tensor, step: Described) -> LogprobRows | None:
+        """Few rows at a time: the logits of a whole prompt would be as large as the weights of a small model."""
+        if not step.layout.scored:
+            return None
+        rows = torch.cat([hidden[scored.row : scored.row + scored.tokens] for scored in step.layout.scored])
+        top = max(scored.top for scored in step.layout.scored)
+        some_at_once = zip(torch.split(rows, SCORED_AT_ONCE), torch.split(step.targets, SCORED_AT_ONCE), strict=True)
+        parts = [logprobs(self._transformer.logits(some), targets.long(), top) for some, targets in some_at_once]
+        return LogprobRows(
+            chosen=torch.cat([part.chosen for part in parts]),
+            top_ids=torch.cat([part.top_ids for part in parts]),
+            top=torch.cat([part.top for part in parts]),
+        )

@@ -1,4 +1,4 @@
-"""What the device remembers of each running request, one row a slot: its tokens, its pages, how it samples.
+"""What the device remembers of each running request, one row a slot: its tokens and its pages.
 
 Tokens carry over from step to step here: what one step chooses the next one reads, without the host. The host sends
 only what is new, so its work does not grow with the context.
@@ -9,8 +9,6 @@ from torch import Tensor
 
 from headrace_server.engine.sequence import Start
 from headrace_server.model.descriptor import Described
-from headrace_server.model.sampler import Choice
-from headrace_server.request import Sampling
 
 UNWRITTEN = -1  # no token id: with `check` a gather that finds it fails
 
@@ -25,18 +23,10 @@ class Slots:
         self.page_size = page_size
         self.pages = torch.full((count, pages_each), trash_page, dtype=torch.int32, device=device)
         self.tokens = torch.full((count, max_context + 1), UNWRITTEN, dtype=torch.int32, device=device)
-        self._choices = Choice(
-            temperature=torch.zeros(count, device=device),
-            top_k=torch.zeros(count, dtype=torch.int64, device=device),
-            top_p=torch.ones(count, device=device),
-            seed=torch.zeros(count, dtype=torch.int64, device=device),
-        )
-        self._greedy = [True] * count
 
-    def start(self, start: Start, check: bool) -> None:
-        if check:
-            self.tokens[start.slot].fill_(UNWRITTEN)
-        self._set_sampling(start.slot, start.sampling)
+    def start(self, start: Start) -> None:
+        """Makes what the slot's last owner wrote unreadable, so that `check` finds who reads it; costs time."""
+        self.tokens[start.slot].fill_(UNWRITTEN)
 
     def apply(self, step: Described) -> None:
         """The step's page grants and known tokens."""
@@ -58,16 +48,3 @@ class Slots:
     def keep(self, slots: Tensor, positions: Tensor, chosen: Tensor) -> None:
         """Carry-over: `chosen` are the tokens at `positions` of `slots`."""
         self.tokens[slots, positions] = chosen.to(torch.int32)
-
-    def choice(self, slots: tuple[int, ...], rows: Tensor) -> Choice | None:
-        """None when all of them are greedy. `rows`: the same slots on the device."""
-        if all(self._greedy[slot] for slot in slots):
-            return None
-        return self._choices.of(rows)
-
-    def _set_sampling(self, slot: int, sampling: Sampling) -> None:
-        self._greedy[slot] = sampling.temperature == 0
-        self._choices.temperature[slot] = sampling.temperature
-        self._choices.top_k[slot] = sampling.top_k
-        self._choices.top_p[slot] = sampling.top_p
-        self._choices.seed[slot] = 0 if sampling.seed is None else sampling.seed

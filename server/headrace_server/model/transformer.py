@@ -20,14 +20,17 @@ class Transformer:
         self._attention = attention
         self._norm = norm
 
-    def logits(self, batch: Batch) -> Tensor:
-        """float32 (S, vocab), for the rows that sample. Writes the step's keys and values into the cache."""
+    def hidden(self, batch: Batch) -> Tensor:
+        """(T, hidden): what `logits` reads. Writes the step's keys and values into the cache."""
         x = embedding(batch.token_ids, self._weights.embedding)
         for index, layer in enumerate(self._weights.layers):
             x = layer.out.added_to(x, self._attend(self._norm(x, layer.attention_norm), index, batch))
             x = layer.down.added_to(x, layer.gated(self._norm(x, layer.mlp_norm)))
-        last = self._norm(x[batch.sampled_rows], self._weights.norm)
-        return self._weights.head(last).float()
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(rows, hidden) -> float32 (rows, vocab)."""
+        return self._weights.head(self._norm(hidden, self._weights.norm)).float()
 
     def _attend(self, x: Tensor, index: int, batch: Batch) -> Tensor:
         layer, shape = self._weights.layers[index], self._shape

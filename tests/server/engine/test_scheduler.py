@@ -9,7 +9,9 @@ from headrace_server.request import Finish, Token
 
 
 def a_scheduler(max_running: int = 8, max_tokens: int = 100, pages: int = 100, page_size: int = 4) -> Scheduler:
-    config = EngineConfig(max_running=max_running, max_tokens_per_step=max_tokens, page_size=page_size)
+    config = EngineConfig(
+        max_running=max_running, max_tokens_per_step=max_tokens, page_size=page_size, prefix_cache=False
+    )
     return Scheduler(config, pages)
 
 

@@ -1,12 +1,12 @@
 """Whatever is asked in whatever order: pages stay whole, budgets hold, everybody is served in turn and to the end."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engines import a_request
 from headrace_server.config import EngineConfig
 from headrace_server.engine.scheduler import Scheduler
-from headrace_server.engine.sequence import Sequence, Step
+from headrace_server.engine.sequence import Chunk, Sequence, Step
 from headrace_server.request import Finish, Token
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 PAGES = 12
 PAGE_SIZE = 4
 CONTEXT = PAGES * PAGE_SIZE
+Content = tuple[str, tuple[int, ...]]  # tenant, and all tokens up to one position
 
 
 @dataclass
@@ -22,11 +23,18 @@ class Life:
     """What the outside has seen of one request."""
 
     sequence: Sequence
-    fed: dict[int, int | None] = field(default_factory=dict)  # position -> known token, or None: the chosen one
     tokens: list[Token] = field(default_factory=list)
     started: bool = False
     ended: bool = False
     cancelled: bool = False
+
+    def token(self, position: int) -> int:
+        prompt = self.sequence.request.prompt
+        return prompt[position] if position < len(prompt) else position
+
+    def content(self, position: int) -> Content:
+        """All that the KV at a position depends on."""
+        return self.sequence.request.tenant, tuple(self.token(at) for at in range(position + 1))
 
 
 @dataclass
@@ -38,20 +46,30 @@ class InFlight:
 class AnyOrder(RuleBasedStateMachine):
     """Tokens chosen are the position they stand at, so an answer tells whether a step was lost or repeated."""
 
-    @initialize(max_running=st.integers(1, 5), max_tokens=st.integers(1, 12))
-    def begin(self, max_running: int, max_tokens: int) -> None:
+    @initialize(max_running=st.integers(1, 5), max_tokens=st.integers(1, 12), prefix_cache=st.booleans())
+    def begin(self, max_running: int, max_tokens: int, prefix_cache: bool) -> None:
         self.max_running, self.max_tokens = max_running, max_tokens
-        config = EngineConfig(max_running=max_running, max_tokens_per_step=max_tokens, page_size=PAGE_SIZE)
+        config = EngineConfig(
+            max_running=max_running, max_tokens_per_step=max_tokens, page_size=PAGE_SIZE, prefix_cache=prefix_cache
+        )
         self.scheduler = Scheduler(config, PAGES)
         self.lives: list[Life] = []
         self.in_flight: deque[InFlight] = deque()
         self.pages: dict[tuple[int, int], int] = {}  # the device's block table: (slot, index) -> page
+        self.memory: dict[tuple[int, int], Content] = {}  # the device's KV cache: (page, place) -> whose KV is there
 
-    @rule(prompt=st.integers(1, CONTEXT - 1), new=st.integers(1, 20), stop_after=st.none() | st.integers(0, 6))
-    def submit(self, prompt: int, new: int, stop_after: int | None) -> None:
+    @rule(
+        prompt=st.integers(1, CONTEXT - 1),
+        new=st.integers(1, 20),
+        stop_after=st.none() | st.integers(0, 6),
+        tenant=st.sampled_from(["", "other"]),
+    )
+    def submit(self, prompt: int, new: int, stop_after: int | None, tenant: str) -> None:
+        """All prompts begin alike."""
         new = min(new, CONTEXT - prompt)
         stop = None if stop_after is None else prompt + stop_after
-        self.lives.append(Life(self.scheduler.add(a_request(prompt, new, stop=stop))))
+        request = replace(a_request(prompt, new, stop=stop), tenant=tenant)
+        self.lives.append(Life(self.scheduler.add(request)))
 
     @precondition(lambda self: len(self.in_flight) < 2)
     @rule()
@@ -68,16 +86,9 @@ class AnyOrder(RuleBasedStateMachine):
         by_sequence = {life.sequence: life for life in self.lives}
         lives = [by_sequence[sequence] for sequence in self.scheduler._in_flight[-1]]
         self._see_starts(step, lives)
-        for chunk, life in zip(step.chunks, lives, strict=True):
-            for place in range(chunk.start, chunk.start + chunk.tokens):
-                assert (chunk.slot, place // PAGE_SIZE) in self.pages, "no token without a page"
-                known = chunk.token_ids[place - chunk.start] if chunk.token_ids else None
-                before = life.fed.setdefault(place, known)
-                prompt = life.sequence.request.prompt
-                assert known == (prompt[place] if place < len(prompt) else known)
-                assert known in {None, place, before} or place < len(prompt)
-        written = [(self.pages[chunk.slot, place // PAGE_SIZE], place % PAGE_SIZE)
-                   for chunk in step.chunks for place in range(chunk.start, chunk.start + chunk.tokens)]  # fmt: skip
+        written = [
+            place for chunk, life in zip(step.chunks, lives, strict=True) for place in self._compute(chunk, life)
+        ]
         assert len(set(written)) == len(written), "no two tokens in the same place of the cache"
         self.in_flight.append(InFlight(step, lives))
 
@@ -123,10 +134,24 @@ class AnyOrder(RuleBasedStateMachine):
             if self.in_flight:
                 self.commit()
         assert not self.in_flight
-        assert self.scheduler.pages.free == PAGES
+        assert self.scheduler.pages.available == PAGES
         assert (self.scheduler.waiting, self.scheduler.running) == (0, 0)
         for life in self.lives:
             self._check_answer(life)
+
+    def _compute(self, chunk: Chunk, life: Life) -> list[tuple[int, int]]:
+        """As the device would; returns where it wrote."""
+        for position in range(chunk.start):
+            assert self.memory[self._place(chunk.slot, position)] == life.content(position), "what is read is its own"
+        written = [self._place(chunk.slot, chunk.start + offset) for offset in range(chunk.tokens)]
+        for offset, place in enumerate(written):
+            if chunk.token_ids:
+                assert chunk.token_ids[offset] == life.token(chunk.start + offset)
+            self.memory[place] = life.content(chunk.start + offset)
+        return written
+
+    def _place(self, slot: int, position: int) -> tuple[int, int]:
+        return self.pages[slot, position // PAGE_SIZE], position % PAGE_SIZE
 
     def _see_starts(self, step: Step, lives: list[Life]) -> None:
         first = {start.slot for start in step.starts if start.queue_wait is not None}
@@ -150,7 +175,6 @@ class AnyOrder(RuleBasedStateMachine):
         answer = expected[: expected.index(stops[0])] if stops else expected
         assert [token.id for token in life.tokens if token.id is not None] == answer
         assert life.tokens[-1].finish is (Finish.STOP if stops else Finish.LENGTH)
-        assert sorted(life.fed)[: len(request.prompt)] == list(range(len(request.prompt)))
 
 
 AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

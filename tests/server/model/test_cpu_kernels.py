@@ -22,11 +22,9 @@ SHAPES = {
 def test_answers_are_those_of_plain_torch(tmp_path: Path, shape: dict[str, int]) -> None:
     directory = write_checkpoint(tmp_path, **shape).directory
     requests = [asked(str(n), tuple(range(3, 4 + 7 * n)), 20) for n in range(6)]
-    answers = [
-        a_model(directory, page_size=8, max_tokens_per_step=24, plain_kernels=plain).answers({0: requests[:3], 4: requests[3:]})
-        for plain in (True, False)
-    ]  # fmt: skip
-    assert answers[0] == answers[1]
+    arrivals = {0: requests[:3], 4: requests[3:]}
+    models = [a_model(directory, page_size=8, max_tokens_per_step=24, plain_kernels=plain) for plain in (True, False)]
+    assert models[0].answers(arrivals) == models[1].answers(arrivals)
 
 
 def test_bfloat16_pages_hold_what_plain_torch_would_hold(tmp_path: Path) -> None:

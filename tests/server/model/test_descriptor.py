@@ -6,11 +6,11 @@ from types import FrameType
 import numpy as np
 import pytest
 import torch
-from headrace_server.engine.sequence import Chunk, Grant, Start, Step
+from headrace_server.engine.sequence import Chunk, Grant, Step
 from headrace_server.model.batch import Batch, unpack
 from headrace_server.model.descriptor import DescriptorRing
 from headrace_server.model.slots import NotWritten, Slots
-from headrace_server.request import Sampling
+from steps import a_start
 
 CONTEXT, PAGE, TRASH = 40_000, 16, 999
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def test_a_step_may_be_written_while_the_one_before_is_read(ring: DescriptorRing
 class TestReadingBeforeWriting:
     """`check`: the proof that every gather was preceded by a write."""
 
-    START = Step((Start(1, Sampling(), 0.0),), (Grant(1, 0, 0),), (Chunk(1, 0, (5, 6), samples=True),))
+    START = Step((a_start(1),), (Grant(1, 0, 0),), (Chunk(1, 0, (5, 6), samples=True),))
     NEXT = Step((), (), (Chunk(1, 2, (), samples=True),))
 
     def test_is_found(self, ring: DescriptorRing, slots: Slots) -> None:
@@ -97,7 +97,7 @@ class TestReadingBeforeWriting:
 
     def test_what_the_slots_last_owner_wrote_does_not_count(self, ring: DescriptorRing, slots: Slots) -> None:
         slots.tokens[1, 2] = 42
-        slots.start(self.START.starts[0], check=True)
+        slots.start(self.START.starts[0])
         on_the_device(ring, slots, Step((), self.START.grants, self.START.chunks), check=True)
         with pytest.raises(NotWritten):
             on_the_device(ring, slots, self.NEXT, check=True)

@@ -7,11 +7,11 @@ import torch
 from checkpoints import Checkpoint, write_checkpoint
 from families import KINDS
 from headrace_server.engine.sequence import Chunk, Grant, Start, Step
-from headrace_server.request import Sampling
 from models import a_model
+from steps import a_start
 
 TOKENS = tuple(range(3, 103))
-START: tuple[Start, ...] = (Start(1, Sampling(), queue_wait=0.0),)
+START: tuple[Start, ...] = (a_start(1),)
 GRANTS: tuple[Grant, ...] = tuple(
     Grant(1, index, page) for index, page in enumerate((9, 2, 12, 4, 11, 0, 7))
 )  # pages of 16 tokens

@@ -109,4 +109,4 @@ def test_loading_needs_the_weights_and_one_layer(
     weights = load_weights(tmp_path, shape, torch.device("cpu"), dtype, layout)
     peak = resident("VmHWM") - before
     assert len(weights.layers) == 6
-    assert peak <= count_parameters(shape) * dtype.itemsize + layer_on_disk + 8 * MIB
+    assert peak <= count_parameters(shape) * dtype.itemsize + layer_on_disk + 12 * MIB

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from checkpoints import LLAMA3_ROPE, Checkpoint, write_checkpoint
-from headrace_server.engine.sequence import Chunk, Grant, Start, Step
-from headrace_server.request import Sampling
+from headrace_server.engine.sequence import Chunk, Grant, Step
 from models import a_model
+from steps import a_start
 
 PROMPT = tuple(range(3, 103))
 
@@ -20,7 +20,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def first(slot: int, pages: tuple[int, ...], *chunks: Chunk) -> Step:
     """A step in which the slot starts on those pages."""
     grants = tuple(Grant(slot, index, page) for index, page in enumerate(pages))
-    return Step((Start(slot, Sampling(), queue_wait=0.0),), grants, chunks)
+    return Step((a_start(slot),), grants, chunks)
 
 
 def reference(checkpoint: Checkpoint, tokens: int) -> torch.Tensor:

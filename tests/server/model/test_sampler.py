@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 from checkpoints import write_checkpoint
-from headrace_server.engine.sequence import Chunk, Grant, Start, Step
-from headrace_server.model.sampler import Choice, choose, uniform
+from headrace_server.engine.sequence import Chunk, Grant, Step
+from headrace_server.model.sampler import uniform
 from headrace_server.model.sampling_state import SamplingState
 from headrace_server.request import Sampling
 from models import a_model, asked
+from steps import a_start
 
 PROBABILITIES = (0.1, 0.4, 0.05, 0.3, 0.15)
 LOGITS = torch.tensor([PROBABILITIES]).log()
@@ -24,15 +25,6 @@ def drawn(logits: torch.Tensor, *samplings: Sampling, positions: torch.Tensor) -
         state.start(slot, (0,), 1, sampling)
     features = state.features(range(len(samplings)))
     return state.choose(logits.expand(len(positions), -1), rows, features, positions).ids.tolist()
-
-
-def a_choice(rows: int = 1, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> Choice:
-    return Choice(
-        temperature=torch.full((rows,), temperature),
-        top_k=torch.full((rows,), top_k),
-        top_p=torch.full((rows,), top_p),
-        seed=torch.full((rows,), seed),
-    )
 
 
 def frequencies(**settings: float) -> list[float]:
@@ -120,6 +112,6 @@ def test_every_place_in_an_answer_has_its_own_random_number(tmp_path_factory: py
     hot = Sampling(temperature=5.0, seed=9)
     for length in range(1, 9):
         prompt = Chunk(0, 0, tuple(range(3, 3 + length)), samples=True)
-        step = Step((Start(0, hot, queue_wait=0.0),), (Grant(0, 0, 0),), (prompt,))
-        expected = choose(runner.logits(step), a_choice(temperature=5.0, seed=9), torch.tensor([length]))
-        assert runner.launch(step).wait().token_ids == expected.tolist()
+        step = Step((a_start(0, sampling=hot),), (Grant(0, 0, 0),), (prompt,))
+        expected = drawn(runner.logits(step), hot, positions=torch.tensor([length]))
+        assert runner.launch(step).wait().token_ids == expected

@@ -33,7 +33,7 @@ async def test_every_phase_is_timed_and_the_last_one_is_warming(tmp_path: Path) 
         for sample in family.samples
         if sample.name == "headrace_startup_phase_seconds"
     }
-    assert list(timed) == ["tokenizer", "import", "device", "weights", "kv_cache", "grammars", "warming"]
+    assert list(timed) == ["tokenizer", "import", "device", "weights", "kv_cache", "kernels", "grammars", "warming"]
     assert all(seconds >= 0 for seconds in timed.values())
 
 

@@ -13,7 +13,7 @@ from headrace_server.engine.limits import Limits
 from headrace_server.engine.sequence import Chunk, Grant, Start, Step
 from headrace_server.errors import InvalidRequest
 from headrace_server.model.masking import allowed
-from headrace_server.request import Grammar, Sampling
+from headrace_server.request import Grammar
 from headrace_server.rpc.grammars import Grammars, load_grammars
 from headrace_server.rpc.structured import (
     LONGEST,
@@ -27,6 +27,7 @@ from headrace_server.rpc.structured import (
 )
 from models import Model, a_model
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from steps import a_start
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
@@ -119,7 +120,7 @@ def answer(model: Model, prompt: list[int], grammar: Grammar, choose: Chooser) -
     limits = model.loaded.limits
     row = np.zeros(-(-limits.vocab_size // 32), dtype=np.int32)
     pages = range(limits.max_context // model.config.engine.page_size)
-    starts: tuple[Start, ...] = (Start(0, Sampling(), 0.0),)
+    starts: tuple[Start, ...] = (a_start(0),)
     grants = tuple(Grant(0, page, page) for page in pages)
     start, given, ids = 0, tuple(prompt), list[int]()
     while not grammar.finished:

@@ -1,0 +1,139 @@
+"""The engine with a real model behind it: however it runs, the same tokens; and the numbers that go with them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import Checkpoint, write_checkpoint
+from engines import answer_of
+from headrace_server.config import EngineConfig
+from headrace_server.engine.loop import Engine
+from headrace_server.metrics import ServerMetrics
+from headrace_server.model.loading import load_model
+from headrace_server.request import Request, Sampling, Token
+from models import a_config
+from prometheus_client import CollectorRegistry
+
+PROMPT = tuple(range(3, 103))
+SAMPLINGS = (
+    Sampling(),
+    Sampling(temperature=1.0, seed=5),
+    Sampling(temperature=0.8, top_k=40, top_p=0.9, seed=6, repetition_penalty=1.2),
+    Sampling(repetition_penalty=1.3, presence_penalty=0.5, frequency_penalty=0.3),
+    Sampling(temperature=1.2, min_p=0.02, seed=7, logit_bias=((9, 3.0), (11, -5.0))),
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@asynccontextmanager
+async def an_engine(directory: Path, **settings: object) -> AsyncIterator[tuple[Engine, CollectorRegistry]]:
+    """Every gather on the device is checked."""
+    config = EngineConfig(**({"page_size": 8, "max_tokens_per_step": 32, "check_gathers": True} | settings))
+    loaded = load_model(a_config(directory, engine=config), on_phase=lambda phase: None)
+    registry = CollectorRegistry()
+    engine = Engine(loaded.runner, config, loaded.limits, ServerMetrics(registry))
+    heartbeat = asyncio.create_task(engine.run())
+    try:
+        yield engine, registry
+    finally:
+        heartbeat.cancel()
+        await asyncio.gather(heartbeat, return_exceptions=True)
+
+
+def some_requests(**fields: object) -> list[Request]:
+    return [
+        Request(str(n), PROMPT[: 5 + 9 * n], 30, 0.0, sampling, stop_token_ids=frozenset({17, 201, 77}), **fields)
+        for n, sampling in enumerate(SAMPLINGS * 2)
+    ]
+
+
+async def answers(directory: Path, requests: list[Request], **settings: object) -> list[list[int | None]]:
+    async with an_engine(directory, **settings) as (engine, _):
+        found = await asyncio.gather(*(answer_of(engine, request) for request in requests))
+    return [[token.id for token in tokens] for tokens in found]
+
+
+async def test_overlap_changes_no_token_greedy_or_seeded(checkpoint: Checkpoint) -> None:
+    directory, requests = checkpoint.directory, some_requests()
+    plain = await answers(directory, requests, overlap=False)
+    assert await answers(directory, requests, overlap=True) == plain
+    assert len({len(answer) for answer in plain}) > 1, "some of them stop early, so that a token is thrown away"
+
+
+async def test_neither_preemption_nor_the_prefix_cache_changes_a_token(checkpoint: Checkpoint) -> None:
+    directory, requests = checkpoint.directory, some_requests()
+    roomy = await answers(directory, requests, prefix_cache=False)
+    page = 2 * 3 * 2 * 16 * 8 * 4  # bytes: keys and values, layers, KV heads, head size, tokens, float32
+    async with an_engine(directory, kv_cache_bytes=34 * page) as (engine, registry):
+        crowded = await asyncio.gather(*(answer_of(engine, request) for request in requests))
+        preempted = registry.get_sample_value("headrace_preemptions_total")
+        found = registry.get_sample_value("headrace_prefix_cache_hits_total")
+    assert [[token.id for token in tokens] for tokens in crowded] == roomy
+    assert preempted
+    assert found
+
+
+async def test_a_prompt_seen_before_is_not_computed_again(checkpoint: Checkpoint) -> None:
+    async with an_engine(checkpoint.directory) as (engine, registry):
+        first = await answer_of(engine, Request("1", PROMPT, 6, 0.0, tenant="a"))
+        again = await answer_of(engine, Request("2", PROMPT, 6, 0.0, tenant="a"))
+        computed = registry.get_sample_value("headrace_prompt_tokens_total")
+        stranger = await answer_of(engine, Request("3", PROMPT, 6, 0.0, tenant="b"))
+        computed_for_a_stranger = registry.get_sample_value("headrace_prompt_tokens_total")
+    assert [token.id for token in first] == [token.id for token in again] == [token.id for token in stranger]
+    assert computed == 100 + 4  # 12 full pages of 8 were found
+    assert computed_for_a_stranger == computed + 100
+
+
+def expected_logprobs(checkpoint: Checkpoint, tokens: tuple[int, ...]) -> torch.Tensor:
+    with torch.inference_mode():
+        logits: torch.Tensor = checkpoint.reference(torch.tensor([tokens])).logits[0]
+    return logits.log_softmax(dim=-1)
+
+
+async def test_logprobs_are_those_of_transformers(checkpoint: Checkpoint) -> None:
+    request = Request("it", PROMPT[:40], 6, 0.0, Sampling(logprobs=3))
+    async with an_engine(checkpoint.directory) as (engine, _):
+        neighbour, tokens = await asyncio.gather(
+            answer_of(engine, Request("beside", PROMPT[5:17], 9, 0.0)), answer_of(engine, request)
+        )
+    assert all(token.logprobs is None for token in neighbour if token.id is None)
+    ids = [token.id for token in tokens if token.id is not None]
+    expected = expected_logprobs(checkpoint, (*request.prompt, *ids))
+    for place, token in enumerate(tokens):
+        row = expected[len(request.prompt) - 1 + place]
+        assert token.logprobs is not None
+        assert token.logprobs.chosen.id == token.id
+        assert token.logprobs.chosen.logprob == pytest.approx(row[ids[place]].item(), abs=1e-4)
+        best = row.topk(3)
+        assert [one.id for one in token.logprobs.top[:3]] == best.indices.tolist()
+        assert [one.logprob for one in token.logprobs.top[:3]] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("new_tokens", [0, 1, 5])
+async def test_logprobs_of_a_prompt_in_chunks(checkpoint: Checkpoint, new_tokens: int) -> None:
+    request = Request("it", PROMPT, new_tokens, 0.0, prompt_logprobs=2)
+    async with an_engine(checkpoint.directory) as (engine, _):
+        await answer_of(engine, Request("before", PROMPT, 2, 0.0))  # what the prefix cache knows gives no logprobs
+        tokens = await answer_of(engine, request)
+    expected = expected_logprobs(checkpoint, PROMPT)
+    assert len(tokens) == max(1, new_tokens)
+    assert (tokens[0].id is None) == (new_tokens == 0)
+    found = tokens[0].prompt_logprobs
+    assert [one.chosen.id for one in found] == [*PROMPT[1:]]
+    rows = expected[torch.arange(99), torch.tensor(PROMPT[1:])]
+    assert [one.chosen.logprob for one in found] == pytest.approx(rows.tolist(), abs=1e-4)
+    assert [one.top[0].id for one in found] == expected[:-1].argmax(dim=-1).tolist()
+
+
+async def test_a_lone_token_has_no_prompt_logprobs(checkpoint: Checkpoint) -> None:
+    async with an_engine(checkpoint.directory) as (engine, _):
+        [token] = await answer_of(engine, Request("it", (5,), 0, 0.0, prompt_logprobs=1))
+    assert token == Token(None, token.finish, token.queue_wait)
