@@ -29,6 +29,7 @@ CONTEXTS = (1024, 8192, 32_768)  # tokens
 SEQUENCES = (1, 32, 256)
 STEPS = 1000
 WARM = 50  # steps before the measured ones
+VOCABULARY = 128_256
 CHOSEN = 7  # token id
 PARTS = ("plan", "pack", "commit")
 NOW = 0.0  # the scheduler's clock stands still
@@ -54,7 +55,7 @@ class Host:
         pages_each = -(-(context + steps + 2) // EngineConfig().page_size)
         config = EngineConfig(max_running=sequences, max_tokens_per_step=sequences * context)
         self._scheduler = Scheduler(config, kv_pages=sequences * pages_each)
-        self._ring = DescriptorRing(sequences, pages_each, sequences, torch.device("cpu"))
+        self._ring = DescriptorRing(sequences, pages_each, sequences, VOCABULARY, torch.device("cpu"))
         for number in range(sequences):
             # Staggered, so that they do not all need a new page in the same step.
             prompt = (number, *range(1, context - number % config.page_size))
