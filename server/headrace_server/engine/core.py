@@ -117,8 +117,10 @@ class Core:
             self._scheduler.abandon(Finish.FAILED)
 
     def synchronous(self) -> None:
+        follows = False
         while not self._stopped:
-            current = self._launch(follows=False)
+            current = self._launch(follows)
+            follows = current is not None
             if current is None:
                 self._sleep()
             else:
