@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--max-waiting", type=_positive, default=DEFAULTS.max_waiting, help="beyond it requests are refused")
     add("--page-size", type=_positive, default=DEFAULTS.page_size, help="tokens of a KV page")
     add("--kv-cache-mib", type=_positive, help="memory of the KV cache (256 on a CPU, 85 %% of what is free on a GPU)")
+    add("--cpu-threads", type=_positive, help="that compute on a CPU (default: one for a small model, else all)")
+    add("--cpu-cores", type=_cores, help="cores that they may use, such as 0-3,8 (default: any)")
+    add("--no-overlap", dest="overlap", action="store_false", help="plan a step only when the one before is done")
+    add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute again what prompts begin with")
+    add("--plain-kernels", action="store_true", help="debugging: plain torch instead of compiled kernels")
+    add("--check-gathers", action="store_true", help="debugging: fail when the device reads what nobody wrote")
     add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
     add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
     parser.set_defaults(run=run)
@@ -67,6 +74,12 @@ def _config(options: argparse.Namespace, termination_log: Path | None) -> Server
             max_tokens_per_step=options.max_tokens_per_step,
             max_waiting=options.max_waiting,
             page_size=options.page_size,
+            cpu_threads=options.cpu_threads,
+            cpu_cores=options.cpu_cores,
+            overlap=options.overlap,
+            prefix_cache=options.prefix_cache,
+            plain_kernels=options.plain_kernels,
+            check_gathers=options.check_gathers,
             kv_cache_bytes=options.kv_cache_mib and options.kv_cache_mib * 2**20,
         ),
     )
@@ -77,6 +90,19 @@ def _positive(word: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"is {value}; must be at least 1")
     return value
+
+
+def _cores(word: str) -> tuple[int, ...]:
+    """0-3,8 -> 0, 1, 2, 3, 8."""
+    cores: list[int] = []
+    for part in word.split(","):
+        if not re.fullmatch(r"\d+(-\d+)?", part):
+            raise argparse.ArgumentTypeError(f"is {word}; must name cores, such as 0-3,8")
+        first, *last = map(int, part.split("-"))
+        cores += range(first, (last or [first])[0] + 1)
+    if not cores:
+        raise argparse.ArgumentTypeError(f"is {word}; must name at least one core")
+    return tuple(dict.fromkeys(cores))
 
 
 def _seconds(word: str) -> float:

@@ -12,6 +12,8 @@ class EngineConfig:
     max_tokens_per_step: int = 2048  # bounds the time of one step, and so a running client's inter-token latency
     max_waiting: int = 1024  # admitted but not yet running; beyond it a caller is told to come back
     page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster (256 on a GPU)
+    cpu_threads: int | None = None  # that compute; None = one for a small model, else OMP_NUM_THREADS or all cores
+    cpu_cores: tuple[int, ...] | None = None  # on which they may run; None = any
     overlap: bool = True  # plan the next step while the device computes; off: one after the other, to compare
     plain_kernels: bool = False  # debugging: plain torch, which every faster kernel is compared with
     prefix_cache: bool = True  # keep the KV of full pages for prompts of the same tenant that begin alike

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture, read_architecture
 from headrace_server.model.attention import Attention, GatherAttention, Heads
 from headrace_server.model.cache import KvCache, empty_cache, pages_that_fit
+from headrace_server.model.cpu.threads import settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice
 from headrace_server.model.layouts import fastest_layout
 from headrace_server.model.norm import Norm, PlainNorm
@@ -21,7 +23,6 @@ from headrace_server.model.transformer import Transformer
 from headrace_server.model.weights import count_parameters, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SMALL = 100_000_000  # parameters
 CPU_KV_CACHE = 256 * 2**20  # bytes
 GPU_SHARE = 0.85  # of the memory that is free once the weights are there; the rest is for activations
 log = logging.getLogger(__name__)
@@ -39,7 +40,9 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None]) -> Loaded:
     device, dtype = _device(config.device), _dtype(config.dtype)
     on_phase("weights")
     shape = read_architecture(config.model)
-    _use_few_threads(count_parameters(shape), device)
+    settle = partial(settle_threads, config.engine, count_parameters(shape))
+    if device.type == "cpu":
+        settle()
     layout, why = fastest_layout(shape, device, dtype)
     log.info("weight layout %s: %s", layout.name, why)
     weights = load_weights(config.model, shape, device, dtype, layout)
@@ -50,7 +53,7 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None]) -> Loaded:
     on_phase("kernels")
     attention = _attention(config.engine, cache, Heads(shape.heads, shape.kv_heads, shape.head_dim), cos, sin)
     transformer = Transformer(shape, weights, attention, _norm(config.engine, shape, device, dtype))
-    runs_on = CpuDevice() if device.type == "cpu" else CudaDevice(device)
+    runs_on = CpuDevice(settle) if device.type == "cpu" else CudaDevice(device)
     return Loaded(ModelRunner(transformer, cache, runs_on, config.engine, limits), limits)
 
 
@@ -90,16 +93,6 @@ def _norm(config: EngineConfig, shape: Architecture, device: torch.device, dtype
         if norm.is_available(dtype):
             return norm.CpuNorm(shape.hidden_size, shape.rms_norm_eps)
     return PlainNorm(shape.rms_norm_eps)
-
-
-def _use_few_threads(parameters: int, device: torch.device) -> None:
-    """Large models keep torch's choice, which OMP_NUM_THREADS sets.
-
-    Waiting for a second thread costs more than it computes of a small step. 5.5 M parameters, 8 sequences, a busy
-    machine with 2 cores: 14 ms a step with one thread, 251 ms with two.
-    """
-    if device.type == "cpu" and parameters < SMALL:
-        torch.set_num_threads(1)
 
 
 def _kv_cache_bytes(config: ServerConfig, device: torch.device) -> int:

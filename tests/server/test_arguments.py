@@ -1,0 +1,52 @@
+"""The command line of `headrace serve`: what it becomes, and what it refuses."""
+
+import argparse
+from pathlib import Path
+
+import headrace_server.__main__ as command
+import pytest
+from checkpoints import write_checkpoint
+from headrace_server.errors import ModelRefused
+from headrace_server.model.loading import load_model
+
+NEEDED = ["--model", "m", "--name", "n", "--device", "cpu"]
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    command.register(parser)
+    return parser.parse_args([*NEEDED, *words])
+
+
+def test_what_is_not_said_has_the_engines_defaults() -> None:
+    assert command._config(parsed(), None).engine == command.DEFAULTS
+
+
+def test_every_switch_arrives() -> None:
+    words = ["--no-overlap", "--no-prefix-cache", "--plain-kernels", "--check-gathers", "--cpu-threads", "3"]
+    engine = command._config(parsed(*words), None).engine
+    assert (engine.overlap, engine.prefix_cache, engine.plain_kernels, engine.check_gathers) == (
+        False,
+        False,
+        True,
+        True,
+    )
+    assert engine.cpu_threads == 3
+
+
+@pytest.mark.parametrize(("word", "cores"), [("0", (0,)), ("0-3,8", (0, 1, 2, 3, 8)), ("2,1,2", (2, 1))])
+def test_cores(word: str, cores: tuple[int, ...]) -> None:
+    assert command._config(parsed("--cpu-cores", word), None).engine.cpu_cores == cores
+
+
+@pytest.mark.parametrize("word", ["", "a", "3-1", "1-", "-1"])
+def test_what_is_no_core(word: str) -> None:
+    with pytest.raises(argparse.ArgumentError, match="must name"):
+        parsed(f"--cpu-cores={word}")
+
+
+def test_cores_of_others_are_refused_at_load(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    config = command._config(parsed("--model", str(tmp_path), "--dtype", "float32", "--cpu-cores", "4096"), None)
+    with pytest.raises(ModelRefused, match=r"cpu-cores names \[4096\]"):
+        load_model(config, on_phase=lambda phase: None)
