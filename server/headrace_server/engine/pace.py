@@ -1,6 +1,6 @@
 """How many prompt tokens may join a step: so many that nobody's next token takes much longer than usual."""
 
-SLOWER = 2.0  # a step with prefill may take this many times a step without; callers bear 3 (server.md, requirement 8)
+SLOWER = 2.0  # a step with prefill may take this many times a step without; callers bear three times
 SMALLEST = 16  # tokens; a prompt always goes on
 UNMEASURED = 256  # tokens, until both kinds of steps were seen
 MEMORY = 0.1  # share of the newest step in the averages

@@ -69,9 +69,8 @@ class Plan:
         full = min(sequence.planned, sequence.known) // size
         if full <= sequence.chain.pages:
             return
-        tokens = (*sequence.request.prompt, *sequence.answer)
         for index in range(sequence.chain.pages, full):
-            page_tokens = tokens[index * size : (index + 1) * size]
+            page_tokens = sequence.tokens(index * size, (index + 1) * size)
             sequence.chain = self._cache.insert(sequence.chain, page_tokens, sequence.pages[index])
             if sequence.chain.ended:
                 sequence.chain = None

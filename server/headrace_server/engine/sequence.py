@@ -54,6 +54,11 @@ class Sequence:
         """Tokens that the host knows: the prompt, and the answer as far as steps are committed."""
         return len(self.request.prompt) + len(self.answer)
 
+    def tokens(self, start: int, stop: int) -> tuple[int, ...]:
+        """Known ones, of those positions. Costs what it returns, whatever the context."""
+        prompt, before = self.request.prompt, len(self.request.prompt)
+        return (*prompt[start:stop], *self.answer[max(0, start - before) : max(0, stop - before)])
+
     @property
     def tokens_computed(self) -> int:
         return self.prompt_computed + len(self.answer)
