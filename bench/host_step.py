@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 from comparison.machine import cpu_name
+from comparison.percentile import milliseconds
 from headrace_server.config import EngineConfig
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Step
@@ -112,16 +112,10 @@ def measured(sequences: int, context: int, steps: int) -> dict[str, Any]:
         "name": f"{sequences} at context {context}",
         "sequences": sequences,
         "context_tokens": context,
-        "step_p50_ms": rank(totals, 50),
-        "step_p99_ms": rank(totals, 99),
-        **{f"{name}_p50_ms": rank([getattr(part, name) for part in parts], 50) for name in PARTS},
+        "step_p50_ms": milliseconds(totals, 50),
+        "step_p99_ms": milliseconds(totals, 99),
+        **{f"{name}_p50_ms": milliseconds([getattr(part, name) for part in parts], 50) for name in PARTS},
     }
-
-
-def rank(seconds: Sequence[float], percent: int) -> float:
-    """Milliseconds; nearest rank."""
-    ordered = sorted(seconds)
-    return round(1000 * ordered[max(0, -(-percent * len(ordered) // 100) - 1)], 4)
 
 
 if __name__ == "__main__":

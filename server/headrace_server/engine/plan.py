@@ -78,6 +78,8 @@ class Plan:
 
     def _grant(self, sequence: Sequence, count: int) -> None:
         assert sequence.slot is not None
+        if not count:  # nearly always: one page lasts for many tokens
+            return
         for page in self._pages.take(count):
             self._grants.append(Grant(sequence.slot, len(sequence.pages), page))
             sequence.pages.append(page)
