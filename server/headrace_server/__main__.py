@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from headrace_server.config import EngineConfig, ServerConfig
+from headrace_server.config import EngineConfig, ServerConfig, page_size_for
 from headrace_server.errors import ModelRefused
 
 EX_CONFIG = 78  # sysexits.h; the operator tells the user that restarting will not help
@@ -28,7 +28,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--max-running", type=_positive, default=DEFAULTS.max_running, help="sequences in one step")
     add("--max-tokens-per-step", type=_positive, default=DEFAULTS.max_tokens_per_step, help="bounds the time of a step")
     add("--max-waiting", type=_positive, default=DEFAULTS.max_waiting, help="beyond it requests are refused")
-    add("--page-size", type=_positive, default=DEFAULTS.page_size, help="tokens of a KV page")
+    add("--page-size", type=_positive, help="tokens of a KV page (16 on a CPU, 256 on a GPU)")
     add("--kv-cache-mib", type=_positive, help="memory of the KV cache (256 on a CPU, 85 %% of what is free on a GPU)")
     add("--cpu-threads", type=_positive, help="that compute on a CPU (default: one for a small model, else all)")
     add("--cpu-cores", type=_cores, help="cores that they may use, such as 0-3,8 (default: any)")
@@ -73,7 +73,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None) -> Server
             max_running=options.max_running,
             max_tokens_per_step=options.max_tokens_per_step,
             max_waiting=options.max_waiting,
-            page_size=options.page_size,
+            page_size=options.page_size or page_size_for(options.device),
             cpu_threads=options.cpu_threads,
             cpu_cores=options.cpu_cores,
             overlap=options.overlap,

@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+PAGE_SIZES = {"cpu": 16, "cuda": 256}  # 256: what every attention kernel of torch for CUDA accepts
+
+
+def page_size_for(device: str) -> int:
+    """What a page of the KV cache holds, in tokens, if nobody says otherwise; `device` as in ServerConfig."""
+    return PAGE_SIZES[device]
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
@@ -11,7 +18,7 @@ class EngineConfig:
     max_running: int = 64  # sequences in one step: more raises throughput and every token's latency
     max_tokens_per_step: int = 2048  # bounds the time of one step, and so a running client's inter-token latency
     max_waiting: int = 1024  # admitted but not yet running; beyond it a caller is told to come back
-    page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster (256 on a GPU)
+    page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster; see page_size_for
     cpu_threads: int | None = None  # that compute; None = one for a small model, else OMP_NUM_THREADS or all cores
     cpu_cores: tuple[int, ...] | None = None  # on which they may run; None = any
     overlap: bool = True  # plan the next step while the device computes; off: one after the other, to compare

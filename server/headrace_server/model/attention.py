@@ -3,7 +3,9 @@
 It copies what it reads, so it is the oracle that the faster paths are compared with.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -23,15 +25,17 @@ class Heads:
     dim: int
 
 
+# projected (T, query + 2 kv heads, head_dim), normed if the model does that; the layer's number; its window, in tokens
+# that a token sees, itself included, None = all before it -> (T, query heads * head_dim).
+# Writes the step's keys and values into the cache.
+Attend = Callable[[Tensor, int, int | None], Tensor]
+
+
 class Attention(Protocol):
     """What happens between the projections of a layer: positions, cache, attention."""
 
-    def attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
-        """projected (T, query + 2 kv heads, head_dim), normed if the model does that -> (T, query heads * head_dim).
-
-        Writes the step's keys and values into the cache. `window`: tokens that a token sees, itself included; None =
-        all before it.
-        """
+    def over(self, batch: Batch) -> Attend:
+        """For one step: what its layers share is computed here, once."""
 
 
 class GatherAttention:
@@ -42,7 +46,10 @@ class GatherAttention:
         self._cos = cos
         self._sin = sin
 
-    def attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
+    def over(self, batch: Batch) -> Attend:
+        return partial(self._attend, batch=batch)
+
+    def _attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
         cos, sin = (table[batch.positions].unsqueeze(1).to(projected.dtype) for table in (self._cos, self._sin))
         rotated = rotate(projected[:, : -self._heads.kv], cos, sin)  # queries and keys at once
         keys, values = rotated[:, self._heads.query :], projected[:, -self._heads.kv :]

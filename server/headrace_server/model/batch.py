@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from headrace_server.model.descriptor import Described, Layout
+from headrace_server.model.descriptor import Described, Layout, decode_layout
 from headrace_server.model.slots import Slots
 
 
@@ -18,6 +19,7 @@ class Batch:
     positions: Tensor  # int32 (T)
     cache_rows: Tensor  # int64 (T), where each token's key and value go: page * page_size + place in the page
     sampled_rows: Tensor  # int32 (S), of the packed step
+    fill_bounds: Tensor  # int32 (fills + 1): where each begins among the rows after those that decode, and the end
     pages: Tensor  # int32 (slots, pages each): the block table
 
 
@@ -25,13 +27,28 @@ def unpack(step: Described, slots: Slots, check: bool) -> Batch:
     """Writes into the slots what the step brings and reads from them what it needs. Raises NotWritten with `check`."""
     slots.apply(step)
     slot, position, _ = step.rows
-    pages = slots.pages[slot, position // slots.page_size]
     return Batch(
         layout=step.layout,
-        token_ids=slots.inputs(step, check),
+        token_ids=slots.inputs(slot, position, check),
         slots=slot,
         positions=position,
-        cache_rows=(pages * slots.page_size + position % slots.page_size).long(),
+        cache_rows=slots.cache_rows(slot, position),
         sampled_rows=step.sampled_rows,
+        fill_bounds=step.fill_bounds,
+        pages=slots.pages,
+    )
+
+
+def decoding(slot: Tensor, position: Tensor, slots: Slots) -> Batch:
+    """One token for each of `slot` and `position`, int32 (T), all of which choose the next one."""
+    rows = torch.arange(len(slot), dtype=torch.int32, device=slot.device)
+    return Batch(
+        layout=decode_layout(len(slot)),
+        token_ids=slots.inputs(slot, position, check=False),
+        slots=slot,
+        positions=position,
+        cache_rows=slots.cache_rows(slot, position),
+        sampled_rows=rows,
+        fill_bounds=rows[:0],
         pages=slots.pages,
     )

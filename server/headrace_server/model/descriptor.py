@@ -62,7 +62,12 @@ class Layout:
     @property
     def numbers(self) -> int:
         targets = sum(scored.tokens for scored in self.scored)
-        return 3 * self.grants + 3 * self.tokens + self.sampled + targets + self.masked * (1 + self.mask_words)
+        masks = self.masked * (1 + self.mask_words)
+        return 3 * self.grants + 3 * self.tokens + self.sampled + self.bounds + targets + masks
+
+    @property
+    def bounds(self) -> int:
+        return len(self.fills) + 1 if self.fills else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Described:
     grants: Tensor  # (3, grants): slot, index, page
     rows: Tensor  # (3, tokens): slot, position, token id (0 where the device knows it)
     sampled_rows: Tensor  # (sampled)
+    fill_bounds: Tensor  # (fills + 1): where each begins among the rows after those that decode, and the last one's end
     targets: Tensor  # token ids of all scored rows, one after the other
     masked_rows: Tensor  # (masked), of those sampled
     masks: Tensor  # (masked, mask words), one bit a token, the lowest first
@@ -82,9 +88,9 @@ class DescriptorRing:
     def __init__(
         self, max_tokens: int, pages_each: int, max_running: int, vocab_size: int, device: torch.device
     ) -> None:
-        """Holds steps of so many tokens; in the worst step every slot is granted all its pages and has a mask."""
+        """Holds steps of so many tokens; in the worst one every slot gets all its pages, fills, and has a mask."""
         mask_words = -(-vocab_size // 32)
-        size = 3 * max_running * pages_each + 4 * max_tokens + max_running * (2 + mask_words)
+        size = 3 * max_running * pages_each + 4 * max_tokens + max_running * (3 + mask_words) + 1
         pinned = device.type == "cuda"
         self._host = [torch.empty(size, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
         self._device = [torch.empty(size, dtype=torch.int32, device=device) for _ in range(2)] if pinned else self._host
@@ -109,17 +115,35 @@ class DescriptorRing:
         numbers = self._device[place]
         grants, tokens = 3 * layout.grants, 3 * layout.tokens
         sampled = grants + tokens + layout.sampled
-        scored = sampled + sum(scored.tokens for scored in layout.scored)
+        bounds = sampled + layout.bounds
+        scored = bounds + sum(scored.tokens for scored in layout.scored)
         masked = scored + layout.masked
         return Described(
             layout=layout,
             grants=numbers[:grants].view(3, layout.grants),
             rows=numbers[grants : grants + tokens].view(3, layout.tokens),
             sampled_rows=numbers[grants + tokens : sampled],
-            targets=numbers[sampled:scored],
+            fill_bounds=numbers[sampled:bounds],
+            targets=numbers[bounds:scored],
             masked_rows=numbers[scored:masked],
             masks=numbers[masked : layout.numbers].view(layout.masked, layout.mask_words),
         )
+
+
+def decode_layout(rows: int) -> Layout:
+    """Of a step whose every row decodes. What only the host's plain attention asks for, it does not know."""
+    return Layout(
+        grants=0,
+        tokens=rows,
+        decoding=rows,
+        sampled=rows,
+        masked=0,
+        mask_words=0,
+        scored=(),
+        longest=0,
+        fills=(),
+        sampling_slots=(),
+    )
 
 
 def _layout(step: Step) -> Layout:
@@ -167,10 +191,14 @@ def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
         rows[2, fill.rows] = chunk.token_ids
     sampled = grants + tokens + layout.sampled
     numbers[grants + tokens : sampled] = _sampled_rows(step.chunks)
+    bounds = sampled + layout.bounds
+    if layout.fills:
+        ends = (fill.rows.stop for fill in layout.fills)
+        numbers[sampled:bounds] = [0, *(end - layout.decoding for end in ends)]
     targets = [target for chunk in step.chunks if chunk.scoring is not None for target in chunk.scoring.targets]
-    numbers[sampled : sampled + len(targets)] = targets
+    numbers[bounds : bounds + len(targets)] = targets
     if layout.masked:
-        _write_masks(numbers[sampled + len(targets) : layout.numbers], step, layout.masked)
+        _write_masks(numbers[bounds + len(targets) : layout.numbers], step, layout.masked)
 
 
 def _write_masks(numbers: Ints, step: Step, masked: int) -> None:

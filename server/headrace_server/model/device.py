@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from headrace_server.model.graphs import CudaRecorder, Record, Replay
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -32,6 +34,9 @@ class Device(Protocol):
     def launch(self, work: Work) -> Launched:
         """Works are computed one after the other, in the order in which they were launched."""
 
+    def recorder(self) -> Record:
+        """Makes pieces of work replayable as part of a `Work.compute`."""
+
 
 class CpuDevice:
     """The worker thread is the device; torch and the kernels release the interpreter while they compute."""
@@ -44,6 +49,9 @@ class CpuDevice:
     def launch(self, work: Work) -> Launched:
         return _Awaited(self._worker.submit(self._run, work))
 
+    def recorder(self) -> Record:
+        return _anew
+
     def _run(self, work: Work) -> Done:
         began = time.perf_counter()
         with torch.inference_mode():
@@ -53,6 +61,10 @@ class CpuDevice:
         gap = 0.0 if self._ended_at is None else began - self._ended_at
         self._ended_at = ended
         return Done(tensors, ended - began, gap)
+
+
+def _anew(step: Replay) -> Replay:
+    return step
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,7 @@ class CudaDevice:
     """Nothing here waits but `wait`, and that sleeps: a spinning host would take a core from the doors."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._copy_in = _stream(device)
         self._compute = _stream(device)
         self._copy_out = _stream(device)
@@ -74,6 +87,8 @@ class CudaDevice:
 
     def launch(self, work: Work) -> Launched:
         with torch.inference_mode():
+            # What the tables and weights were filled with, on the stream that was current then.
+            self._copy_in.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(self._copy_in):
                 work.copy_in()
             self._compute.wait_stream(self._copy_in)
@@ -88,6 +103,9 @@ class CudaDevice:
         outcome = _OnCuda(host, copied, began, ended, self._last_end)
         self._last_end = ended
         return outcome
+
+    def recorder(self) -> Record:
+        return CudaRecorder(self._compute)
 
     def _copied(self, tensor: Tensor) -> Tensor:
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

@@ -71,8 +71,9 @@ def decode_sizes(max_running: int) -> list[int]:
 class CudaRecorder:
     """Captures steps into CUDA graphs of one memory pool, on one stream, as sharing a pool asks for."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        """`stream`: the one on which the graphs will be replayed, not the default one."""
+        self._stream = stream
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Replay) -> Replay:

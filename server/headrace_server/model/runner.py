@@ -1,5 +1,7 @@
 """Computes the engine's steps: the model's side of the Runner that engine/core.py declares."""
 
+import logging
+import time
 from functools import partial
 
 import torch
@@ -8,13 +10,15 @@ from torch import Tensor
 from headrace_server.config import EngineConfig
 from headrace_server.engine.limits import Limits
 from headrace_server.engine.sequence import Chunk, Grant, Start, Step
-from headrace_server.model.batch import Batch, unpack
+from headrace_server.model.batch import unpack
 from headrace_server.model.cache import KvCache, pages_for
+from headrace_server.model.decode import Decode
 from headrace_server.model.descriptor import Described, DescriptorRing
 from headrace_server.model.device import Device, Work
 from headrace_server.model.logprobs import LogprobRows, logprobs
 from headrace_server.model.masking import allowed
 from headrace_server.model.outputs import Outcome, Outputs
+from headrace_server.model.sampling_settings import Features
 from headrace_server.model.sampling_state import SamplingState
 from headrace_server.model.slots import Slots
 from headrace_server.model.transformer import Transformer
@@ -22,19 +26,30 @@ from headrace_server.request import Sampling
 
 SCORED_AT_ONCE = 128  # rows of logits
 LONG_ENOUGH = 128  # tokens of a rehearsed prompt: nothing is compiled for a longer one
+log = logging.getLogger(__name__)
 
 
 class ModelRunner:
     def __init__(
-        self, transformer: Transformer, cache: KvCache, device: Device, config: EngineConfig, limits: Limits
+        self,
+        transformer: Transformer,
+        cache: KvCache,
+        device: Device,
+        config: EngineConfig,
+        limits: Limits,
+        *,
+        captures: bool = False,
     ) -> None:
+        """`captures`: `warm_up` records decode steps, which are replayed from then on."""
         self._transformer = transformer
         self._device = device
         self._config = config
         self._limits = limits
         place = cache.keys.device
+        self._captures = captures
+        self._decode: Decode | None = None
         self._slots = Slots(config.max_running, limits.max_context, config.page_size, cache.pages, place)
-        self._sampling = SamplingState(config.max_running, limits.vocab_size, place)
+        self._sampling = SamplingState(config.max_running + 1, limits.vocab_size, place)
         self._ring = DescriptorRing(
             config.max_tokens_per_step,
             pages_for(limits.max_context, config),
@@ -56,15 +71,24 @@ class ModelRunner:
         """float32 (chunks that sample, vocab): what `launch` chooses from. Not beside steps in flight."""
         place, layout = self._ring.write(step)
         self._ring.send(place, layout)
-        batch, hidden = self._hidden(step.starts, self._ring.read(place, layout))
-        return self._transformer.logits(hidden[batch.sampled_rows])
+        described = self._ring.read(place, layout)
+        return self._transformer.logits(self._hidden(step.starts, described)[described.sampled_rows])
 
     def warm_up(self) -> None:
         """Prefill and decode, alone and in full batches, greedy and sampled: no first request pays for a first time."""
+        if self._captures:
+            self._capture()
         longest = min(self._limits.max_context - 1, self._config.max_tokens_per_step, LONG_ENOUGH)
         for sampling in (Sampling(), Sampling(temperature=1.0, top_k=2, top_p=0.5)):
             for prompt, requests in ((longest, 1), (1, 1), (1, self._config.max_running)):
                 self._rehearse(prompt, min(requests, self._config.max_tokens_per_step), sampling)
+
+    @torch.inference_mode()
+    def _capture(self) -> None:
+        began = time.perf_counter()
+        most, record = self._config.max_running, self._device.recorder()
+        self._decode = Decode(self._transformer, self._slots, self._sampling, most, record)
+        log.info("decode steps of up to %d requests captured in %.1f s", most, time.perf_counter() - began)
 
     def _rehearse(self, prompt: int, requests: int, sampling: Sampling) -> None:
         """All of them on the same pages: nobody reads what they leave there."""
@@ -79,22 +103,31 @@ class ModelRunner:
     def _forward(self, starts: tuple[Start, ...], step: Described) -> Outputs:
         for start in starts:
             self._sampling.start(start.slot, start.tokens, start.prompt_tokens, start.sampling, start.stop_token_ids)
-        batch, hidden = self._hidden(starts, step)
-        slots, positions = batch.slots[batch.sampled_rows].long(), batch.positions[batch.sampled_rows].long() + 1
-        mask = partial(allowed, masks=step.masks, rows=step.masked_rows) if step.layout.masked else None
-        logits = self._transformer.logits(hidden[batch.sampled_rows])
         features = self._sampling.features(step.layout.sampling_slots)
-        chosen = self._sampling.choose(logits, slots, features, positions, mask)
-        self._slots.keep(slots, positions, chosen.ids)
-        return Outputs(chosen.ids, chosen.logprobs, step.targets, self._scores(hidden, step))
+        if self._decode is None or step.layout.fills:
+            return self._choose(self._hidden(starts, step), features, step)
+        self._slots.apply(step)
+        slot, position, _ = step.rows
+        if step.layout.masked or not self._decode.chooses(features):
+            return self._choose(self._decode.hidden(slot, position), features, step)
+        return Outputs(self._decode.choose(slot, position, features), None, step.targets, None)
 
-    def _hidden(self, starts: tuple[Start, ...], step: Described) -> tuple[Batch, Tensor]:
+    def _hidden(self, starts: tuple[Start, ...], step: Described) -> Tensor:
+        """(tokens, hidden)."""
         check = self._config.check_gathers
         if check:
             for start in starts:
                 self._slots.start(start)
-        batch = unpack(step, self._slots, check)
-        return batch, self._transformer.hidden(batch)
+        return self._transformer.hidden(unpack(step, self._slots, check))
+
+    def _choose(self, hidden: Tensor, features: Features, step: Described) -> Outputs:
+        slot, position, _ = step.rows
+        slots, positions = slot[step.sampled_rows].long(), position[step.sampled_rows].long() + 1
+        mask = partial(allowed, masks=step.masks, rows=step.masked_rows) if step.layout.masked else None
+        logits = self._transformer.logits(hidden[step.sampled_rows])
+        chosen = self._sampling.choose(logits, slots, features, positions, mask)
+        self._slots.keep(slots, positions, chosen.ids)
+        return Outputs(chosen.ids, chosen.logprobs, step.targets, self._scores(hidden, step))
 
     def _scores(self, hidden: Tensor, step: Described) -> LogprobRows | None:
         """Few rows at a time: the logits of a whole prompt would be as large as the weights of a small model."""

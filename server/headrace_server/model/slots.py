@@ -21,8 +21,10 @@ class Slots:
     def __init__(self, count: int, max_context: int, page_size: int, trash_page: int, device: torch.device) -> None:
         pages_each = -(-max_context // page_size)
         self.page_size = page_size
-        self.pages = torch.full((count, pages_each), trash_page, dtype=torch.int32, device=device)
-        self.tokens = torch.full((count, max_context + 1), UNWRITTEN, dtype=torch.int32, device=device)
+        self.nobodys = count  # one slot more, which only padding reads and writes: all its pages are trash
+        self.pages = torch.full((count + 1, pages_each), trash_page, dtype=torch.int32, device=device)
+        self.tokens = torch.full((count + 1, max_context + 1), UNWRITTEN, dtype=torch.int32, device=device)
+        self.tokens[self.nobodys] = 0  # a token id: -1 has no embedding
 
     def start(self, start: Start) -> None:
         """Makes what the slot's last owner wrote unreadable, so that `check` finds who reads it; costs time."""
@@ -37,13 +39,17 @@ class Slots:
             slot, position, token = step.rows[:, step.layout.decoding :]
             self.tokens[slot, position] = token
 
-    def inputs(self, step: Described, check: bool) -> Tensor:
+    def inputs(self, slot: Tensor, position: Tensor, check: bool) -> Tensor:
         """int32 (tokens): what each row feeds. Raises NotWritten if `check` and one of them was never written."""
-        slot, position, _ = step.rows
         token_ids = self.tokens[slot, position]
         if check and bool((token_ids == UNWRITTEN).any()):
             raise NotWritten(f"rows {(token_ids == UNWRITTEN).nonzero().flatten().tolist()} of the step")
         return token_ids
+
+    def cache_rows(self, slot: Tensor, position: Tensor) -> Tensor:
+        """int64 (tokens): where each row's key and value go, page * page_size + place in the page."""
+        pages = self.pages[slot, position // self.page_size]
+        return (pages * self.page_size + position % self.page_size).long()
 
     def keep(self, slots: Tensor, positions: Tensor, chosen: Tensor) -> None:
         """Carry-over: `chosen` are the tokens at `positions` of `slots`."""

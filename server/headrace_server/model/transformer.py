@@ -7,35 +7,44 @@ from torch import Tensor
 from torch.nn.functional import embedding, rms_norm
 
 from headrace_server.model.architecture import Architecture
-from headrace_server.model.attention import Attention
+from headrace_server.model.attention import Attend, Attention
 from headrace_server.model.batch import Batch
-from headrace_server.model.norm import Norm
+from headrace_server.model.norm import Residual
 from headrace_server.model.weights import Weights
 
 
 class Transformer:
-    def __init__(self, shape: Architecture, weights: Weights, attention: Attention, norm: Norm) -> None:
+    def __init__(self, shape: Architecture, weights: Weights, attention: Attention, residual: Residual) -> None:
         self._shape = shape
         self._weights = weights
         self._attention = attention
-        self._norm = norm
+        self._residual = residual
+        # What reads the stream after each layer: the next one's attention, after the last one the head.
+        self._norms_after = (*(layer.attention_norm for layer in weights.layers[1:]), weights.norm)
 
     def hidden(self, batch: Batch) -> Tensor:
-        """(T, hidden): what `logits` reads. Writes the step's keys and values into the cache."""
+        """(T, hidden), normed: what `logits` reads. Writes the step's keys and values into the cache."""
+        attend = self._attention.over(batch)
+        layers, residual = self._weights.layers, self._residual
         x = embedding(batch.token_ids, self._weights.embedding)
-        for index, layer in enumerate(self._weights.layers):
-            x = layer.out.added_to(x, self._attend(self._norm(x, layer.attention_norm), index, batch))
-            x = layer.down.added_to(x, layer.gated(self._norm(x, layer.mlp_norm)))
-        return x
+        normed = residual.normed(x, layers[0].attention_norm)
+        for index, (layer, norm_after) in enumerate(zip(layers, self._norms_after, strict=True)):
+            x, normed = residual.added(x, layer.out, self._attend(normed, index, attend), layer.mlp_norm)
+            x, normed = residual.added(x, layer.down, layer.gated(normed), norm_after)
+        return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(rows, hidden) -> float32 (rows, vocab)."""
-        return self._weights.head(self._norm(hidden, self._weights.norm)).float()
+        return self._weights.head(hidden).float()
 
-    def _attend(self, x: Tensor, index: int, batch: Batch) -> Tensor:
+    def no_hidden(self, rows: int) -> Tensor:
+        """(rows, hidden) of zeros, for `hidden` to be kept in."""
+        return self._weights.norm.new_zeros(rows, self._shape.hidden_size)
+
+    def _attend(self, x: Tensor, index: int, attend: Attend) -> Tensor:
         layer, shape = self._weights.layers[index], self._shape
         projected = layer.qkv(x).view(len(x), -1, shape.head_dim)
         if layer.qk_norm is not None:
             asked = projected[:, : -shape.kv_heads]  # queries and keys at once
             asked.copy_(rms_norm(asked, (shape.head_dim,), None, shape.rms_norm_eps) * layer.qk_norm)
-        return self._attention.attend(projected, index, shape.windows[index], batch)
+        return attend(projected, index, shape.windows[index])

@@ -1,11 +1,13 @@
 """Attention on a CPU: decode by the compiled kernel, which reads the pages where they are; prompts by torch's SDPA."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from headrace_server.model.attention import Heads, seen
+from headrace_server.model.attention import Attend, Heads, seen
 from headrace_server.model.batch import Batch
 from headrace_server.model.cache import KvCache
 from headrace_server.model.cpu import parallel
@@ -33,7 +35,10 @@ class CpuAttention:
         self._kernel = compiled(KernelShape(heads.query, heads.kv, heads.dim, cache.page_size, half))
         self._parameters = np.zeros(PARAMETERS, dtype=np.int64)
 
-    def attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
+    def over(self, batch: Batch) -> Attend:
+        return partial(self._attend, batch=batch)
+
+    def _attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
         x = projected.float().contiguous()
         found = torch.empty(len(x), self._heads.query, self._heads.dim)
         self._run(x, found, layer, window, batch)

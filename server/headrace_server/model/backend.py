@@ -1,0 +1,55 @@
+"""What of the forward pass differs between devices, chosen once when a model loads."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from headrace_server.config import EngineConfig
+from headrace_server.model.architecture import Architecture
+from headrace_server.model.attention import Attention, GatherAttention, Heads
+from headrace_server.model.cache import KvCache
+from headrace_server.model.norm import PlainNorm, Residual, Unfused
+from headrace_server.model.projection import Layout, Plain
+
+
+class Backend(Protocol):
+    heads_apart: bool  # a page of the KV cache holds all tokens of one head, then all of the next
+    captures: bool  # decode steps are prepared for a few sizes, to be launched in one piece
+
+    def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
+        """How weights lie in memory; and how that was found, for the log."""
+
+    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> Attention:
+        """cos and sin: float32 (positions, head_dim / 2)."""
+
+    def residual(self, shape: Architecture, dtype: torch.dtype) -> Residual: ...
+
+
+class PlainBackend:
+    """Plain torch, the same on every device: what the others are compared with."""
+
+    heads_apart = False
+    captures = False
+
+    def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
+        return Plain(), "as the checkpoint has them"
+
+    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> Attention:
+        return GatherAttention(heads, cache, cos, sin)
+
+    def residual(self, shape: Architecture, dtype: torch.dtype) -> Residual:
+        return Unfused(PlainNorm(shape.rms_norm_eps))
+
+
+def backend_for(device: torch.device, config: EngineConfig) -> Backend:
+    """A pod imports no compiler of the other kind of device."""
+    if config.plain_kernels:
+        return PlainBackend()
+    if device.type == "cuda":
+        from headrace_server.model.gpu.backend import GpuBackend  # noqa: PLC0415 - see above
+
+        return GpuBackend(config.page_size)
+    from headrace_server.model.cpu.backend import CpuBackend  # noqa: PLC0415 - see above
+
+    return CpuBackend()

@@ -1,0 +1,42 @@
+"""What a CUDA device computes with."""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from headrace_server.errors import ModelRefused
+from headrace_server.model.architecture import Architecture
+from headrace_server.model.attention import Attention, Heads
+from headrace_server.model.cache import KvCache
+from headrace_server.model.gpu.attention import GpuAttention, prompt_attention
+from headrace_server.model.gpu.projection import GpuLayout
+from headrace_server.model.gpu.residual import GpuResidual
+from headrace_server.model.norm import Residual
+from headrace_server.model.projection import Layout
+
+log = logging.getLogger(__name__)
+
+
+class GpuBackend:
+    heads_apart = False
+    captures = True
+
+    def __init__(self, page_size: int) -> None:
+        """Raises ModelRefused for one that the kernels cannot divide by."""
+        if page_size & (page_size - 1):
+            raise ModelRefused(
+                f"--page-size {page_size} is no power of two, which the kernels for GPUs ask for; leave it out (256) "
+                "or give 16, 32, 64, 128, 256 or 512"
+            )
+
+    def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
+        return GpuLayout(), "the only one on a GPU"
+
+    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> Attention:
+        prompts, why = prompt_attention(cache)
+        log.info("attention: answers by our own kernel, prompts by %s", why)
+        return GpuAttention(heads, cache, cos, sin, prompts)
+
+    def residual(self, shape: Architecture, dtype: torch.dtype) -> Residual:
+        return GpuResidual(shape.rms_norm_eps)
