@@ -43,7 +43,7 @@ def decoding(slot: Tensor, position: Tensor, slots: Slots) -> Batch:
     """One token for each of `slot` and `position`, int32 (T), all of which choose the next one."""
     rows = torch.arange(len(slot), dtype=torch.int32, device=slot.device)
     return Batch(
-        layout=decode_layout(len(slot)),
+        layout=decode_layout(len(slot), slots.pages.shape[1] * slots.page_size),
         token_ids=slots.inputs(slot, position, check=False),
         slots=slot,
         positions=position,

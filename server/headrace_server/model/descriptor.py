@@ -130,8 +130,8 @@ class DescriptorRing:
         )
 
 
-def decode_layout(rows: int) -> Layout:
-    """Of a step whose every row decodes. What only the host's plain attention asks for, it does not know."""
+def decode_layout(rows: int, longest: int) -> Layout:
+    """Of a step that is not described: every row decodes, and reads at most `longest` tokens."""
     return Layout(
         grants=0,
         tokens=rows,
@@ -140,7 +140,7 @@ def decode_layout(rows: int) -> Layout:
         masked=0,
         mask_words=0,
         scored=(),
-        longest=0,
+        longest=longest,
         fills=(),
         sampling_slots=(),
     )

@@ -20,6 +20,7 @@ class GpuLayout:
     """Rows as the checkpoint has them, gate and up in one product."""
 
     name = "rows"
+    fewest_rows = 1
 
     def projection(self, weight: Tensor, bias: Tensor | None) -> PlainProjection:
         return PlainProjection(weight, bias)

@@ -1,0 +1,22 @@
+"""The whole runner as a GPU has it, interpreted on the CPU: kernels, decode steps at fixed addresses, padding."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkpoints import write_checkpoint
+from interpreter import Check, interpreter
+from runner_cases import check_tokens
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[Check]:
+    with interpreter() as check:
+        yield check
+
+
+def test_tokens_are_those_of_plain_torch(interpreted: Check, tmp_path: Path) -> None:
+    """Two query heads share a KV head, heads are normed, and one of two layers has a window."""
+    windows = {"use_sliding_window": True, "sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]}
+    directory = write_checkpoint(tmp_path, "qwen3", num_hidden_layers=2, head_dim=16, **windows).directory
+    interpreted(check_tokens, directory, "cpu", 16, 4, 14)
