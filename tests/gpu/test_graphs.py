@@ -68,7 +68,7 @@ def layer(device: str) -> Layer:
 
 
 def test_each_replay_computes_its_own_step_and_writes_only_its_own_rows(layer: Layer) -> None:
-    graphs = DecodeGraphs(layer.inputs, layer, CudaRecorder(layer.found.device))
+    graphs = DecodeGraphs(layer.inputs, layer, CudaRecorder(torch.cuda.Stream()))
     for positions in ((0,), (1023, 511, 256), (5, 6, 7, 8, 9, 10), (300, 2)):
         given = _a_step(layer, positions)
         before = layer.keys.clone()
@@ -81,7 +81,7 @@ def test_each_replay_computes_its_own_step_and_writes_only_its_own_rows(layer: L
 
 
 def test_a_launch_never_waits_for_the_device(layer: Layer) -> None:
-    graphs = DecodeGraphs(layer.inputs, layer, CudaRecorder(layer.found.device))
+    graphs = DecodeGraphs(layer.inputs, layer, CudaRecorder(torch.cuda.Stream()))
     given = _a_step(layer, (700, 3, 90))
     torch.cuda.set_sync_debug_mode("error")
     try:

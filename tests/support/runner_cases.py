@@ -41,10 +41,12 @@ class CapturedPlain(PlainBackend):
     captures = True
 
 
-def a_captured_model(directory: Path, device: str, backend: Backend, page_size: int, **settings: object) -> Model:
+def a_captured_model(
+    directory: Path, device: str, backend: Backend, page_size: int, dtype: str = "float32", **settings: object
+) -> Model:
     """Warm: its decode steps are captured."""
     sizes = {"max_running": MAX_RUNNING, "max_tokens_per_step": 12, "kv_cache_bytes": 2**22} | settings
-    config = a_config(directory, device=device, engine=EngineConfig(page_size=page_size, **sizes))
+    config = a_config(directory, dtype, device, EngineConfig(page_size=page_size, **sizes))
     model = Model(load_model(config, lambda phase: None, backend), config)
     model.loaded.runner.warm_up()
     return model
@@ -76,12 +78,12 @@ def check_overlap(directory: Path, device: str, backend: Backend, page_size: int
         Request(str(n), tuple(range(3 + n, 10 + 4 * n)), 12, 0.0, sampling, stop_token_ids=frozenset({17, 201, 77}))
         for n, sampling in enumerate(SAMPLINGS * 2)
     ]
-    assert asyncio.run(_served(captured, requests, overlap=True)) == asyncio.run(
-        _served(uncaptured, requests, overlap=False)
+    assert asyncio.run(served(captured, requests, overlap=True)) == asyncio.run(
+        served(uncaptured, requests, overlap=False)
     )
 
 
-async def _served(model: Model, requests: list[Request], overlap: bool) -> list[list[int | None]]:
+async def served(model: Model, requests: list[Request], overlap: bool) -> list[list[int | None]]:
     config = replace(model.config.engine, overlap=overlap)
     engine = Engine(model.loaded.runner, config, model.loaded.limits, ServerMetrics(CollectorRegistry()))
     heartbeat = asyncio.create_task(engine.run())
