@@ -27,6 +27,7 @@ class Gated(Protocol):
 
 class Layout(Protocol):
     name: str
+    fewest_rows: int  # fewer take longer than so many, and are padded to them
 
     def projection(self, weight: Tensor, bias: Tensor | None) -> Projection:
         """weight (out, in), bias (out)."""
@@ -60,6 +61,7 @@ class Plain:
     """As the checkpoint has them: what every device can do."""
 
     name = "plain"
+    fewest_rows = 1
 
     def projection(self, weight: Tensor, bias: Tensor | None) -> PlainProjection:
         return PlainProjection(weight, bias)
@@ -110,6 +112,7 @@ class Packed:
     """
 
     name = "packed"
+    fewest_rows = 4  # 144 M parameters, float32, 2 cores: all products of a step take 19 ms for 1 row, 14 ms for 4
 
     def projection(self, weight: Tensor, bias: Tensor | None) -> PackedProjection:
         return PackedProjection(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS), bias)

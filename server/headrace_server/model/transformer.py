@@ -4,7 +4,7 @@ Mistral adds a window to attention, Qwen2 biases, Qwen3 a norm of queries and ke
 """
 
 from torch import Tensor
-from torch.nn.functional import embedding, rms_norm
+from torch.nn.functional import embedding, pad, rms_norm
 
 from headrace_server.model.architecture import Architecture
 from headrace_server.model.attention import Attend, Attention
@@ -26,25 +26,30 @@ class Transformer:
         """(T, hidden), normed: what `logits` reads. Writes the step's keys and values into the cache."""
         attend = self._attention.over(batch)
         layers, residual = self._weights.layers, self._residual
-        x = embedding(batch.token_ids, self._weights.embedding)
+        tokens = len(batch.token_ids)
+        x = self._padded(embedding(batch.token_ids, self._weights.embedding))
         normed = residual.normed(x, layers[0].attention_norm)
         for index, (layer, norm_after) in enumerate(zip(layers, self._norms_after, strict=True)):
-            x, normed = residual.added(x, layer.out, self._attend(normed, index, attend), layer.mlp_norm)
+            x, normed = residual.added(x, layer.out, self._attend(normed, tokens, index, attend), layer.mlp_norm)
             x, normed = residual.added(x, layer.down, layer.gated(normed), norm_after)
-        return normed
+        return normed[:tokens]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(rows, hidden) -> float32 (rows, vocab)."""
-        return self._weights.head(hidden).float()
+        return self._weights.head(self._padded(hidden))[: len(hidden)].float()
 
     def no_hidden(self, rows: int) -> Tensor:
         """(rows, hidden) of zeros, for `hidden` to be kept in."""
         return self._weights.norm.new_zeros(rows, self._shape.hidden_size)
 
-    def _attend(self, x: Tensor, index: int, attend: Attend) -> Tensor:
+    def _padded(self, x: Tensor) -> Tensor:
+        missing = self._weights.fewest_rows - len(x)
+        return pad(x, (0, 0, 0, missing)) if 0 < missing < self._weights.fewest_rows else x
+
+    def _attend(self, x: Tensor, tokens: int, index: int, attend: Attend) -> Tensor:
         layer, shape = self._weights.layers[index], self._shape
-        projected = layer.qkv(x).view(len(x), -1, shape.head_dim)
+        projected = layer.qkv(x)[:tokens].view(tokens, -1, shape.head_dim)
         if layer.qk_norm is not None:
             asked = projected[:, : -shape.kv_heads]  # queries and keys at once
             asked.copy_(rms_norm(asked, (shape.head_dim,), None, shape.rms_norm_eps) * layer.qk_norm)
-        return attend(projected, index, shape.windows[index])
+        return self._padded(attend(projected, index, shape.windows[index]))

@@ -33,6 +33,7 @@ class Weights:
     layers: tuple[Layer, ...]
     norm: Tensor  # (hidden)
     head: Projection
+    fewest_rows: int  # fewer take longer than so many
 
 
 def count_parameters(shape: Architecture) -> int:
@@ -61,6 +62,7 @@ def load_weights(
         layers=tuple(layer(index) for index in range(shape.layers)),
         norm=alone("model.norm.weight"),
         head=layout.projection(embedding if shape.tied else alone("lm_head.weight"), None),
+        fewest_rows=layout.fewest_rows,
     )
 
 
