@@ -63,7 +63,8 @@ class CpuAttention:
     def _fill(self, x: Tensor, layer: int, window: int | None, batch: Batch, fill: Fill) -> Tensor:
         """x: the rotated rows of one chunk -> float32 (rows, heads, head_dim)."""
         query, kv = self._heads.query, self._heads.kv
-        queries = x[:, :query].transpose(0, 1).unflatten(0, (kv, -1))  # those that share a KV head, beside each other
+        # Those that share a KV head, beside each other.
+        queries = x[:, :query].transpose(0, 1).reshape(kv, query // kv, fill.tokens, -1)
         if fill.start:
             keys, values = self._read(layer, batch, fill)
         else:
@@ -72,8 +73,8 @@ class CpuAttention:
         mask = None if whole else seen(batch.positions[fill.rows], fill.end, window)
         # Shared by a stride of 0: enable_gqa copies a KV head for each of its queries (512 rows after 3,584: 129 ms
         # instead of 47 ms).
-        shared = [each[:, None].expand(-1, query // kv, -1, -1) for each in (keys, values)]
-        found = scaled_dot_product_attention(queries, *shared, attn_mask=mask, is_causal=whole)
+        keys, values = (each[:, None].expand(-1, query // kv, -1, -1) for each in (keys, values))
+        found = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=whole)
         return found.flatten(0, 1).transpose(0, 1)
 
     def _read(self, layer: int, batch: Batch, fill: Fill) -> tuple[Tensor, Tensor]:
