@@ -44,8 +44,8 @@ class ConstantPace(PrefillPace):
         super().__init__(tokens)
         self._tokens = tokens
 
-    def prefill_tokens(self, decoding: int, budget: int) -> int:
-        return min(budget, self._tokens)
+    def prefill_tokens(self, decoding: int, context: int) -> int:
+        return self._tokens
 
 
 @dataclass(frozen=True, slots=True)

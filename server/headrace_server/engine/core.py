@@ -150,8 +150,7 @@ class Core:
         committed = self._scheduler.commit(done.step, sampled.token_ids, sampled.logprobs, sampled.prompt_logprobs)
         seconds = now - max(done.launched_at, self._last_commit)
         self._last_commit = now
-        decoding = sum(not chunk.token_ids for chunk in done.step.chunks)
-        self._scheduler.pace.observe(decoding, done.step.prompt_tokens, seconds)
+        self._scheduler.observe(done.step, seconds)
         self._tell(News(now, committed, done.step, seconds, sampled.gap if done.follows else 0.0))
 
     def _read_inbox(self) -> None:

@@ -1,41 +1,88 @@
-"""How many prompt tokens may join a step: so many that nobody's next token takes much longer than usual."""
+"""How many prompt tokens may join those who decode, so that nobody's next token takes much longer than usual.
 
-SLOWER = 2.0  # a step with prefill may take this many times a step without; callers bear three times
+Learned from the steps themselves, since a constant would have to know the model and the machine: how long a step takes
+that only decodes, by how many decode, and what a prompt token adds to it, by the context that it reads.
+"""
+
+from dataclasses import dataclass
+from math import log2
+
+SLOWER = 2.25  # a step with prefill may take so many times one without; callers bear 3, the rest is for what varies
 SMALLEST = 16  # tokens; a prompt always goes on
-UNMEASURED = 256  # tokens, until both kinds of steps were seen
-MEMORY = 0.1  # share of the newest step in the averages
+PROOF = 64  # steps with prefill after which one without tells again what is usual
+LEAST = 0.25  # times a usual step: what tokens add is never taken for less, so the next chunk grows sixfold at most
+CONTEXT = 256  # tokens that make little difference
+SPIKE = 2.0  # a step counts as at most so many times the average: a moment in which the machine was busy is no trend
+SLOWLY, QUICKLY = 0.2, 0.5  # share of the newest step in an average; dear prompt tokens are believed quickly
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    context: int  # tokens before the prompt tokens that cost this
+    seconds: float  # that each of them adds to a step
 
 
 class PrefillPace:
-    """Averages of measured steps. Pure: the seconds are told."""
+    """Pure: the seconds are told."""
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._decode: float | None = None  # seconds of a step that only decodes
-        self._per_token: float | None = None  # seconds that each prompt token adds
+        self._usual: dict[int, float] = {}  # seconds of a step that only decodes, by the binary size of its batch
+        self._unproven: dict[int, int] = {}  # steps with prefill since one without, likewise
+        self._costs: dict[int, Cost] = {}  # by the depth of the context
 
-    def observe(self, decoding: int, filling: int, seconds: float) -> None:
-        """A step of so many decoding sequences and prompt tokens took so long."""
+    def observe(self, decoding: int, filling: int, context: int, seconds: float) -> None:
+        """A step of so many decoding sequences and prompt tokens, these after so much context, took so long."""
+        batch = decoding.bit_length()
         if not filling:
-            self._decode = _moved(self._decode, seconds)
-        elif decoding and self._decode is not None:
-            self._per_token = _moved(self._per_token, max(0.0, seconds - self._decode) / filling)
-        elif not decoding:
-            self._per_token = _moved(self._per_token, seconds / filling)
+            self._usual[batch] = _moved(self._usual.get(batch, seconds), seconds, SLOWLY)
+            self._unproven[batch] = 0
+        elif not decoding:  # a first guess: more than what is added to others' steps
+            self._costs.setdefault(_depth(context), Cost(context, seconds / filling))
+        else:
+            self._unproven[batch] = self._unproven.get(batch, 0) + 1
+            if usual := self._usual.get(batch):
+                self._learn(context, filling, max(seconds - usual, LEAST * usual) / filling)
 
-    def prefill_tokens(self, decoding: int, budget: int) -> int:
-        """At most `budget`; all of it when nobody decodes."""
+    def prefill_tokens(self, decoding: int, context: int) -> int:
+        """In one step, after so much context; all that a step may hold when nobody decodes.
+
+        0, in a few of many steps: such a step tells how long one takes that only decodes.
+        """
         if not decoding:
-            return budget
-        return min(budget, max(SMALLEST, self._affordable()))
-
-    def _affordable(self) -> int:
-        if self._decode is None or self._per_token is None:
-            return UNMEASURED
-        if self._per_token <= 0:
             return self._max_tokens
-        return int((SLOWER - 1) * self._decode / self._per_token)
+        batch = decoding.bit_length()
+        usual, cost = self._usual.get(batch), self._cost(context)
+        if self._unproven.get(batch, 0) >= (1 if usual is None else PROOF):
+            return 0
+        if usual is None or cost is None:
+            return SMALLEST
+        spare = (SLOWER - 1) * usual
+        return self._max_tokens if cost * self._max_tokens <= spare else max(SMALLEST, int(spare / cost))
+
+    def _learn(self, context: int, filling: int, cost: float) -> None:
+        """The few tokens that end a prompt tell little: what each adds is mostly what any chunk adds."""
+        depth = _depth(context)
+        expected = self._cost(context) or cost
+        share = 1.0 if depth not in self._costs else QUICKLY if cost > expected else SLOWLY
+        self._costs[depth] = Cost(context, _moved(expected, cost, share * min(1.0, filling / SMALLEST)))
+
+    def _cost(self, context: int) -> float | None:
+        """What is known of such a context; of the next smaller one, grown as much as the context; of a larger one."""
+        depth = _depth(context)
+        if depth in self._costs:
+            return self._costs[depth].seconds
+        nearest = sorted(self._costs, key=lambda known: (known > depth, abs(known - depth)))
+        if not nearest:
+            return None
+        known = self._costs[nearest[0]]
+        return known.seconds * max(1.0, (context + CONTEXT) / (known.context + CONTEXT))
 
 
-def _moved(average: float | None, value: float) -> float:
-    return value if average is None else average + MEMORY * (value - average)
+def _depth(context: int) -> int:
+    """Within one, a context is at most a fifth longer than another."""
+    return int(4 * log2(1 + context / CONTEXT))
+
+
+def _moved(average: float, value: float, share: float) -> float:
+    return average + share * (min(value, SPIKE * average) - average) if average else value

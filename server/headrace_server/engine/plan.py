@@ -13,7 +13,8 @@ class Plan:
         self.sequences: list[Sequence] = []  # in the order of the chunks
         self.chunks: list[Chunk] = []
         self._grants: list[Grant] = []
-        self.prompt_tokens = 0  # computed for the first time
+        self.known_tokens = 0  # of all chunks that fill in
+        self.prompt_tokens = 0  # of them, those computed for the first time
 
     def step(self) -> Step:
         return Step(tuple(self.starts), tuple(self._grants), tuple(self.chunks))
@@ -35,12 +36,12 @@ class Plan:
             self._grants.append(Grant(start.slot, index, page))
         self._grant(sequence, self.pages_missing(sequence, sequence.fill_left))
 
-    def fill(self, sequence: Sequence, budget: int) -> int:
-        """As many of its known tokens as the budget allows; returns how many."""
-        tokens = max(0, min(sequence.fill_left, budget))
-        if tokens:
+    def fill(self, sequence: Sequence, room: int) -> None:
+        """As many of its known tokens as there is room for; none when there is none."""
+        tokens = min(sequence.fill_left, room)
+        if tokens > 0:
             self._add(sequence, sequence.fill[sequence.planned : sequence.planned + tokens], tokens)
-        return tokens
+            self.known_tokens += tokens
 
     def _add(self, sequence: Sequence, token_ids: tuple[int, ...], tokens: int) -> None:
         assert sequence.slot is not None

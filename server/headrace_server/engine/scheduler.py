@@ -89,18 +89,19 @@ class Scheduler:
         as it is known what the one before was, so every other step when steps overlap. So neither a long prompt starves
         those that decode nor the other way round.
         """
-        ready = [sequence for sequence in self._running.values() if sequence.may_run and not sequence.awaits_its_token]
+        running = [sequence for sequence in self._running.values() if sequence.may_run]
+        ready = [sequence for sequence in running if not sequence.awaits_its_token]
         plan = Plan(self.pages, self.cache)
         self._decode(plan, [sequence for sequence in ready if not sequence.fill_left])
-        budget = self.pace.prefill_tokens(len(plan.chunks), self._max_tokens - len(plan.chunks))
-        for sequence in ready:
-            if sequence.fill_left and sequence.slot is not None:  # else it has just been preempted
-                budget -= plan.fill(sequence, budget)
-        while budget > 0 and (start := self._start(now)):
-            sequence = self._running[start.slot]
-            plan.start(start, sequence)
-            budget -= plan.fill(sequence, budget)
+        decoding = len(plan.chunks) or int(len(ready) < len(running))  # who awaits its token wants the next one soon
+        self._fill(plan, [sequence for sequence in ready if sequence.fill_left], decoding, now)
         return self._planned(plan)
+
+    def observe(self, step: Step, seconds: float) -> None:
+        """How long a step took."""
+        fills = [chunk for chunk in step.chunks if chunk.token_ids]
+        context = max((chunk.start for chunk in fills), default=0)
+        self.pace.observe(len(step.chunks) - len(fills), step.prompt_tokens, context, seconds)
 
     def commit(
         self,
@@ -167,6 +168,21 @@ class Scheduler:
         for sequence in decoding:
             if sequence.slot is not None and plan.has_room(sequence):
                 plan.decode(sequence)
+
+    def _fill(self, plan: Plan, filling: list[Sequence], decoding: int, now: float) -> None:
+        """Prompts that are begun go on, then others begin, as far as those who decode can bear it."""
+        most = self._max_tokens - len(plan.chunks)
+
+        def room(context: int) -> int:
+            return min(self.pace.prefill_tokens(decoding, context), most) - plan.known_tokens
+
+        for sequence in filling:
+            if sequence.slot is not None:  # else it has just been preempted
+                plan.fill(sequence, room(sequence.planned))
+        while room(0) > 0 and (start := self._start(now)):
+            sequence = self._running[start.slot]
+            plan.start(start, sequence)
+            plan.fill(sequence, max(1, room(sequence.planned)))
 
     def _make_room(self, plan: Plan, decoding: list[Sequence]) -> None:
         """Preempts until those who are left can go on, or only one is left: it gets what others soon give back."""
