@@ -6,7 +6,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from comparison.wire import Answers, Door, Settings, Tokens, Work, now, settings_from_argv
-from headrace_server.config import EngineConfig, ServerConfig
+from headrace_server.config import EngineConfig, ServerConfig, page_size_for
 from headrace_server.engine.loop import Engine
 from headrace_server.metrics import ServerMetrics
 from headrace_server.model.loading import Loaded, load_model
@@ -69,6 +69,7 @@ def config_of(settings: Settings, overlap: bool) -> ServerConfig:
         termination_log=None,
         engine=EngineConfig(
             max_running=max(settings.max_requests, EngineConfig().max_running),
+            page_size=page_size_for(settings.device),
             kv_cache_bytes=settings.kv_cache_bytes,
             overlap=overlap,
         ),

@@ -34,6 +34,18 @@ def test_every_switch_arrives() -> None:
     assert engine.cpu_threads == 3
 
 
+@pytest.mark.parametrize(
+    ("words", "tokens"),
+    [
+        pytest.param((), 16, id="CPU"),
+        pytest.param(("--device", "cuda"), 256, id="GPU"),
+        pytest.param(("--device", "cuda", "--page-size", "64"), 64, id="said"),
+    ],
+)
+def test_a_page_holds_what_the_devices_kernels_want(words: tuple[str, ...], tokens: int) -> None:
+    assert command._config(parsed(*words), None).engine.page_size == tokens
+
+
 @pytest.mark.parametrize(("word", "cores"), [("0", (0,)), ("0-3,8", (0, 1, 2, 3, 8)), ("2,1,2", (2, 1))])
 def test_cores(word: str, cores: tuple[int, ...]) -> None:
     assert command._config(parsed("--cpu-cores", word), None).engine.cpu_cores == cores

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from headrace_server.model.batch import Batch
 from headrace_server.model.cache import KvCache
@@ -25,17 +25,46 @@ class Heads:
     dim: int
 
 
-# projected (T, query + 2 kv heads, head_dim), normed if the model does that; the layer's number; its window, in tokens
-# that a token sees, itself included, None = all before it -> (T, query heads * head_dim).
+@dataclass(frozen=True, slots=True)
+class HeadNorms:
+    """RMSNorm of each query and key head before it is rotated, as Qwen3 has it."""
+
+    weights: tuple[Tensor, ...]  # one a layer: (query + kv heads, head_dim)
+    epsilon: float
+
+
+# projected (T, query + 2 kv heads, head_dim), which may be written into; the layer's number; its window, in tokens that
+# a token sees, itself included, None = all before it -> (T, query heads * head_dim).
 # Writes the step's keys and values into the cache.
 Attend = Callable[[Tensor, int, int | None], Tensor]
 
 
 class Attention(Protocol):
-    """What happens between the projections of a layer: positions, cache, attention."""
+    """What happens between the projections of a layer: norms of heads, positions, cache, attention."""
 
     def over(self, batch: Batch) -> Attend:
         """For one step: what its layers share is computed here, once."""
+
+
+class NormedHeads:
+    """Norms in plain torch, before an attention that has none."""
+
+    def __init__(self, attention: Attention, norms: HeadNorms, heads: Heads) -> None:
+        self._attention = attention
+        self._norms = norms
+        self._heads = heads
+
+    def over(self, batch: Batch) -> Attend:
+        return partial(self._attend, self._attention.over(batch))
+
+    def _attend(self, attend: Attend, projected: Tensor, layer: int, window: int | None) -> Tensor:
+        asked = projected[:, : -self._heads.kv]  # queries and keys at once
+        asked.copy_(rms_norm(asked, (self._heads.dim,), None, self._norms.epsilon) * self._norms.weights[layer])
+        return attend(projected, layer, window)
+
+
+def with_norms(attention: Attention, norms: HeadNorms | None, heads: Heads) -> Attention:
+    return attention if norms is None else NormedHeads(attention, norms, heads)
 
 
 class GatherAttention:

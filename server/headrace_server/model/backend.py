@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headrace_server.config import EngineConfig
 from headrace_server.model.architecture import Architecture
-from headrace_server.model.attention import Attention, GatherAttention, Heads
+from headrace_server.model.attention import Attention, GatherAttention, HeadNorms, Heads, with_norms
 from headrace_server.model.cache import KvCache
 from headrace_server.model.norm import PlainNorm, Residual, Unfused
 from headrace_server.model.projection import Layout, Plain
@@ -20,7 +20,7 @@ class Backend(Protocol):
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         """How weights lie in memory; and how that was found, for the log."""
 
-    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> Attention:
+    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
         """cos and sin: float32 (positions, head_dim / 2)."""
 
     def residual(self, shape: Architecture, dtype: torch.dtype) -> Residual: ...
@@ -35,8 +35,8 @@ class PlainBackend:
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         return Plain(), "as the checkpoint has them"
 
-    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> Attention:
-        return GatherAttention(heads, cache, cos, sin)
+    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
+        return with_norms(GatherAttention(heads, cache, cos, sin), norms, heads)
 
     def residual(self, shape: Architecture, dtype: torch.dtype) -> Residual:
         return Unfused(PlainNorm(shape.rms_norm_eps))

@@ -11,14 +11,14 @@ from headrace_server.config import ServerConfig
 from headrace_server.engine.limits import Limits
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture, read_architecture
-from headrace_server.model.attention import Heads
+from headrace_server.model.attention import HeadNorms, Heads
 from headrace_server.model.backend import Backend, backend_for
 from headrace_server.model.cache import empty_cache, pages_that_fit
 from headrace_server.model.cpu.threads import settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice
 from headrace_server.model.runner import ModelRunner
 from headrace_server.model.transformer import Transformer
-from headrace_server.model.weights import count_parameters, load_weights
+from headrace_server.model.weights import Weights, count_parameters, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_KV_CACHE = 256 * 2**20  # bytes
@@ -50,7 +50,8 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     cache = empty_cache(shape, config.engine, limits.kv_pages, device, dtype, heads_apart=backend.heads_apart)
     cos, sin = shape.rope.tables(limits.max_context, shape.head_dim, device)
     on_phase("kernels")
-    attention = backend.attention(Heads(shape.heads, shape.kv_heads, shape.head_dim), cache, cos, sin)
+    heads = Heads(shape.heads, shape.kv_heads, shape.head_dim)
+    attention = backend.attention(heads, cache, cos, sin, _head_norms(shape, weights))
     transformer = Transformer(shape, weights, attention, backend.residual(shape, dtype))
     runs_on = CpuDevice(settle) if device.type == "cpu" else CudaDevice(device)
     captures = backend.captures and not config.engine.check_gathers  # checking asks the device, a graph cannot
@@ -72,6 +73,11 @@ def _dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ModelRefused(f"dtype {name} is not supported; supported: {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def _head_norms(shape: Architecture, weights: Weights) -> HeadNorms | None:
+    norms = tuple(layer.qk_norm for layer in weights.layers if layer.qk_norm is not None)
+    return HeadNorms(norms, shape.rms_norm_eps) if norms else None
 
 
 def _kv_cache_bytes(config: ServerConfig, device: torch.device) -> int:

@@ -1,10 +1,10 @@
 """The forward pass of the Llama family over one packed step (Touvron et al. 2023; grouped queries as in Llama 2 and 3).
 
-Mistral adds a window to attention, Qwen2 biases, Qwen3 a norm of queries and keys.
+Mistral adds a window to attention, Qwen2 biases; Qwen3's norm of queries and keys is attention's, too.
 """
 
 from torch import Tensor
-from torch.nn.functional import embedding, pad, rms_norm
+from torch.nn.functional import embedding, pad
 
 from headrace_server.model.architecture import Architecture
 from headrace_server.model.attention import Attend, Attention
@@ -49,7 +49,4 @@ class Transformer:
     def _attend(self, x: Tensor, tokens: int, index: int, attend: Attend) -> Tensor:
         layer, shape = self._weights.layers[index], self._shape
         projected = layer.qkv(x)[:tokens].view(tokens, -1, shape.head_dim)
-        if layer.qk_norm is not None:
-            asked = projected[:, : -shape.kv_heads]  # queries and keys at once
-            asked.copy_(rms_norm(asked, (shape.head_dim,), None, shape.rms_norm_eps) * layer.qk_norm)
         return self._padded(attend(projected, index, shape.windows[index]))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from headrace_server.model.architecture import Architecture
-from headrace_server.model.attention import Attention, GatherAttention, Heads
+from headrace_server.model.attention import Attention, GatherAttention, HeadNorms, Heads, with_norms
 from headrace_server.model.cache import KvCache
 from headrace_server.model.cpu import attention, norm
 from headrace_server.model.layouts import fastest_layout
@@ -23,13 +23,16 @@ class CpuBackend:
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         return fastest_layout(shape, dtype)
 
-    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> Attention:
-        if not attention.is_available(cache.keys.dtype):
-            log.warning("attention copies its context each step: no kernel for %s with this torch", cache.keys.dtype)
-            return GatherAttention(heads, cache, cos, sin)
-        return attention.CpuAttention(heads, cache, cos, sin)
+    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
+        return with_norms(self._without_norms(heads, cache, cos, sin), norms, heads)
 
     def residual(self, shape: Architecture, dtype: torch.dtype) -> Residual:
         if norm.is_available(dtype):
             return Unfused(norm.CpuNorm(shape.hidden_size, shape.rms_norm_eps))
         return Unfused(PlainNorm(shape.rms_norm_eps))
+
+    def _without_norms(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> Attention:
+        if not attention.is_available(cache.keys.dtype):
+            log.warning("attention copies its context each step: no kernel for %s with this torch", cache.keys.dtype)
+            return GatherAttention(heads, cache, cos, sin)
+        return attention.CpuAttention(heads, cache, cos, sin)

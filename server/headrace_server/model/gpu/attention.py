@@ -1,4 +1,4 @@
-"""Attention on a GPU, over the pages where they are: rotation and writing in one kernel, then answers, then prompts.
+"""Attention on a GPU, over the pages where they are: norm, rotation, writing in one kernel; then answers, then prompts.
 
 Answers are read by our own kernel: how it cuts a sequence into pieces follows from that sequence alone, so neighbours
 cannot move a result by a bit, which seeded answers rely on. Prompts are read by torch's varlen_attn where it can; there
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import varlen
 
-from headrace_server.model.attention import Attend, Heads
+from headrace_server.model.attention import Attend
 from headrace_server.model.batch import Batch
 from headrace_server.model.cache import KvCache
 from headrace_server.model.kernels.layout import Packed
 from headrace_server.model.kernels.paged_attention import attend_paged
-from headrace_server.model.kernels.rope_write import Places, rope_write
+from headrace_server.model.kernels.rope_write import HeadNorm, Places, rope_write
 from headrace_server.model.kernels.varlen_attention import FLASH_PAGE, attend_varlen
 
 AttendPaged = Callable[[Tensor, Tensor, Tensor, Packed, int | None], Tensor]
@@ -27,13 +27,15 @@ FLASH_HEAD = 256  # the widest head that FlashAttention 2 has kernels for; it wa
 
 
 class GpuAttention:
-    def __init__(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, prompts: AttendPaged) -> None:
-        """cos and sin: float32 (positions, head_dim / 2). `prompts` reads those; see `prompt_attention`."""
-        self._heads = heads
+    def __init__(
+        self, cache: KvCache, cos: Tensor, sin: Tensor, prompts: AttendPaged, norms: tuple[HeadNorm, ...] | None
+    ) -> None:
+        """cos and sin: float32 (positions, head_dim / 2). `prompts`: see `prompt_attention`. `norms`: one a layer."""
         self._cache = cache
         self._cos = cos
         self._sin = sin
         self._prompts = prompts
+        self._norms = norms
 
     def over(self, batch: Batch) -> Attend:
         decoding = batch.layout.decoding
@@ -55,7 +57,7 @@ class GpuAttention:
         groups: list[tuple[slice, AttendPaged, Packed]],
     ) -> Tensor:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        queries = rope_write(projected, places, keys, values, None)
+        queries = rope_write(projected, places, keys, values, self._norms[layer] if self._norms else None)
         parts = [attend(queries[rows], keys, values, packed, window) for rows, attend, packed in groups]
         found = parts[0] if len(parts) == 1 else torch.cat(parts)
         return found.flatten(1)

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture
-from headrace_server.model.attention import Attention, Heads
+from headrace_server.model.attention import Attention, HeadNorms, Heads
 from headrace_server.model.cache import KvCache
 from headrace_server.model.gpu.attention import GpuAttention, prompt_attention
 from headrace_server.model.gpu.projection import GpuLayout
 from headrace_server.model.gpu.residual import GpuResidual
+from headrace_server.model.kernels.rope_write import HeadNorm
 from headrace_server.model.norm import Residual
 from headrace_server.model.projection import Layout
 
@@ -33,10 +34,17 @@ class GpuBackend:
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         return GpuLayout(), "the only one on a GPU"
 
-    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor) -> Attention:
+    def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
         prompts, why = prompt_attention(cache)
         log.info("attention: answers by our own kernel, prompts by %s", why)
-        return GpuAttention(heads, cache, cos, sin, prompts)
+        return GpuAttention(cache, cos, sin, prompts, _by_layer(norms, heads))
 
     def residual(self, shape: Architecture, dtype: torch.dtype) -> Residual:
         return GpuResidual(shape.rms_norm_eps)
+
+
+def _by_layer(norms: HeadNorms | None, heads: Heads) -> tuple[HeadNorm, ...] | None:
+    """One weight for all query heads and one for all key heads: every head has a copy of its own."""
+    if norms is None:
+        return None
+    return tuple(HeadNorm(weight[0], weight[heads.query], norms.epsilon) for weight in norms.weights)
