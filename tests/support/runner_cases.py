@@ -54,10 +54,9 @@ def a_captured_model(
 
 def check_tokens(directory: Path, device: str, page_size: int, new_tokens: int, longest: int) -> None:
     """The GPU's kernels answer as plain torch on a CPU, which captures nothing."""
-    plain = load_model(
-        a_config(directory, engine=EngineConfig(page_size=page_size)), lambda phase: None, PlainBackend()
-    )
     kernels = a_captured_model(directory, device, GpuBackend(page_size), page_size)
+    config = a_config(directory, engine=kernels.config.engine)
+    plain = Model(load_model(config, lambda phase: None, PlainBackend()), config)
     requests = {
         0: [asked("greedy", tuple(range(3, 3 + longest)), new_tokens)],
         3: [
