@@ -6,38 +6,12 @@ import pytest
 from headrace_server.engine.pace import PROOF, SLOWER, SMALLEST, PrefillPace
 from hypothesis import given
 from hypothesis import strategies as st
+from machines import MACHINES, Machine
 
 MOST = 2048  # tokens in a step
 BOUND = 3.0  # times the usual step
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Seconds of a step, in the shape of measured ones."""
-
-    weights: float  # read in any step
-    sequence: float  # for each that decodes
-    token: float  # for each prompt token
-    read: float  # for each prompt token and each token before it
-    gather: float  # for each token before the chunk, however small that is
-
-    def seconds(self, decoding: int, filling: int = 0, context: int = 0) -> float:
-        prompt = filling * (self.token + self.read * context) + self.gather * context * bool(filling)
-        return self.weights + self.sequence * decoding + prompt
-
-    def bears(self, decoding: int, context: int) -> bool:
-        """Whether a step with the least that a prompt goes on by is within what is aimed at."""
-        return self.seconds(decoding, SMALLEST, context) <= SLOWER * self.seconds(decoding)
-
-
-MACHINES = st.builds(
-    Machine,
-    weights=st.floats(0.001, 0.1),
-    sequence=st.floats(0, 0.002),
-    token=st.floats(1e-6, 0.002),
-    read=st.floats(0, 5e-7),
-    gather=st.floats(0, 1e-5),
-)
 DECODING = st.integers(1, 64)
 
 
