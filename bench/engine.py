@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import product
@@ -115,11 +116,16 @@ def compare(plan: Plan, environment: dict[str, str]) -> tuple[list[Measured], Sp
     return measured, speeds
 
 
+SETTLE = 5.0  # seconds; what waits for work may spin for a while (vLLM's worker for 3) and would slow the next side
+
+
 def take_turns(plan: Plan, load: Load, sides: list[tuple[SideProcess, Measured]], right: Answers | None) -> None:
     """Turn 0 warms each side and is compared with the oracle; the others are measured."""
     for turn in range(plan.rounds + 1):
         work = plan.work(load, turn)
-        for side, measured in sides:
+        for side, measured in sides[turn % len(sides) :] + sides[: turn % len(sides)]:
+            if len(sides) > 1:
+                time.sleep(SETTLE)
             answers = side.answer(work)
             tell(f"{load}, turn {turn}: {side.name} {load.output_tokens / answers.seconds:.1f} tokens/s")
             if turn:
