@@ -79,9 +79,16 @@ class ModelRunner:
         if self._captures:
             self._capture()
         longest = min(self._limits.max_context - 1, self._config.max_tokens_per_step, LONG_ENOUGH)
+        if self._captures:
+            self._rehearse_lengths(longest)
         for sampling in (Sampling(), Sampling(temperature=1.0, top_k=2, top_p=0.5)):
             for prompt, requests in ((longest, 1), (1, 1), (1, self._config.max_running)):
                 self._rehearse(prompt, min(requests, self._config.max_tokens_per_step), sampling)
+
+    def _rehearse_lengths(self, longest: int) -> None:
+        """Kernels for GPUs are compiled at first use, for tiles as high as a power of two; see paged_attention.py."""
+        for power in range(longest.bit_length()):
+            self._rehearse(1 << power, 1, Sampling())
 
     @torch.inference_mode()
     def _capture(self) -> None:

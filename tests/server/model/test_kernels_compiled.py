@@ -48,6 +48,22 @@ def test_a_prompts_attention_multiplies_by_warpgroup(tmp_path: Path) -> None:
     assert "HGMMA" in kernels["_attend"].assembly
 
 
+def test_where_a_steps_numbers_begin_does_not_compile_a_kernel_anew(tmp_path: Path) -> None:
+    """That would take seconds, in the middle of somebody's answer."""
+
+    def at(offset: int) -> None:
+        numbers = _ints(16)[offset:]
+        pages = _half(2, 256, 8, 64)  # a head size that no other test compiles for
+        places = Places(numbers[:2], _ints(2), torch.zeros(8192, 32), torch.zeros(8192, 32))
+        rope_write(_half(2, 48, 64), places, pages, pages, None)
+        packed = Packed(cu_q=numbers[:3], used_k=numbers[3:5], block_table=_ints(2, 32), max_q=512, max_k=8192)
+        attend_paged(_half(2, 32, 64), pages, pages, packed)
+
+    built(lambda: [at(0), at(1)], tmp_path)
+    compiled = sorted(binary.stem for binary in tmp_path.glob("*/*.cubin"))  # in Triton's cache
+    assert compiled == ["_attend", "_rope_write"]
+
+
 def _copies_pages_ahead(kernel: Built) -> None:
     """16 bytes at a time into shared memory while earlier blocks are worked on, on tensor cores, without spills."""
     assert kernel.stack == 0

@@ -140,7 +140,7 @@ def _check(queries: Tensor, key_pages: Tensor, value_pages: Tensor, packed: Pack
         raise ValueError(f"queries have {heads} heads, not a multiple of the {kv_heads} KV heads")
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["cu_q", "used_k"])  # views into a step's numbers, which begin anywhere
 def _attend(
     queries,
     key_pages,

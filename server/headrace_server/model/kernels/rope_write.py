@@ -95,7 +95,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["positions", "rows"])  # views into a step's numbers, which begin anywhere
 def _rope_write(
     projected,
     queries,
