@@ -34,6 +34,7 @@ class CpuAttention:
         half = cache.keys.dtype == torch.bfloat16
         self._kernel = compiled(KernelShape(heads.query, heads.kv, heads.dim, cache.page_size, half))
         self._parameters = np.zeros(PARAMETERS, dtype=np.int64)
+        self._scratch = Scratch(), Scratch()  # of keys, of values
 
     def over(self, batch: Batch) -> Attend:
         return partial(self._attend, batch=batch)
@@ -78,7 +79,32 @@ class CpuAttention:
         return found.flatten(0, 1).transpose(0, 1)
 
     def _read(self, layer: int, batch: Batch, fill: Fill) -> tuple[Tensor, Tensor]:
-        """What earlier chunks left in the cache, and this one: (kv_heads, tokens, head_dim)."""
-        pages = batch.pages[fill.slot : fill.slot + 1, : -(-fill.end // self._cache.page_size)]
-        keys, values = self._cache.gather(layer, pages)
-        return keys[0, :, : fill.end], values[0, :, : fill.end]
+        """What earlier chunks left in the cache, and this one: (kv_heads, tokens, head_dim). Until the next call."""
+        pages = batch.pages[fill.slot, : -(-fill.end // self._cache.page_size)]
+        keys, values = (
+            scratch.gathered(pool[layer].transpose(1, 2), pages)
+            for scratch, pool in zip(self._scratch, (self._cache.keys, self._cache.values), strict=True)
+        )
+        return keys[:, : fill.end], values[:, : fill.end]
+
+
+class Scratch:
+    """Memory in which pages are put together. Kept, since the first touch of fresh memory costs more than the copy:
+    with 4,096 tokens before it, a chunk's 24 gatherings took 40 to 100 ms in fresh memory, 15 ms in kept memory."""
+
+    def __init__(self) -> None:
+        self._selected = torch.empty(0)
+        self._joined = torch.empty(0)
+
+    def gathered(self, pool: Tensor, pages: Tensor) -> Tensor:
+        """pool (pages, kv_heads, page_size, head_dim), contiguous -> float32 (kv_heads, tokens, head_dim)."""
+        kv_heads, page_size, dim = pool.shape[1:]
+        count = len(pages) * kv_heads * page_size * dim
+        if len(self._joined) < count:
+            self._selected = torch.empty(2 * count, dtype=pool.dtype)
+            self._joined = torch.empty(2 * count)
+        selected = self._selected[:count].view(len(pages), kv_heads, page_size, dim)
+        torch.index_select(pool, 0, pages, out=selected)
+        joined = self._joined[:count].view(kv_heads, len(pages), page_size, dim)
+        joined.copy_(selected.transpose(0, 1))
+        return joined.view(kv_heads, -1, dim)
