@@ -3,7 +3,7 @@
     python bench/engine.py --model llama-144m --requests 1,16,64 --prompt 128 --output 64 --peers hf,vllm --json -
 
 Each side has its own process, loaded one after the other; then they take turns, so that a busy moment of the machine
-hits all of them, while those whose turn it is not sleep. docs/benchmarks.md says what each figure means and how to
+hits all of them, while those whose turn it is not are stopped. docs/benchmarks.md says what each figure means and how to
 install vLLM, which needs an environment of its own.
 """
 
@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import product
@@ -116,16 +115,11 @@ def compare(plan: Plan, environment: dict[str, str]) -> tuple[list[Measured], Sp
     return measured, speeds
 
 
-SETTLE = 5.0  # seconds; what waits for work may spin for a while (vLLM's worker for 3) and would slow the next side
-
-
 def take_turns(plan: Plan, load: Load, sides: list[tuple[SideProcess, Measured]], right: Answers | None) -> None:
     """Turn 0 warms each side and is compared with the oracle; the others are measured."""
     for turn in range(plan.rounds + 1):
         work = plan.work(load, turn)
         for side, measured in sides[turn % len(sides) :] + sides[: turn % len(sides)]:
-            if len(sides) > 1:
-                time.sleep(SETTLE)
             answers = side.answer(work)
             tell(f"{load}, turn {turn}: {side.name} {load.output_tokens / answers.seconds:.1f} tokens/s")
             if turn:

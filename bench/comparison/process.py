@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,10 @@ class SideBroken(Exception):
 
 
 class SideProcess:
-    """Use as a context manager; leaving it ends the process and all that it started."""
+    """Use as a context manager; leaving it ends the process and all that it started.
+
+    It is stopped while it is not its turn: what waits for work may spin, and would slow the others.
+    """
 
     def __init__(self, command: Command, settings: Settings, logs: Path, environment: Mapping[str, str]) -> None:
         self.name = command.name
@@ -52,6 +56,7 @@ class SideProcess:
         """Raises SideBroken."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._send(signal.SIGCONT)
         try:
             self._process.stdin.write(json.dumps(asdict(work)) + "\n")
             self._process.stdin.flush()
@@ -62,6 +67,7 @@ class SideProcess:
             status = self._process.wait()
             last = "\n".join(self._log.read_text(errors="replace").splitlines()[-TOLD:])
             raise SideBroken(f"{self.name} ended with status {status} instead of answering; its log ends:\n{last}")
+        self._send(signal.SIGSTOP)
         return answers_from(json.loads(reply))
 
     def first_token(self, prompt: tuple[int, ...]) -> float:
@@ -76,14 +82,17 @@ class SideProcess:
     ) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._send(signal.SIGCONT)
         try:
             self._process.stdin.close()
             self._process.wait(LEAVING)
         except (subprocess.TimeoutExpired, BrokenPipeError):
             sys.stderr.write(f"{self.name} did not leave by itself and is ended\n")
         self._process.stdout.close()
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return  # nothing of it is left
+        self._send(signal.SIGKILL)
         self._process.wait()
+
+    def _send(self, number: signal.Signals) -> None:
+        """To it and all that it started."""
+        with suppress(ProcessLookupError):  # nothing of it is left
+            os.killpg(self._process.pid, number)
