@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import log2
 
 SLOWER = 2.25  # a step with prefill may take so many times one without; callers bear 3, the rest is for what varies
-SMALLEST = 16  # tokens; a prompt always goes on
+SMALLEST = 8  # tokens; a prompt always goes on
 PROOF = 64  # steps with prefill after which one without tells again what is usual
 LEAST = 0.25  # times a usual step: what tokens add is never taken for less, so the next chunk grows sixfold at most
 CONTEXT = 256  # tokens that make little difference
