@@ -3,8 +3,8 @@
     python bench/engine.py --model llama-144m --requests 1,16,64 --prompt 128 --output 64 --peers hf,vllm --json -
 
 Each side has its own process, loaded one after the other; then they take turns, so that a busy moment of the machine
-hits all of them, while those whose turn it is not are stopped. docs/benchmarks.md says what each figure means and how to
-install vLLM, which needs an environment of its own.
+hits all of them, while those whose turn it is not are stopped. docs/benchmarks.md says what each figure means and how
+to install vLLM, which needs an environment of its own.
 """
 
 import argparse
