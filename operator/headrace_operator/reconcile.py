@@ -9,8 +9,9 @@ from headrace_operator import kube
 from headrace_operator.act.apply import Target, apply
 from headrace_operator.act.events import Recorder
 from headrace_operator.decide import manifests
+from headrace_operator.decide.actions import ApplyService
 from headrace_operator.decide.history import History
-from headrace_operator.decide.plan import ApplyService, plan
+from headrace_operator.decide.plan import plan
 from headrace_operator.decide.reasons import Announcement, Reason
 from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.signals import measure

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from headrace_operator.decide.actions import CreatePod, DeletePod, Unroute
 from headrace_operator.decide.history import History
-from headrace_operator.decide.plan import CreatePod, DeletePod, Unroute, plan
+from headrace_operator.decide.plan import plan
 from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import Situation

@@ -6,7 +6,7 @@ from typing import Any, assert_never
 from headrace_operator import kube
 from headrace_operator.act.events import Recorder
 from headrace_operator.decide import manifests
-from headrace_operator.decide.plan import Action, Announce, ApplyService, CreatePod, DeletePod, Unroute
+from headrace_operator.decide.actions import Action, Announce, ApplyService, CreatePod, DeletePod, Unroute
 from headrace_operator.decide.reasons import Announcement
 from headrace_operator.kube import Kube, KubeError
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from headrace_operator.act.apply import Target, apply
 from headrace_operator.act.events import BURST, Recorder
-from headrace_operator.decide.plan import Announce, ApplyService, CreatePod, DeletePod, Unroute
+from headrace_operator.decide.actions import Announce, ApplyService, CreatePod, DeletePod, Unroute
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.kube import KubeError
 from headrace_operator.metrics import OperatorMetrics

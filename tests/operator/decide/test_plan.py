@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 from headrace_operator.decide import manifests
-from headrace_operator.decide.plan import Action, Announce, CreatePod, DeletePod, Unroute, plan
+from headrace_operator.decide.actions import Action, Announce, CreatePod, DeletePod, Unroute
+from headrace_operator.decide.plan import plan
 from headrace_operator.decide.reasons import Announcement, Reason
 from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.values import Observed, PodPhase, PodState
