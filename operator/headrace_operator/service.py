@@ -16,7 +16,56 @@ SOURCE = re.compile(r"pvc://([a-z0-9][a-z0-9.-]*)/(.+)")
 
 class Mode(StrEnum):
     AUTO = "Auto"
+    SHADOW = "Shadow"  # decides and says so; creates, routes and deletes no pod
     PAUSED = "Paused"  # replicas stay as they are; lost pods are still replaced
+    EXTERNAL = "External"  # an HPA, KEDA or a person sets spec.replicas through the scale subresource
+
+
+class Strategy(StrEnum):
+    ROLLING = "Rolling"
+    CANARY = "Canary"  # the new revision beside the old one, promoted or rolled back on what was measured
+    SHADOW = "Shadow"  # mirrored traffic; needs the router
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Other bounds from each `start` until the next `end`."""
+
+    name: str
+    start: str  # cron, five fields
+    end: str  # cron, five fields
+    time_zone: str  # IANA name
+    min_replicas: int | None = None  # None = as outside the schedule
+    max_replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenPrompt:
+    """A question whose good answer is known: how likely a revision thinks it is tells its quality."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """When a new revision may take over. Ratios are against the old revision's pods over the same time."""
+
+    replicas: int = 1
+    min_samples: int = 50  # finished requests of the new revision, before anything but its failure is believed
+    min_duration: float = 60.0  # seconds with all canary pods ready
+    deadline: float = 3600.0  # seconds; too few samples by then means back
+    max_queue_wait: float = 1.5  # times the old p95, and never refused below the target itself
+    max_error_rate: float = 0.01  # share of requests above the old revision's
+    min_tokens_per_second: float = 0.8  # times the old speed of a running request
+    golden: tuple[GoldenPrompt, ...] = ()
+    max_quality_loss: float = 0.05  # nats a token that the golden answers may become less likely
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    strategy: Strategy = Strategy.ROLLING
+    canary: Canary = Canary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +84,12 @@ class Scaling:
     utilization: float  # share of a replica's learned capacity that demand may take, 0..1
     scale_down_window: float  # seconds
     mode: Mode = Mode.AUTO
+    warm_standby: int = 0  # pods that are loaded and not routed, beside the replicas
+    schedules: tuple[Schedule, ...] = ()
+    unschedulable_after: float = 60.0  # seconds without a place after which a pod is no supply
+    metrics_hold: float = 120.0  # seconds without any metrics in which the number of replicas is held
+    metrics_fallback: int | None = None  # replicas after that; None = go on holding
+    replicas: int | None = None  # spec.replicas: what somebody set through the scale subresource
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +120,7 @@ class InferenceDeployment:
     batching: Batching
     drain_timeout: float  # seconds
     image: str | None = None  # None = the operator's own setting
+    rollout: Rollout = Rollout()
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "InferenceDeployment":

@@ -8,8 +8,12 @@ class PodPhase(StrEnum):
     """What a pod is doing, in the words that people need."""
 
     READY = "Ready"
-    STARTING = "Starting"  # scheduled; pulling, loading or warming up
-    UNSCHEDULABLE = "Unschedulable"
+    STARTING = "Starting"  # created, and not yet told apart further
+    PULLING = "Pulling"  # scheduled; the image comes
+    LOADING = "Loading"  # the server runs and reads its weights
+    WARMING_UP = "WarmingUp"  # weights are on the device; first steps, kernels, graphs
+    UNSCHEDULABLE = "WaitingForGPU"  # the scheduler finds no place
+    DEVICE_MISMATCH = "DeviceMismatch"  # the server computes on another device than the manifest says
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CRASH_LOOPING = "CrashLooping"
     MODEL_REFUSED = "ModelRefused"  # the server said that this checkpoint cannot be served
@@ -34,6 +38,24 @@ class PodSample:
     queue_waits: tuple[tuple[float, float], ...] = ()
 
 
+class Role(StrEnum):
+    """What a pod is kept for."""
+
+    REPLICA = "replica"
+    STANDBY = "standby"  # loaded, not routed; promoted in a moment
+    CANARY = "canary"  # of a revision on trial; routed, and counted as supply
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """When a pod passed each step of its start, epoch seconds; None = not yet, or not seen."""
+
+    scheduled_at: float | None = None
+    pulled_at: float | None = None  # the container started
+    weights_at: float | None = None  # on the device
+    warmed_at: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class PodState:
     """One pod of one InferenceDeployment."""
@@ -49,6 +71,11 @@ class PodState:
     unrouted_at: float | None = None  # set while it drains
     message: str = ""  # the scheduler's, kubelet's or server's own words
     sample: PodSample | None = None  # None = asked and not answered, or not ready to be asked
+    role: Role = Role.REPLICA
+    node: str | None = None
+    loss_announced: str | None = None  # why this pod will soon be gone (cordon, taint, spot notice); None = it stays
+    startup: Startup = Startup()
+    restarts: int = 0
 
     @property
     def is_live(self) -> bool:
