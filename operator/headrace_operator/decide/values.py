@@ -17,6 +17,7 @@ class PodPhase(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CRASH_LOOPING = "CrashLooping"
     MODEL_REFUSED = "ModelRefused"  # the server said that this checkpoint cannot be served
+    UNREADY = "NotReady"  # it has served, and its readiness probe fails now; also while it drains
     LOST = "Lost"  # evicted, or ended by its node: it will never run again
     TERMINATING = "Terminating"
 
@@ -36,6 +37,7 @@ class PodSample:
     tokens: float  # prompt + generated tokens computed, counter
     # (upper bound in seconds, cumulative count), ascending, ends in inf
     queue_waits: tuple[tuple[float, float], ...] = ()
+    drained: bool | None = None  # told to drain, and the last answer is out; None = a server that does not say
 
 
 class Role(StrEnum):
@@ -73,18 +75,41 @@ class PodState:
     sample: PodSample | None = None  # None = asked and not answered, or not ready to be asked
     role: Role = Role.REPLICA
     node: str | None = None
+    address: str | None = None  # IP
     loss_announced: str | None = None  # why this pod will soon be gone (cordon, taint, spot notice); None = it stays
     startup: Startup = Startup()
     restarts: int = 0
 
     @property
+    def is_gone(self) -> bool:
+        """Stops already, or will never run again."""
+        return self.phase in {PodPhase.TERMINATING, PodPhase.LOST}
+
+    @property
+    def is_standby(self) -> bool:
+        return self.role is Role.STANDBY and not self.is_gone
+
+    @property
     def is_live(self) -> bool:
-        """Counts as ordered: neither draining, terminating nor lost."""
-        return self.phase not in {PodPhase.TERMINATING, PodPhase.LOST} and self.routable
+        """Counts as ordered: neither standby, draining, terminating nor lost.
+
+        One on the wrong device is not routed and still counts: replacing it again and again would not help.
+        """
+        is_kept = self.routable or self.phase is PodPhase.DEVICE_MISMATCH
+        return is_kept and not self.is_gone and self.role is not Role.STANDBY
+
+    @property
+    def is_draining(self) -> bool:
+        return not (self.is_gone or self.is_live or self.is_standby)
 
     @property
     def is_ready(self) -> bool:
-        return self.phase is PodPhase.READY and self.routable
+        return self.is_live and self.phase is PodPhase.READY
+
+    @property
+    def is_warm(self) -> bool:
+        """A standby that could serve at once, and goes on to exist."""
+        return self.is_standby and self.phase is PodPhase.READY and self.loss_announced is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +117,7 @@ class Observed:
     """All pods of one InferenceDeployment at one moment."""
 
     pods: tuple[PodState, ...] = field(default=())
+    refused: str | None = None  # why the API server created no pod at the last try: a ResourceQuota
 
     @property
     def live(self) -> tuple[PodState, ...]:
@@ -100,6 +126,11 @@ class Observed:
     @property
     def ready(self) -> tuple[PodState, ...]:
         return tuple(pod for pod in self.pods if pod.is_ready)
+
+    @property
+    def standby(self) -> tuple[PodState, ...]:
+        """Loading ones included."""
+        return tuple(pod for pod in self.pods if pod.is_standby)
 
     def in_phase(self, phase: PodPhase) -> tuple[PodState, ...]:
         return tuple(pod for pod in self.pods if pod.is_live and pod.phase is phase)
