@@ -30,8 +30,10 @@ class KubeError(Exception):
 class Kube:
     """One connection pool to the API server. Use as `async with`."""
 
-    def __init__(self, configuration: Any) -> None:
+    def __init__(self, configuration: Any, field_manager: str = FIELD_MANAGER) -> None:
+        """`field_manager`: the name under which the API server remembers who wrote a field."""
         self._client = client.ApiClient(configuration)
+        self._field_manager = field_manager
 
     async def __aenter__(self) -> "Kube":
         return self
@@ -42,6 +44,10 @@ class Kube:
     async def get(self, path: str, **query: str) -> Body:
         return await self._request("GET", path, query=query)
 
+    async def text(self, path: str, **query: str) -> str:
+        """What is not JSON: a log, metrics."""
+        return (await self._answer("GET", path, query=query)).decode(errors="replace")
+
     async def create(self, path: str, body: Body) -> Body:
         return await self._request("POST", path, body)
 
@@ -51,11 +57,12 @@ class Kube:
 
     async def apply(self, path: str, body: Body) -> Body:
         """Server-side apply: the fields in `body` are ours, whoever had them."""
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": self._field_manager, "force": "true"}
         return await self._request("PATCH", path, body, content_type=APPLY, query=query)
 
     async def merge(self, path: str, body: Body) -> Body:
-        return await self._request("PATCH", path, body, content_type=MERGE, query={"fieldManager": FIELD_MANAGER})
+        query = {"fieldManager": self._field_manager}
+        return await self._request("PATCH", path, body, content_type=MERGE, query=query)
 
     async def delete(self, path: str, uid: str) -> None:
         """Only the object with this UID; one that is gone already, or replaced, is left alone."""
@@ -75,7 +82,20 @@ class Kube:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Body:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        data = await self._answer(method, path, body, content_type=content_type, query=query)
+        answer: Body = json.loads(data)
+        return answer
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        *,
+        content_type: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> bytes:
+        headers = {"Accept": "application/json, */*", "Content-Type": content_type}
         request = await self._client.param_serialize(
             method=method,
             resource_path=path,
@@ -85,11 +105,10 @@ class Kube:
             auth_settings=["BearerToken"],
         )
         response = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT)
-        data = await response.read()
+        data: bytes = await response.read()
         if response.status >= 400:
             raise KubeError(response.status, _message(data))
-        answer: Body = json.loads(data)
-        return answer
+        return data
 
 
 def _message(data: bytes) -> str:
@@ -141,6 +160,19 @@ def pods(namespace: str | None, name: str | None = None) -> str:
 
 def services(namespace: str, name: str) -> str:
     return _join("/api/v1", namespace, "services", name)
+
+
+def horizontal_pod_autoscalers(namespace: str | None) -> str:
+    return _join("/apis/autoscaling/v2", namespace, "horizontalpodautoscalers")
+
+
+def scaled_objects(namespace: str | None) -> str:
+    """KEDA's; the API server answers 404 where KEDA is not installed."""
+    return _join("/apis/keda.sh/v1alpha1", namespace, "scaledobjects")
+
+
+def controller_revisions(namespace: str | None) -> str:
+    return _join("/apis/apps/v1", namespace, "controllerrevisions")
 
 
 def events(namespace: str, name: str | None = None) -> str:
