@@ -49,6 +49,12 @@ def registry(store: Store, connect: Callable[[], kopf.ConnectionInfo]) -> kopf.O
     async def pod_changed(event: kopf.RawEvent, **_: Any) -> None:
         store.put_pod(event["object"], is_gone=event["type"] == "DELETED")
 
+    @kopf.on.event(
+        "apps", "v1", "controllerrevisions", labels={manifests.DEPLOYMENT_LABEL: kopf.PRESENT}, registry=handlers
+    )
+    async def revision_changed(event: kopf.RawEvent, **_: Any) -> None:
+        store.put_revision(event["object"], is_gone=event["type"] == "DELETED")
+
     return handlers
 
 

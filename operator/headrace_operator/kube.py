@@ -175,6 +175,10 @@ def controller_revisions(namespace: str | None) -> str:
     return _join("/apis/apps/v1", namespace, "controllerrevisions")
 
 
+def revisions(namespace: str | None, name: str | None = None) -> str:
+    return _join("/apis/apps/v1", namespace, "controllerrevisions", name)
+
+
 def events(namespace: str, name: str | None = None) -> str:
     return _join("/api/v1", namespace, "events", name)
 

@@ -122,18 +122,23 @@ class Process:
                 logger.warning("cannot list: %s: %s", type(error).__name__, error)
             await asyncio.sleep(RELIST if self._listed else 1.0)
 
-    async def _list(self, api: Kube) -> tuple[list[kube.Body], list[kube.Body], int]:
-        """All objects, all their pods, and the resourceVersion of the oldest of these lists."""
+    async def _list(self, api: Kube) -> tuple[list[kube.Body], list[kube.Body], list[kube.Body], int]:
+        """All objects, all their pods and revisions, and the resourceVersion of the oldest of these lists."""
         objects: list[kube.Body] = []
         pods: list[kube.Body] = []
+        revisions: list[kube.Body] = []
         versions = []
         for namespace in self._settings.namespaces or (None,):
-            for path, found in ((kube.objects(namespace), objects), (kube.pods(namespace), pods)):
-                query = {"labelSelector": kube.OWN_PODS} if found is pods else {}
+            for path, found in (
+                (kube.objects(namespace), objects),
+                (kube.pods(namespace), pods),
+                (kube.revisions(namespace), revisions),
+            ):
+                query = {} if found is objects else {"labelSelector": kube.OWN_PODS}
                 answer = await api.get(path, **query)
                 found.extend(answer["items"])
                 versions.append(int(answer["metadata"]["resourceVersion"]))
-        return objects, pods, min(versions)
+        return objects, pods, revisions, min(versions)
 
     def _trouble(self, watches: Watches) -> str | None:
         if not watches.is_running:

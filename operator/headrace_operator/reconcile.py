@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace_operator import kube
 from headrace_operator.act.apply import Target, apply
 from headrace_operator.act.events import Recorder
-from headrace_operator.decide import manifests
+from headrace_operator.decide import manifests, revisions
 from headrace_operator.decide.actions import ApplyService
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import plan
@@ -22,6 +22,7 @@ from headrace_operator.errors import InvalidSpec
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import OperatorMetrics
 from headrace_operator.observe.pods import metrics_urls, observed
+from headrace_operator.observe.revisions import recorded
 from headrace_operator.observe.scrape import Scraper
 from headrace_operator.service import InferenceDeployment
 from headrace_operator.store import Store
@@ -71,7 +72,7 @@ class Reconciler:
             return
         started = time.monotonic()
         deployment = InferenceDeployment.from_body(body)
-        seen = await self._observe(key)
+        seen = await self._observe(key, deployment.uid)
         now = self._clock()
         memory = self._memory(key, body, seen, now)
         memory.history, signals = measure(seen, memory.history, now)
@@ -92,12 +93,12 @@ class Reconciler:
         message = f"{type(error).__name__}: {error}"
         await self._recorder.record(target, reason, message, now=self._clock(), is_warning=True)
 
-    async def _observe(self, key: Key) -> Observed:
+    async def _observe(self, key: Key, uid: str) -> Observed:
         pods = self._store.pods(key)
         samples = await self._scraper.scrape(metrics_urls(pods))
         silent = sum(sample is None for sample in samples.values())
         self._metrics.scrape_failures.labels(*key).inc(silent)
-        return observed(pods, samples)
+        return replace(observed(pods, samples), revisions=recorded(self._store.revisions(key), uid))
 
     async def _act(
         self, deployment: InferenceDeployment, seen: Observed, decision: Decision, memory: Memory, now: float
@@ -107,8 +108,9 @@ class Reconciler:
             actions.insert(0, ApplyService(manifests.service(deployment)))
             memory.service_at = now
         target = Target(deployment.namespace, deployment.name, deployment.uid)
-        for pod in await apply(self._api, self._recorder, target, actions, now):
-            self._store.put_pod(pod)
+        for child in await apply(self._api, self._recorder, target, actions, now):
+            put = self._store.put_revision if child["kind"] == revisions.KIND else self._store.put_pod
+            put(child)
         memory.said, memory.service_generation = decision.reason, deployment.generation
 
     async def _write_status(self, body: Mapping[str, Any], tick: Tick) -> None:

@@ -1,4 +1,4 @@
-"""What the watches have shown: InferenceDeployments and their pods, by key. Filled by Kopf's thread and by relists.
+"""What the watches have shown: InferenceDeployments, their pods and revisions. Kopf's thread and relists fill it.
 
 Plain dictionaries whose single operations are atomic; the reader copies before it looks. A list and a watch race each
 other: the newer resourceVersion wins, and what was seen to go stays gone (a UID never comes back).
@@ -6,7 +6,7 @@ other: the newer resourceVersion wins, and what was seen to go stays gone (a UID
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from headrace_operator.decide import manifests
 from headrace_operator.work_queue import Key
@@ -21,6 +21,7 @@ class Store:
         self._changed = changed
         self._objects: dict[Key, Body] = {}
         self._pods: dict[Key, dict[str, Body]] = {}
+        self._revisions: dict[Key, dict[str, Body]] = {}
         self._gone: deque[str] = deque(maxlen=REMEMBERED_GONE)
 
     def keys(self) -> list[Key]:
@@ -32,6 +33,10 @@ class Store:
     def pods(self, key: Key) -> list[Body]:
         return list(self._pods.get(key, {}).values())
 
+    def revisions(self, key: Key) -> list[Body]:
+        """ControllerRevisions: what pods of each revision are made from."""
+        return list(self._revisions.get(key, {}).values())
+
     def put_object(self, body: Body, *, is_gone: bool = False) -> None:
         key = _key(body)
         if is_gone:
@@ -42,33 +47,50 @@ class Store:
         self._changed(key)
 
     def put_pod(self, body: Body, *, is_gone: bool = False) -> None:
+        self._put_child(self._pods, body, is_gone)
+
+    def put_revision(self, body: Body, *, is_gone: bool = False) -> None:
+        self._put_child(self._revisions, body, is_gone)
+
+    def replace(self, objects: Sequence[Body], pods: Sequence[Body], revisions: Sequence[Body], version: int) -> None:
+        """What full lists of resourceVersion `version` say: what they lack is gone, unless it is younger."""
+        listed = {_uid(body) for body in (*objects, *pods, *revisions)}
+        kinds: tuple[tuple[Put, Sequence[Body], list[Body]], ...] = (
+            (self.put_revision, revisions, _children(self._revisions)),
+            (self.put_pod, pods, _children(self._pods)),
+            (self.put_object, objects, list(self._objects.values())),
+        )
+        for put, found, known in kinds:
+            for body in found:
+                put(body)
+            for body in known:
+                if _uid(body) not in listed and _version(body) <= version:
+                    put(body, is_gone=True)
+
+    def _put_child(self, children: dict[Key, dict[str, Body]], body: Body, is_gone: bool) -> None:
         key, uid = owner(body), _uid(body)
         if key is None:
             return
-        pods = self._pods.setdefault(key, {})
+        known = children.setdefault(key, {})
         if is_gone:
             self._gone.append(uid)
-            pods.pop(uid, None)
-        elif self._is_news(body, pods.get(uid)):
-            pods[uid] = body
+            known.pop(uid, None)
+        elif self._is_news(body, known.get(uid)):
+            known[uid] = body
         self._changed(key)
-
-    def replace(self, objects: Sequence[Body], pods: Sequence[Body], version: int) -> None:
-        """What full lists of resourceVersion `version` say: what they lack is gone, unless it is younger."""
-        for pod in pods:
-            self.put_pod(pod)
-        for body in objects:
-            self.put_object(body)
-        listed = {_uid(body) for body in (*objects, *pods)}
-        for body in [*self._objects.values(), *(pod for known in self._pods.values() for pod in list(known.values()))]:
-            if _uid(body) not in listed and _version(body) <= version:
-                put = self.put_pod if owner(body) else self.put_object
-                put(body, is_gone=True)
 
     def _is_news(self, body: Body, known: Body | None) -> bool:
         if _uid(body) in self._gone:
             return False
         return known is None or _uid(known) != _uid(body) or _version(body) >= _version(known)
+
+
+class Put(Protocol):
+    def __call__(self, body: Body, *, is_gone: bool = False) -> None: ...
+
+
+def _children(by_key: Mapping[Key, Mapping[str, Body]]) -> list[Body]:
+    return [body for known in list(by_key.values()) for body in list(known.values())]
 
 
 def _key(body: Body) -> Key:
@@ -84,7 +106,7 @@ def _version(body: Body) -> int:
     return int(body["metadata"].get("resourceVersion", 0))
 
 
-def owner(pod: Body) -> Key | None:
-    """The key of the InferenceDeployment that a pod belongs to."""
-    name = pod["metadata"].get("labels", {}).get(manifests.DEPLOYMENT_LABEL)
-    return (pod["metadata"]["namespace"], name) if name else None
+def owner(child: Body) -> Key | None:
+    """The key of the InferenceDeployment that a pod or a revision belongs to."""
+    name = child["metadata"].get("labels", {}).get(manifests.DEPLOYMENT_LABEL)
+    return (child["metadata"]["namespace"], name) if name else None

@@ -6,13 +6,14 @@ from typing import Any
 import headrace_server.__main__ as server
 from headrace_operator.decide import manifests
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling
+from headrace_operator.sources import ClaimSource
 
 DEPLOYMENT = InferenceDeployment(
     namespace="default",
     name="chat",
     uid="u",
     generation=1,
-    model=Model(claim="models", path="llama/8b", dtype="bfloat16", device="cuda"),
+    model=Model(source=ClaimSource("models", "llama/8b"), dtype="bfloat16", device="cuda"),
     resources=Resources(gpus=1),
     scaling=Scaling(1, 4, 0.5, 0.7, 300.0),
     batching=Batching(max_running=7, max_tokens_per_step=300, max_waiting=11),
@@ -21,7 +22,7 @@ DEPLOYMENT = InferenceDeployment(
 
 
 def rendered() -> dict[str, Any]:
-    container: dict[str, Any] = manifests.pod(DEPLOYMENT, "headrace-server:1", 0)["spec"]["containers"][0]
+    container: dict[str, Any] = manifests.pod_spec(DEPLOYMENT, "headrace-server:1")["containers"][0]
     return container
 
 
@@ -54,7 +55,7 @@ def test_the_ports_are_those_of_container_service_and_probes() -> None:
 
 
 def test_the_pod_outlives_the_servers_drain() -> None:
-    spec = manifests.pod(DEPLOYMENT, "headrace-server:1", 0)["spec"]
+    spec = manifests.pod_spec(DEPLOYMENT, "headrace-server:1")
     assert spec["terminationGracePeriodSeconds"] > parsed().drain_timeout
 
 

@@ -13,8 +13,9 @@ from headrace_operator.decide.plan import plan
 from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import Situation
-from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
+from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Revision
 from headrace_operator.service import InferenceDeployment
+from observations import recorded
 
 TICK = 2.0  # seconds between two decisions
 STEP = 0.5  # seconds of the fluid model
@@ -141,6 +142,10 @@ class Fluid:
     decisions: list[tuple[float, Decision]] = field(default_factory=list)
     unrouted: float = 0.0  # requests that no replica could take yet
     longest_wait: float = 0.0
+    revisions: tuple[Revision, ...] = field(init=False)  # on record
+
+    def __post_init__(self) -> None:
+        self.revisions = (recorded(self.deployment),)
 
     def run(self, seconds: float) -> "Fluid":
         end = self.now + seconds
@@ -157,7 +162,8 @@ class Fluid:
 
     def observed(self) -> Observed:
         return Observed(
-            tuple(replica.state(self.now, answers=self.answers(replica.name, self.now)) for replica in self.replicas)
+            tuple(replica.state(self.now, answers=self.answers(replica.name, self.now)) for replica in self.replicas),
+            self.revisions,
         )
 
     def desired(self) -> list[int]:

@@ -4,13 +4,16 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from headrace_operator.decide import manifests, revisions
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.situation import Situation
-from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
+from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Revision
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling
+from headrace_operator.sources import ClaimSource
 
+IMAGE = "headrace-server:1"
 NOW = 1_000_000.0  # epoch seconds
 CAPACITY = 100.0  # tokens/s of one replica
 WORK = 10.0  # tokens of a request
@@ -28,13 +31,20 @@ def deployment(**changes: Any) -> InferenceDeployment:
         name="llama",
         uid="cr-uid",
         generation=3,
-        model=Model("models", "llama-3.1-8b", "bfloat16", "cuda"),
+        model=Model(ClaimSource("models", "llama-3.1-8b"), "bfloat16", "cuda"),
         resources=Resources(gpus=1),
         scaling=scaling(),
         batching=Batching(max_running=SLOTS, max_tokens_per_step=2048, max_waiting=1024),
         drain_timeout=120.0,
     )
     return replace(usual, **changes)
+
+
+def recorded(given: InferenceDeployment | None = None, *, image: str = IMAGE, number: int = 1) -> Revision:
+    """The record of what a manifest asks for."""
+    given = given or deployment()
+    name = revisions.asked(given)
+    return Revision(name, number, f"llama-{name}", f"uid-{name}", manifests.pod_spec(given, image))
 
 
 def sample(at: float = NOW, **changes: Any) -> PodSample:

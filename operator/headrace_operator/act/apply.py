@@ -6,7 +6,16 @@ from typing import Any, assert_never
 from headrace_operator import kube
 from headrace_operator.act.events import Recorder
 from headrace_operator.decide import manifests
-from headrace_operator.decide.actions import Action, Announce, ApplyService, CreatePod, DeletePod, Unroute
+from headrace_operator.decide.actions import (
+    Action,
+    Announce,
+    ApplyService,
+    CreatePod,
+    CreateRevision,
+    DeletePod,
+    DeleteRevision,
+    Unroute,
+)
 from headrace_operator.decide.reasons import Announcement
 from headrace_operator.kube import Kube, KubeError
 
@@ -21,18 +30,22 @@ class Target:
 
 
 async def apply(api: Kube, recorder: Recorder, target: Target, actions: list[Action], now: float) -> list[kube.Body]:
-    """The pods as written, which the watch may show only later: the next tick must not plan the same again.
+    """Pods and revisions as written, which the watch may show only later: the next tick must not plan the same again.
 
     Raises KubeError at the first call that fails; the next tick plans again from what is.
     """
     written = [await _apply(api, recorder, target, action, now) for action in actions]
-    return [pod for pod in written if pod]
+    return [child for child in written if child]
 
 
 async def _apply(api: Kube, recorder: Recorder, target: Target, action: Action, now: float) -> kube.Body | None:
     match action:
         case ApplyService(body):
             await api.apply(kube.services(target.namespace, body["metadata"]["name"]), body)
+        case CreateRevision(body):
+            return await api.create(kube.revisions(target.namespace), body)
+        case DeleteRevision(name, uid):
+            await api.delete(kube.revisions(target.namespace, name), uid)
         case CreatePod(body):
             name = body["metadata"]["name"]
             created = await api.apply(kube.pods(target.namespace, name), body)

@@ -12,6 +12,19 @@ class ApplyService:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateRevision:
+    """Recorded once: the API server refuses to change it."""
+
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRevision:
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class CreatePod:
     body: Body
 
@@ -43,4 +56,4 @@ class Announce:
     is_warning: bool = False
 
 
-Action = ApplyService | CreatePod | Unroute | DeletePod | Announce
+Action = ApplyService | CreateRevision | DeleteRevision | CreatePod | Unroute | DeletePod | Announce

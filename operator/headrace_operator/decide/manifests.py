@@ -1,11 +1,10 @@
 """From the custom resource to the bodies of its children, for server-side apply. The server's command line is a
 contract with `headrace serve`; tests/contract holds both sides to it."""
 
-import hashlib
-import json
 import math
 from typing import Any
 
+from headrace_operator.decide.values import Revision
 from headrace_operator.service import InferenceDeployment
 
 GROUP = "headrace.dev"
@@ -21,33 +20,32 @@ GRPC_PORT = 50051
 HTTP_PORT = 8000
 EXIT_SLACK = 10  # seconds beyond the drain timeout before the kubelet kills
 SLOWEST_START = 1800  # seconds that a start-up may take: hundreds of gigabytes from a slow volume
-# Part of the revision: raise it when a new operator must roll every pod. An upgrade alone must not.
-TEMPLATE_VERSION = "1"
 
 Body = dict[str, Any]
 
 
-def revision(deployment: InferenceDeployment, image: str) -> str:
-    """Eight hex digits of everything that a pod is made from; replicas and targets are not in it."""
-    text = json.dumps([TEMPLATE_VERSION, _pod_spec(deployment, image)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def pod(deployment: InferenceDeployment, image: str, ordinal: int) -> Body:
-    name = f"{deployment.name}-{revision(deployment, image)[:5]}-{ordinal}"
+def pod(deployment: InferenceDeployment, revision: Revision, ordinal: int) -> Body:
+    """From the record of its revision, whatever the manifest or a newer operator would say today."""
+    name = f"{deployment.name}-{revision.hash[:5]}-{ordinal}"
     labels = {
         **_labels(deployment),
         DEPLOYMENT_LABEL: deployment.name,
         ROUTABLE_LABEL: "true",
-        REVISION_LABEL: revision(deployment, image),
+        REVISION_LABEL: revision.hash,
         ORDINAL_LABEL: str(ordinal),
     }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {**_metadata(deployment, name), "labels": labels},
-        "spec": _pod_spec(deployment, image),
+        "spec": dict(revision.spec),
     }
+
+
+def record_metadata(deployment: InferenceDeployment, revision: str) -> Body:
+    """Of the record of a revision, by its hash."""
+    labels = {**_labels(deployment), DEPLOYMENT_LABEL: deployment.name, REVISION_LABEL: revision}
+    return {**_metadata(deployment, f"{deployment.name}-{revision}"), "labels": labels}
 
 
 def service(deployment: InferenceDeployment) -> Body:
@@ -97,7 +95,8 @@ def _labels(deployment: InferenceDeployment) -> dict[str, str]:
     }
 
 
-def _pod_spec(deployment: InferenceDeployment, image: str) -> Body:
+def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
+    """What a new revision records. `image` runs where the manifest names none."""
     return {
         "restartPolicy": "Always",
         "automountServiceAccountToken": False,  # the server never talks to the API

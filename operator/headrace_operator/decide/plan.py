@@ -1,6 +1,6 @@
 """From the wanted number to a list of actions, as values. Applying an empty plan is what a settled system does."""
 
-from headrace_operator.decide import manifests
+from headrace_operator.decide import revisions
 from headrace_operator.decide.actions import Action, Announce, DeletePod
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.replicas import Decision
@@ -26,12 +26,15 @@ def plan(
     """`said`: the reason that was announced last; an event is news, not a heartbeat."""
     actions: list[Action] = _announcements(decision, said)
     actions += _leave(observed, now)
-    current = manifests.revision(deployment, image)
-    old = [pod for pod in observed.live if pod.revision != current]
+    actions += revisions.keep(deployment, image, observed)
+    revision = observed.revision(revisions.asked(deployment))
+    if revision is None:  # its record comes first, and the tick after it makes the pods
+        return actions
+    old = [pod for pod in observed.live if pod.revision != revision.hash]
     if old:
-        actions += roll(deployment, image, observed, old, decision.replicas)
+        actions += roll(deployment, revision, observed, old, decision.replicas)
     else:
-        actions += size(deployment, image, observed, decision)
+        actions += size(deployment, revision, observed, decision)
     return actions
 
 

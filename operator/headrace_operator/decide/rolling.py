@@ -1,15 +1,14 @@
 """From one revision to the next without losing a request: surge by one, or on a full cluster by none."""
 
-from headrace_operator.decide import manifests
 from headrace_operator.decide.actions import Action, Announce, DeletePod
 from headrace_operator.decide.reasons import Announcement
 from headrace_operator.decide.sizing import create, remove, victim_order
-from headrace_operator.decide.values import Observed, PodPhase, PodState
+from headrace_operator.decide.values import Observed, PodPhase, PodState, Revision
 from headrace_operator.service import InferenceDeployment
 
 
 def roll(
-    deployment: InferenceDeployment, image: str, observed: Observed, old: list[PodState], replicas: int
+    deployment: InferenceDeployment, revision: Revision, observed: Observed, old: list[PodState], replicas: int
 ) -> list[Action]:
     """One at a time: a new pod first, then an old one leaves. On a full cluster the old one leaves first."""
     new = [pod for pod in observed.live if pod not in old]
@@ -18,14 +17,16 @@ def roll(
     victims = sorted(old, key=victim_order)
     spare = len(observed.live) - replicas
     if spare < 0:
-        return create(deployment, image, observed, -spare)
+        return create(deployment, revision, observed, -spare)
     if (surplus := spare - bool(new)) > 0:  # the decision fell meanwhile; beside one that replaces, nobody is spare
         return [remove(pod, "fewer replicas are needed") for pod in sorted(observed.live, key=victim_order)[:surplus]]
     if any(pod.phase is PodPhase.UNSCHEDULABLE for pod in new):
         return _make_room(observed, victims[0])
     if not all(pod.is_ready for pod in new):
         return []
-    return [remove(victims[0], "replaced by the new revision")] if spare else _surge(deployment, image, observed, new)
+    return (
+        [remove(victims[0], "replaced by the new revision")] if spare else _surge(deployment, revision, observed, new)
+    )
 
 
 def _make_room(observed: Observed, victim: PodState) -> list[Action]:
@@ -34,9 +35,11 @@ def _make_room(observed: Observed, victim: PodState) -> list[Action]:
     return [] if is_leaving else [remove(victim, "full cluster: the old pod leaves before its replacement starts")]
 
 
-def _surge(deployment: InferenceDeployment, image: str, observed: Observed, new: list[PodState]) -> list[Action]:
-    created = create(deployment, image, observed, 1)
+def _surge(
+    deployment: InferenceDeployment, revision: Revision, observed: Observed, new: list[PodState]
+) -> list[Action]:
+    created = create(deployment, revision, observed, 1)
     if new:
         return created
-    message = f"{len(observed.live)} pods are replaced one by one by revision {manifests.revision(deployment, image)}"
+    message = f"{len(observed.live)} pods are replaced one by one by revision {revision.hash}"
     return [Announce(Announcement.ROLLOUT_STARTED, message), *created]

@@ -3,23 +3,23 @@
 from headrace_operator.decide import manifests
 from headrace_operator.decide.actions import Action, CreatePod, DeletePod, Unroute
 from headrace_operator.decide.replicas import Decision
-from headrace_operator.decide.values import Observed, PodPhase, PodState
+from headrace_operator.decide.values import Observed, PodPhase, PodState, Revision
 from headrace_operator.service import InferenceDeployment
 
 
-def size(deployment: InferenceDeployment, image: str, observed: Observed, decision: Decision) -> list[Action]:
+def size(deployment: InferenceDeployment, revision: Revision, observed: Observed, decision: Decision) -> list[Action]:
     live = observed.live
     missing = decision.replicas - len(live)
     if missing >= 0:
-        return create(deployment, image, observed, missing)
+        return create(deployment, revision, observed, missing)
     return [remove(pod, decision.reason) for pod in sorted(live, key=victim_order)[:-missing]]
 
 
-def create(deployment: InferenceDeployment, image: str, observed: Observed, number: int) -> list[Action]:
+def create(deployment: InferenceDeployment, revision: Revision, observed: Observed, number: int) -> list[Action]:
     """The lowest free ordinals: names are deterministic, so that a stale leader collides instead of adding."""
     taken = {pod.ordinal for pod in observed.pods}
     free = [ordinal for ordinal in range(len(taken) + number) if ordinal not in taken][:number]
-    return [CreatePod(manifests.pod(deployment, image, ordinal)) for ordinal in free]
+    return [CreatePod(manifests.pod(deployment, revision, ordinal)) for ordinal in free]
 
 
 def remove(pod: PodState, why: str) -> Action:

@@ -1,14 +1,17 @@
 """The status of the custom resource: what is, what was decided last, and the ten decisions that changed something.
 
-Written only when it says something new: a decision stays as it was when it was first taken, and a measured number stays
-until it has moved by NOTABLE. Otherwise noise would write the object at every tick.
+Written only when it says something new, or noise would write the object at every tick. A measured number stays until it
+has moved by NOTABLE. A decision stays, whole, as it was at one tick: its inputs, proposals, clamps and result always
+belong together. While the same is decided again it is told anew every RETOLD seconds: `at` is when these inputs were
+measured, `since` when this was decided first.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from headrace_operator.decide import conditions, manifests
+from headrace_operator.decide import conditions, manifests, record, revisions
 from headrace_operator.decide.conditions import timestamp
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import Decision
@@ -16,6 +19,7 @@ from headrace_operator.decide.values import Observed
 from headrace_operator.service import InferenceDeployment
 
 RING = 10
+RETOLD = 300.0  # seconds
 NOTABLE = 0.2  # of the number that stands in status
 NOTABLE_LEARNED = 0.1  # of what a restarted operator goes on with
 UNKNOWN = "unknown"
@@ -44,7 +48,7 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "readyReplicas": len(observed.ready),
         "desiredReplicas": decision.replicas,
         "selector": manifests.selector(deployment),
-        "revision": manifests.revision(deployment, tick.image),
+        "revision": revisions.asked(deployment),
         "queueWaitP95": _steady(before.get("queueWaitP95"), milliseconds(signals.queue_wait_p95)),
         "tokensPerSecond": _steady(before.get("tokensPerSecond"), rounded(signals.throughput)),
         "capacity": {
@@ -85,44 +89,53 @@ def _number(text: str | None) -> float | None:
 
 
 def _last_decision(decision: Decision, before: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """The same decision is told as it was when it was first taken, so that its numbers fit together."""
-    new = _decision(decision, now)
-    return dict(before) if before and _gist(new) == _gist(before) else new
+    if not before or _gist(before) != _new_gist(decision):
+        return {**_decision(decision, now), "since": timestamp(now)}
+    if now - _epoch(before["at"]) < RETOLD:
+        return dict(before)
+    return {**_decision(decision, now), "since": before["since"]}
 
 
-def _gist(decision: Mapping[str, Any]) -> list[Any]:
-    inputs = decision.get("inputs", {})
-    pods = [inputs.get("readyPods"), inputs.get("answeredPods")]
-    return [decision.get("from"), decision.get("to"), decision.get("reason"), *pods]
+def _gist(told: Mapping[str, Any]) -> list[Any]:
+    """What makes a decision in status another one; a record of an older operator is never the same."""
+    inputs = told.get("inputs", {})
+    load = inputs.get("load", {})
+    return [
+        told.get("from"), told.get("to"), told.get("reason"), load.get("askedPods"), load.get("answeredPods"),
+        inputs.get("policy"),
+    ]  # fmt: skip
+
+
+def _new_gist(decision: Decision) -> list[Any]:
+    signals = decision.signals
+    policy = {key: value for key, value in record.policy(decision.situation).items() if value is not None}
+    return [decision.current, decision.replicas, str(decision.reason), signals.asked, signals.answered, policy]
 
 
 def _decision(decision: Decision, now: float) -> dict[str, Any]:
-    signals = decision.signals
     return {
         "at": timestamp(now),
         "from": decision.current,
         "to": decision.replicas,
         "reason": str(decision.reason),
         "message": decision.message,
-        "inputs": {
-            "readyPods": signals.asked,
-            "answeredPods": signals.answered,
-            "demandTokensPerSecond": rounded(signals.demand),
-            "backlogTokens": rounded(signals.backlog),
-            "capacityTokensPerSecond": rounded(signals.capacity),
-            "waiting": signals.waiting,
-            "running": signals.running,
-            "queueWaitP95": milliseconds(signals.queue_wait_p95),
-        },
-        "proposals": [{"signal": p.signal, "replicas": p.replicas, "why": p.why} for p in decision.proposals],
+        "inputs": record.inputs(decision.situation),
+        "proposals": [{"signal": str(p.signal), "replicas": p.replicas, "why": p.why} for p in decision.proposals],
         "clamps": [{"reason": str(c.reason), "from": c.before, "to": c.after} for c in decision.clamps],
     }
 
 
-def _ring(decision: Decision, last: dict[str, Any], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    if decision.replicas == decision.current:
-        return before
+def _changed(decision: Decision, last: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Did this tick change the number? In mode Shadow the same change is decided at every tick, and told once."""
+    return decision.replicas != decision.current and last["since"] != before.get("since")
+
+
+def _ring(last: dict[str, Any], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*before, {key: last[key] for key in ("at", "from", "to", "reason", "message")}][-RING:]
+
+
+def _epoch(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _startup(history: History) -> dict[str, str]:

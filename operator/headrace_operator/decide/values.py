@@ -1,7 +1,9 @@
 """What the edges saw, as values. `at` and every other time is in epoch seconds, given by the caller."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class PodPhase(StrEnum):
@@ -71,6 +73,7 @@ class PodState:
     routable: bool = True
     ready_at: float | None = None
     unrouted_at: float | None = None  # set while it drains
+    unschedulable_since: float | None = None  # since when the scheduler has found no place
     message: str = ""  # the scheduler's, kubelet's or server's own words
     sample: PodSample | None = None  # None = asked and not answered, or not ready to be asked
     role: Role = Role.REPLICA
@@ -113,10 +116,22 @@ class PodState:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """What pods are made from, as it was recorded when the manifest first said it."""
+
+    hash: str  # of what the manifest said
+    number: int  # 1 for the first, rising
+    name: str  # of the record
+    uid: str  # of the record
+    spec: Mapping[str, Any]  # of the pod
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
-    """All pods of one InferenceDeployment at one moment."""
+    """All pods of one InferenceDeployment at one moment, and the revisions on record."""
 
     pods: tuple[PodState, ...] = field(default=())
+    revisions: tuple[Revision, ...] = ()
     refused: str | None = None  # why the API server created no pod at the last try: a ResourceQuota
 
     @property
@@ -131,6 +146,10 @@ class Observed:
     def standby(self) -> tuple[PodState, ...]:
         """Loading ones included."""
         return tuple(pod for pod in self.pods if pod.is_standby)
+
+    def revision(self, hash: str) -> Revision | None:  # noqa: A002 - the field's name
+        """None when it is not on record."""
+        return next((known for known in self.revisions if known.hash == hash), None)
 
     def in_phase(self, phase: PodPhase) -> tuple[PodState, ...]:
         return tuple(pod for pod in self.pods if pod.is_live and pod.phase is phase)

@@ -1,15 +1,10 @@
-from dataclasses import replace
-
-import pytest
 from headrace_operator.decide import manifests
-from headrace_operator.service import Batching, InferenceDeployment, Model, Resources
-from observations import deployment, scaling
-
-IMAGE = "headrace-server:1"
+from headrace_operator.service import Batching, InferenceDeployment, Resources
+from observations import IMAGE, deployment, recorded
 
 
 def container(given: InferenceDeployment) -> manifests.Body:
-    (only,) = manifests.pod(given, IMAGE, 0)["spec"]["containers"]
+    (only,) = manifests.pod_spec(given, IMAGE)["containers"]
     return only
 
 
@@ -31,21 +26,21 @@ def test_a_pod_runs_the_server_with_what_the_manifest_says() -> None:
         "--max-waiting=99",
         "--drain-timeout=45.5",
     ]
-    assert manifests.pod(given, IMAGE, 0)["spec"]["terminationGracePeriodSeconds"] == 56
+    assert manifests.pod_spec(given, IMAGE)["terminationGracePeriodSeconds"] == 56
 
 
 def test_the_model_is_mounted_read_only_from_its_claim() -> None:
-    spec = manifests.pod(deployment(), IMAGE, 0)["spec"]
+    spec = manifests.pod_spec(deployment(), IMAGE)
     claims = [volume["persistentVolumeClaim"] for volume in spec["volumes"] if "persistentVolumeClaim" in volume]
     assert claims == [{"claimName": "models", "readOnly": True}]
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in container(deployment())["volumeMounts"]
 
 
 def test_a_pod_belongs_to_its_deployment_and_is_routed() -> None:
-    metadata = manifests.pod(deployment(), IMAGE, 7)["metadata"]
+    metadata = manifests.pod(deployment(), recorded(), 7)["metadata"]
     (owner,) = metadata["ownerReferences"]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("InferenceDeployment", "cr-uid", True)
-    revision = manifests.revision(deployment(), IMAGE)
+    revision = recorded().hash
     assert metadata["name"] == f"llama-{revision[:5]}-7"
     assert metadata["labels"] == {
         "app.kubernetes.io/name": "headrace-server",
@@ -62,7 +57,7 @@ def test_the_service_selects_what_is_routed() -> None:
     service = manifests.service(deployment())
     assert service["spec"]["selector"] == {"headrace.dev/deployment": "llama", "headrace.dev/routable": "true"}
     assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == [("grpc", 50051), ("http", 8000)]
-    labels = manifests.pod(deployment(), IMAGE, 0)["metadata"]["labels"]
+    labels = manifests.pod(deployment(), recorded(), 0)["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
 
 
@@ -74,7 +69,7 @@ def test_no_gpu_is_asked_for_where_none_is_wanted() -> None:
 
 def test_nothing_runs_with_more_rights_than_it_needs() -> None:
     """The restricted Pod Security Standard."""
-    spec = manifests.pod(deployment(), IMAGE, 0)["spec"]
+    spec = manifests.pod_spec(deployment(), IMAGE)
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert spec["automountServiceAccountToken"] is False
@@ -83,34 +78,3 @@ def test_nothing_runs_with_more_rights_than_it_needs() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-
-
-@pytest.mark.parametrize(
-    ("changed", "image"),
-    [
-        pytest.param(deployment(), "headrace-server:2", id="the operator's image"),
-        pytest.param(deployment(image="mine:1"), IMAGE, id="the manifest's image"),
-        pytest.param(deployment(model=Model("models", "other", "bfloat16", "cuda")), IMAGE, id="the model"),
-        pytest.param(deployment(batching=Batching(1, 2048, 1024)), IMAGE, id="batching"),
-        pytest.param(deployment(resources=Resources(gpus=2)), IMAGE, id="resources"),
-    ],
-)
-def test_what_a_pod_is_made_from_makes_a_new_revision(changed: InferenceDeployment, image: str) -> None:
-    assert manifests.revision(changed, image) != manifests.revision(deployment(), IMAGE)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        pytest.param(deployment(scaling=scaling(min_replicas=5)), id="bounds"),
-        pytest.param(deployment(scaling=scaling(queue_wait_target=9.0)), id="targets"),
-        pytest.param(replace(deployment(), generation=99), id="its generation"),
-    ],
-)
-def test_what_only_scales_rolls_nothing(changed: InferenceDeployment) -> None:
-    assert manifests.revision(changed, IMAGE) == manifests.revision(deployment(), IMAGE)
-
-
-def test_an_image_of_the_manifest_is_untouched_by_the_operators() -> None:
-    mine = deployment(image="mine:1")
-    assert manifests.revision(mine, "headrace-server:1") == manifests.revision(mine, "headrace-server:2")

@@ -2,7 +2,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from headrace_operator.decide import manifests
 from headrace_operator.decide.actions import Action, Announce, CreatePod, DeletePod, Unroute
 from headrace_operator.decide.plan import plan
 from headrace_operator.decide.reasons import Announcement, Reason
@@ -10,10 +9,9 @@ from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.values import Observed, PodPhase, PodState
 from hypothesis import given
 from hypothesis import strategies as st
-from observations import NOW, decided, deployment, pod, sample, signals
+from observations import IMAGE, NOW, decided, deployment, pod, recorded, sample, signals
 
-IMAGE = "headrace-server:1"
-CURRENT = manifests.revision(deployment(), IMAGE)
+CURRENT = recorded().hash
 
 
 def decision(replicas: int, *, current: int | None = None, reason: Reason = Reason.STEADY) -> Decision:
@@ -24,7 +22,8 @@ def decision(replicas: int, *, current: int | None = None, reason: Reason = Reas
 
 
 def planned(replicas: int, *pods: PodState, **changes: Any) -> list[Action]:
-    return plan(deployment(), IMAGE, Observed(pods), decision(replicas, **changes), said=None, now=NOW)
+    seen = Observed(pods, (recorded(),))
+    return plan(deployment(), IMAGE, seen, decision(replicas, **changes), said=None, now=NOW)
 
 
 def current(ordinal: int, phase: PodPhase = PodPhase.READY, **changes: Any) -> PodState:
@@ -109,7 +108,7 @@ def test_a_pod_that_fails_is_left_to_its_restarts(phase: PodPhase) -> None:
 
 def test_an_event_is_news_not_a_heartbeat() -> None:
     risen = decision(3, current=2, reason=Reason.LOAD_ROSE)
-    pods = Observed((current(0), current(1)))
+    pods = Observed((current(0), current(1)), (recorded(),))
     assert Announce(Reason.LOAD_ROSE, "2 -> 3") in plan(deployment(), IMAGE, pods, risen, said=None, now=NOW)
     full = decision(2, reason=Reason.INSUFFICIENT_GPU)
     assert plan(deployment(), IMAGE, pods, full, said=None, now=NOW) == [
