@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     log_path = os.environ.get("HEADRACE_TERMINATION_LOG")  # noqa: TID251 - the command-line edge
-    config = _config(options, None if log_path is None else Path(log_path))
+    pod_uid = os.environ.get("POD_UID")  # noqa: TID251 - likewise
+    config = _config(options, None if log_path is None else Path(log_path), pod_uid)
     try:
         return asyncio.run(serve(config))
     except ModelRefused as refused:
@@ -57,7 +58,9 @@ def run(options: argparse.Namespace) -> int:
         return 1
 
 
-def _config(options: argparse.Namespace, termination_log: Path | None) -> ServerConfig:
+def _config(
+    options: argparse.Namespace, termination_log: Path | None, drain_token: str | None = None
+) -> ServerConfig:
     return ServerConfig(
         model=options.model,
         name=options.name,
@@ -82,6 +85,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None) -> Server
             check_gathers=options.check_gathers,
             kv_cache_bytes=options.kv_cache_mib and options.kv_cache_mib * 2**20,
         ),
+        drain_token=drain_token,
     )
 
 

@@ -43,3 +43,4 @@ class ServerConfig:
     max_connection_age: float  # seconds until a gRPC connection is told to reconnect, so that new replicas get work
     termination_log: Path | None  # a fatal start-up error is written here, where Kubernetes looks for it
     engine: EngineConfig
+    drain_token: str | None = None  # who sends it may have this server drained; None = only a signal may

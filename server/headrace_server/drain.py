@@ -1,8 +1,9 @@
 """Leaving without losing a request.
 
-SIGTERM ─► /ready 503, health NOT_SERVING                          routing learns of it; everything is still served
+SIGTERM or POST /drain
+        ─► /ready 503, health NOT_SERVING                          routing learns of it; everything is still served
         ─► quiet, or every connection has been told to move        gRPC closes, the engine refuses
-        ─► nothing waits, nothing runs, every answer is written    the process ends
+        ─► nothing waits, nothing runs, every answer is written    the process ends; after /drain it waits for SIGTERM
 """
 
 import asyncio

@@ -28,7 +28,13 @@ class ServerMetrics:
         self.kv_pages_total = gauge("kv_pages_total", "KV cache pages")
         self.kv_pages_free = gauge("kv_pages_free", "KV cache pages not held by a request")
         self.kv_pages_cached = gauge("kv_pages_cached", "Free KV pages that the prefix cache would find again")
+        self.requests_inside = gauge("requests_inside", "Requests at the doors: from the first look to the last byte")
+        self.drained = gauge("drained", "1 when it was told to drain and the last answer is out")
         self.startup_phase_seconds = gauge("startup_phase_seconds", "Seconds each start-up phase took", "phase")
+        self.startup_phase_timestamp_seconds = gauge(
+            "startup_phase_timestamp_seconds", "When each start-up phase ended, seconds since 1970", "phase"
+        )
+        self.device_info = gauge("device_info", "1, labelled with the device that the weights are on", "device")
         self.model_info = gauge("model_info", "1, labelled with what is served", "name", "device", "dtype")
 
         self.requests_received = counter("requests_received", "Requests admitted into the queue")

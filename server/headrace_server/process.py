@@ -55,8 +55,7 @@ async def _answer_until(
             answers = Answers(engine, warm.text, warm.limits, time.monotonic, grammars=warm.grammars)
             await doors.serve(answers)
             log.info("ready: %s, context %d tokens", config.name, warm.limits.max_context)
-            await leave.wait()
-            complete = await drain(doors, engine, config.max_connection_age, config.drain_timeout)
+            complete = await _drain_when_told(leave, config, doors, engine, metrics)
             status = 0 if complete else CUT_OFF
             heartbeat.cancel()
     except* EngineFailed:
@@ -64,6 +63,23 @@ async def _answer_until(
         await doors.turn_away(Phase.FAILED)
         status = EX_SOFTWARE
     return status
+
+
+async def _drain_when_told(
+    leave: asyncio.Event, config: ServerConfig, doors: Doors, engine: Engine, metrics: ServerMetrics
+) -> bool:
+    """Whether everything was answered. Returns when a signal has come: a process that ended earlier, because of
+    /drain alone, would be started again by the kubelet."""
+    told = [asyncio.create_task(event.wait()) for event in (leave, doors.drain_call.asked)]
+    try:
+        await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in told:
+            task.cancel()
+    complete = await drain(doors, engine, config.max_connection_age, config.drain_timeout)
+    metrics.drained.set(complete)
+    await leave.wait()
+    return complete
 
 
 async def _unless(leave: asyncio.Event, warm: "asyncio.Future[Warm]") -> Warm | None:

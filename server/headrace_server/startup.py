@@ -24,11 +24,13 @@ class Warm:
 
 
 class PhaseTimes:
-    """headrace_startup_phase_seconds: what a cold start spent its time on."""
+    """headrace_startup_phase_*: what a cold start spent its time on, and when."""
 
-    def __init__(self, metrics: ServerMetrics, clock: Callable[[], float]) -> None:
+    def __init__(self, metrics: ServerMetrics, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+        """`wall_clock` gives seconds since 1970."""
         self._metrics = metrics
         self._clock = clock
+        self._wall_clock = wall_clock
         self._phase: str | None = None
         self._since = clock()
 
@@ -37,6 +39,7 @@ class PhaseTimes:
         now = self._clock()
         if self._phase is not None:
             self._metrics.startup_phase_seconds.labels(self._phase).set(now - self._since)
+            self._metrics.startup_phase_timestamp_seconds.labels(self._phase).set(self._wall_clock())
         self._phase, self._since = phase, now
 
 
@@ -50,7 +53,7 @@ def start_up(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics)
 
     def work() -> None:
         try:
-            result = _load(config, readiness, PhaseTimes(metrics, time.monotonic))
+            result = _load(config, readiness, metrics)
         except BaseException as error:  # raised again where the future is awaited
             loop.call_soon_threadsafe(_settle, warm, None, error)
         else:
@@ -60,13 +63,16 @@ def start_up(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics)
     return warm
 
 
-def _load(config: ServerConfig, readiness: Readiness, times: PhaseTimes) -> Warm:
+def _load(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> Warm:
+    wall_clock = time.time  # noqa: TID251 - the operator compares it with Kubernetes' own times
+    times = PhaseTimes(metrics, time.monotonic, wall_clock)
     times.enter("tokenizer")
     text = load_text(config.model)
     times.enter("import")
     from headrace_server.model.loading import load_model  # noqa: PLC0415 - torch takes seconds, /health must not wait
 
     loaded = load_model(config, times.enter)
+    metrics.device_info.labels(loaded.device).set(1)
     _check_vocabularies(config, text, loaded.limits)
     times.enter("grammars")
     grammars = load_grammars(config.model, loaded.limits)

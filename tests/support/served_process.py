@@ -53,11 +53,13 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def served(command: Sequence[str], directory: Path, *, ready: bool = True) -> AsyncIterator[ServedProcess]:
+async def served(
+    command: Sequence[str], directory: Path, *, ready: bool = True, **variables: str
+) -> AsyncIterator[ServedProcess]:
     """Started, listening and (unless told otherwise) ready. Killed when the block is left before it ended."""
     log = directory / "server.log"
     with log.open("w") as output:
-        process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output, env=environment())
+        process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output, env=environment(**variables))
     try:
         grpc, http = await _addresses(process, log)
         server = ServedProcess(process, log, grpc, http)

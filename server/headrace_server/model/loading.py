@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 class Loaded:
     runner: ModelRunner
     limits: Limits
+    device: str  # that the weights are on: cuda | cpu
 
 
 def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: Backend | None = None) -> Loaded:
@@ -55,7 +56,8 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     transformer = Transformer(shape, weights, attention, backend.residual(shape, dtype))
     runs_on = CpuDevice(settle) if device.type == "cpu" else CudaDevice(device)
     captures = backend.captures and not config.engine.check_gathers  # checking asks the device, a graph cannot
-    return Loaded(ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures), limits)
+    runner = ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures)
+    return Loaded(runner, limits, weights.embedding.device.type)
 
 
 def _device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ from headrace_server.config import ServerConfig
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.arrivals import Arrivals
+from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.grpc_server import GrpcServer, start_grpc_server
 from headrace_server.rpc.http import Endpoints, application, start_http_server
 from headrace_server.rpc.readiness import Phase, Readiness
@@ -26,6 +27,7 @@ class Doors:
     grpc_port: int
     http: web.AppRunner
     http_port: int
+    drain_call: DrainCall
 
     async def serve(self, answers: Answers) -> None:
         """From now on /ready says 200, health says SERVING, and requests are answered."""
@@ -45,8 +47,11 @@ class Doors:
 async def open_doors(config: ServerConfig, metrics: ServerMetrics, registry: CollectorRegistry) -> Doors:
     """HTTP first, so that /health answers from the start. Raises OSError when a port is taken."""
     readiness, arrivals = Readiness(metrics), Arrivals(time.monotonic)
+    metrics.requests_inside.set_function(lambda: arrivals.inside)
+    drain_call = DrainCall(config.drain_token, arrivals)
     wall_clock = time.time  # noqa: TID251 - `created` in OpenAI's answers is a date
-    endpoints = Endpoints(config.name, readiness, metrics, registry, arrivals, wall_clock, int(wall_clock()))
+    started_at = int(wall_clock())
+    endpoints = Endpoints(config.name, readiness, metrics, registry, arrivals, wall_clock, started_at, drain_call)
     http, http_port = await start_http_server(application(endpoints), config.host, config.http_port)
     served = Served(config.name, config.device, config.dtype)
     service = InferenceService(served, readiness, metrics, arrivals)
@@ -55,4 +60,4 @@ async def open_doors(config: ServerConfig, metrics: ServerMetrics, registry: Col
     except OSError:
         await http.cleanup()
         raise
-    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port)
+    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port, drain_call)

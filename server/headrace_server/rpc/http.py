@@ -14,6 +14,7 @@ from headrace_server.errors import InvalidRequest, ServerError, UnknownModel
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Piece, joined
 from headrace_server.rpc.arrivals import Arrivals
+from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.openai import Body, ChatBody, CompletionBody
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.shapes import ChatShape, CompletionShape, Head, Shape, error_body
@@ -34,6 +35,7 @@ class Endpoints:
     arrivals: Arrivals
     wall_clock: Callable[[], float]  # seconds since 1970, for `created`
     started_at: int
+    drain: DrainCall
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         with self.arrivals.one():
@@ -130,6 +132,7 @@ def application(endpoints: Endpoints) -> web.Application:
             web.get("/health", endpoints.health),
             web.get("/ready", endpoints.ready),
             web.get("/metrics", endpoints.expose_metrics),
+            web.post("/drain", endpoints.drain.answer),
         ]
     )
 

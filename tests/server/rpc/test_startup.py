@@ -1,6 +1,7 @@
 """From a checkpoint to a warm model, in this process."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -21,20 +22,25 @@ async def test_every_phase_is_timed_and_the_last_one_is_warming(tmp_path: Path) 
     metrics = ServerMetrics(registry)
     readiness = Readiness(metrics)
 
+    began = time.time()
     warm = await start_up(a_config(tmp_path, max_connection_age=30), readiness, metrics)
 
     assert readiness.phase is Phase.WARMING
     with pytest.raises(Draining, match="warming"):
         readiness.answers()
     assert warm.text.vocab_size == tiny_tokenizer().get_vocab_size() <= warm.limits.vocab_size
-    timed = {
-        sample.labels["phase"]: sample.value
-        for family in registry.collect()
-        for sample in family.samples
-        if sample.name == "headrace_startup_phase_seconds"
-    }
+    timed = by_phase(registry, "headrace_startup_phase_seconds")
     assert list(timed) == ["tokenizer", "import", "device", "weights", "kv_cache", "kernels", "grammars", "warming"]
     assert all(seconds >= 0 for seconds in timed.values())
+    ended = by_phase(registry, "headrace_startup_phase_timestamp_seconds")
+    assert list(ended.values()) == sorted(ended.values())
+    assert began <= ended["weights"] <= ended["warming"] <= time.time()
+    assert registry.get_sample_value("headrace_device_info", {"device": "cpu"}) == 1
+
+
+def by_phase(registry: CollectorRegistry, name: str) -> dict[str, float]:
+    samples = (sample for family in registry.collect() for sample in family.samples if sample.name == name)
+    return {sample.labels["phase"]: sample.value for sample in samples}
 
 
 async def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
