@@ -1,17 +1,14 @@
 """The custom resource as values: what a user asked for, parsed once. Defaults stand in the CRD's schema, not here."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from headrace_operator.errors import InvalidSpec
-
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-PERCENT = re.compile(r"(\d{1,3})%")
-SOURCE = re.compile(r"pvc://([a-z0-9][a-z0-9.-]*)/(.+)")
+from headrace_operator.fields import Section
+from headrace_operator.pod_fields import PodFields, pod_fields
+from headrace_operator.sources import Source, source
 
 
 class Mode(StrEnum):
@@ -70,8 +67,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    claim: str  # PersistentVolumeClaim that holds it
-    path: str  # inside the claim
+    source: Source
     dtype: str
     device: str
 
@@ -121,93 +117,117 @@ class InferenceDeployment:
     drain_timeout: float  # seconds
     image: str | None = None  # None = the operator's own setting
     rollout: Rollout = Rollout()
+    pod: PodFields = PodFields()
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "InferenceDeployment":
         """Raises InvalidSpec, which names the field. The API server has validated before; this is the second door."""
-        metadata, spec = body["metadata"], body.get("spec", {})
-        scaling, batching = spec.get("autoscaling", {}), spec.get("batching", {})
+        metadata, spec = body["metadata"], Section(body.get("spec", {}), "spec")
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
-            model=_model(spec.get("model", {})),
-            resources=_resources(spec.get("resources", {})),
-            scaling=_scaling(scaling),
-            batching=Batching(
-                max_running=_whole(batching, "maxRunning", "spec.batching"),
-                max_tokens_per_step=_whole(batching, "maxTokensPerStep", "spec.batching"),
-                max_waiting=_whole(batching, "maxWaiting", "spec.batching"),
-            ),
-            drain_timeout=duration(spec.get("drain", {}).get("timeout"), "spec.drain.timeout"),
-            image=spec.get("image"),
+            model=_model(spec.part("model")),
+            resources=_resources(spec.part("resources")),
+            scaling=_scaling(spec.part("autoscaling"), spec.whole_if_given("replicas")),
+            batching=_batching(spec.part("batching")),
+            drain_timeout=spec.part("drain").duration("timeout"),
+            image=spec.text_if_given("image"),
+            rollout=_rollout(spec.part("rollout")),
+            pod=pod_fields(spec.part("pod")),
         )
 
 
-def _model(model: Mapping[str, Any]) -> Model:
-    match = SOURCE.fullmatch(str(model.get("source", "")))
-    if not match or ".." in match[2].split("/"):
-        raise InvalidSpec("spec.model.source", f"must be pvc://CLAIM/PATH, not {model.get('source')!r}")
+def _model(model: Section) -> Model:
     return Model(
-        claim=match[1],
-        path=match[2].strip("/"),
-        dtype=_one_of(("float32", "bfloat16", "float16"), model.get("dtype"), "spec.model.dtype"),
-        device=_one_of(("cuda", "cpu"), model.get("device"), "spec.model.device"),
+        source=source(model),
+        dtype=model.one_of("dtype", ("float32", "bfloat16", "float16")),
+        device=model.one_of("device", ("cuda", "cpu")),
     )
 
 
-def _resources(resources: Mapping[str, Any]) -> Resources:
-    gpus = _whole(resources, "gpus", "spec.resources", least=0)
-    return Resources(gpus, resources.get("cpu"), resources.get("memory"))
+def _resources(resources: Section) -> Resources:
+    gpus = resources.whole("gpus", least=0)
+    return Resources(gpus, resources.text_if_given("cpu"), resources.text_if_given("memory"))
 
 
-def _scaling(scaling: Mapping[str, Any]) -> Scaling:
-    least, most = (_whole(scaling, key, "spec.autoscaling") for key in ("minReplicas", "maxReplicas"))
+def _batching(batching: Section) -> Batching:
+    return Batching(
+        max_running=batching.whole("maxRunning"),
+        max_tokens_per_step=batching.whole("maxTokensPerStep"),
+        max_waiting=batching.whole("maxWaiting"),
+    )
+
+
+def _scaling(given: Section, replicas: int | None) -> Scaling:
+    targets = given.part("targets")
+    scaling = Scaling(
+        min_replicas=given.whole("minReplicas"),
+        max_replicas=given.whole("maxReplicas"),
+        queue_wait_target=targets.positive_duration("queueWaitP95"),
+        utilization=targets.percent("utilization"),
+        scale_down_window=given.duration("scaleDownWindow"),
+        mode=Mode(given.one_of("mode", Mode)),
+        warm_standby=given.whole("warmStandby", least=0, default=0),
+        schedules=tuple(map(_schedule, given.parts("schedules"))),
+        unschedulable_after=given.duration("unschedulableAfter", default=60.0),
+        metrics_hold=given.duration("metricsHold", default=120.0),
+        metrics_fallback=given.whole_if_given("metricsFallback"),
+        replicas=replicas,
+    )
+    _check_bounds(given, scaling)
+    return scaling
+
+
+def _schedule(given: Section) -> Schedule:
+    return Schedule(
+        name=given.text("name"),
+        start=given.cron("start"),
+        end=given.cron("end"),
+        time_zone=given.time_zone("timeZone", default="UTC"),
+        min_replicas=given.whole_if_given("minReplicas"),
+        max_replicas=given.whole_if_given("maxReplicas"),
+    )
+
+
+def _check_bounds(given: Section, scaling: Scaling) -> None:
+    """Outside every schedule and in each of them: where several overlap, the highest of both bounds fit, too."""
+    _ordered(given, scaling.min_replicas, scaling.max_replicas)
+    for schedule, section in zip(scaling.schedules, given.parts("schedules"), strict=True):
+        _ordered(
+            section,
+            scaling.min_replicas if schedule.min_replicas is None else schedule.min_replicas,
+            scaling.max_replicas if schedule.max_replicas is None else schedule.max_replicas,
+        )
+
+
+def _ordered(given: Section, least: int, most: int) -> None:
     if least > most:
-        raise InvalidSpec("spec.autoscaling.minReplicas", f"must not exceed maxReplicas ({least} > {most})")
-    targets = scaling.get("targets", {})
-    return Scaling(
-        min_replicas=least,
-        max_replicas=most,
-        queue_wait_target=_positive(targets.get("queueWaitP95"), "spec.autoscaling.targets.queueWaitP95"),
-        utilization=percent(targets.get("utilization"), "spec.autoscaling.targets.utilization"),
-        scale_down_window=duration(scaling.get("scaleDownWindow"), "spec.autoscaling.scaleDownWindow"),
-        mode=Mode(_one_of(tuple(Mode), scaling.get("mode"), "spec.autoscaling.mode")),
+        raise InvalidSpec(given.field("minReplicas"), f"must not exceed maxReplicas ({least} > {most})")
+
+
+def _rollout(given: Section) -> Rollout:
+    strategy = Strategy(given.one_of("strategy", Strategy, Strategy.ROLLING))
+    if strategy is Strategy.SHADOW:
+        why = "must be Rolling or Canary: Shadow mirrors requests, which takes a router that Headrace does not have yet"
+        raise InvalidSpec(given.field("strategy"), why)
+    return Rollout(strategy, _canary(given.part("canary")))
+
+
+def _canary(given: Section) -> Canary:
+    limits, usual = given.part("limits"), Canary()
+    canary = Canary(
+        replicas=given.whole("replicas", default=usual.replicas),
+        min_samples=given.whole("minSamples", default=usual.min_samples),
+        min_duration=given.duration("minDuration", default=usual.min_duration),
+        deadline=given.duration("deadline", default=usual.deadline),
+        max_queue_wait=limits.percent("queueWaitP95", least=100, most=1000, default=usual.max_queue_wait),
+        max_error_rate=limits.percent("errorRate", least=0, default=usual.max_error_rate),
+        min_tokens_per_second=limits.percent("tokensPerSecond", default=usual.min_tokens_per_second),
+        golden=tuple(GoldenPrompt(item.text("prompt"), item.text("answer")) for item in given.parts("golden")),
+        max_quality_loss=limits.number("qualityLoss", default=usual.max_quality_loss),
     )
-
-
-def _whole(values: Mapping[str, Any], key: str, where: str, *, least: int = 1) -> int:
-    value = values.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidSpec(f"{where}.{key}", f"must be a whole number of at least {least}, not {value!r}")
-    return value
-
-
-def _one_of(allowed: tuple[str, ...], value: object, field: str) -> str:
-    if value not in allowed:
-        raise InvalidSpec(field, f"must be one of {', '.join(allowed)}, not {value!r}")
-    return str(value)
-
-
-def _positive(text: object, field: str) -> float:
-    seconds = duration(text, field)
-    if seconds <= 0:
-        raise InvalidSpec(field, f"must be longer than 0s, not {text!r}")
-    return seconds
-
-
-def duration(text: object, field: str) -> float:
-    """Seconds of `500ms`, `10s`, `1m30s`. Raises InvalidSpec."""
-    parts = DURATION.findall(str(text))
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidSpec(field, f"must be a duration like 500ms, 10s or 5m, not {text!r}")
-    return sum(float(number) * UNITS[unit] for number, unit in parts)
-
-
-def percent(text: object, field: str) -> float:
-    """0.7 of `70%`. Raises InvalidSpec."""
-    match = PERCENT.fullmatch(str(text))
-    if not match or not 0 < int(match[1]) <= 100:
-        raise InvalidSpec(field, f"must be a percentage between 1% and 100%, not {text!r}")
-    return int(match[1]) / 100
+    if canary.deadline <= canary.min_duration:
+        raise InvalidSpec(given.field("deadline"), "must be longer than minDuration, or no canary could ever pass")
+    return canary

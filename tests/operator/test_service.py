@@ -2,7 +2,9 @@ from typing import Any
 
 import pytest
 from headrace_operator.errors import InvalidSpec
-from headrace_operator.service import InferenceDeployment, Mode, Model, Resources, duration, percent
+from headrace_operator.fields import duration, percent
+from headrace_operator.service import InferenceDeployment, Mode, Model, Resources
+from headrace_operator.sources import ClaimSource
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +31,7 @@ def body(**spec: Any) -> dict[str, Any]:
 
 def test_a_manifest_becomes_seconds_and_shares() -> None:
     deployment = InferenceDeployment.from_body(body())
-    assert deployment.model == Model("models", "llama/8b", "bfloat16", "cuda")
+    assert deployment.model == Model(ClaimSource("models", "llama/8b"), "bfloat16", "cuda")
     assert deployment.resources == Resources(gpus=1)
     assert deployment.scaling.queue_wait_target == 0.5
     assert deployment.scaling.utilization == 0.7

@@ -4,6 +4,8 @@ contract with `headrace serve`; tests/contract holds both sides to it."""
 import math
 from typing import Any
 
+from headrace_operator.decide import model_volume
+from headrace_operator.decide.placement import placement
 from headrace_operator.decide.values import Revision
 from headrace_operator.service import InferenceDeployment
 
@@ -108,9 +110,9 @@ def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(deployment, deployment.image or image)],
-        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        **placement(deployment.pod, {DEPLOYMENT_LABEL: deployment.name}),
         "volumes": [
-            {"name": "models", "persistentVolumeClaim": {"claimName": deployment.model.claim, "readOnly": True}},
+            model_volume.volume(deployment.model.source),
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},  # the default 64 MiB breaks torch's workers
         ],
@@ -118,15 +120,19 @@ def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
 
 
 def _container(deployment: InferenceDeployment, image: str) -> Body:
+    policy = deployment.pod.pull_policy
     return {
         "name": CONTAINER,
         "image": image,
+        **({"imagePullPolicy": policy} if policy else {}),
         "command": ["headrace"],
         "args": arguments(deployment),
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},  # the bearer of POST /drain
             {"name": "HEADRACE_TERMINATION_LOG", "value": "/dev/termination-log"},
+            *({"name": name, "value": value} for name, value in _environment(deployment).items()),
         ],
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
@@ -142,19 +148,28 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "models", "mountPath": "/models", "readOnly": True},
+            {"name": model_volume.NAME, "mountPath": model_volume.MOUNT, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
         ],
     }
 
 
+def _environment(deployment: InferenceDeployment) -> dict[str, str]:
+    """What the libraries below the server read."""
+    cpu = deployment.resources.cpu or ""
+    # Without it torch starts a thread for every core of the node, and they fight for the few that the pod was given.
+    threads = {"OMP_NUM_THREADS": cpu} if deployment.model.device == "cpu" and cpu.isdecimal() else {}
+    return threads | dict(deployment.pod.env)
+
+
 def arguments(deployment: InferenceDeployment) -> list[str]:
     """The words after `headrace`."""
     model, batching = deployment.model, deployment.batching
+    devices = deployment.resources.gpus
     return [
         "serve",
-        f"--model=/models/{model.path}",
+        *model_volume.arguments(model.source),
         f"--name={deployment.name}",
         "--host=$(POD_IP)",
         f"--grpc-port={GRPC_PORT}",
@@ -165,6 +180,7 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         f"--max-tokens-per-step={batching.max_tokens_per_step}",
         f"--max-waiting={batching.max_waiting}",
         f"--drain-timeout={deployment.drain_timeout:g}",
+        *([f"--tensor-parallel-size={devices}"] if devices > 1 else []),
     ]
 
 
