@@ -1,6 +1,6 @@
 """Reads the fields of a spec one by one. Whoever reads a wrong one raises InvalidSpec with its whole name.
 
-A `default` stands in for a field that an older schema does not know; the newer schema has the same one, and fills it in.
+A `default` stands in for a field that an older schema does not know. The newer schema fills in the same one.
 """
 
 import re

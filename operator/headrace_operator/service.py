@@ -1,7 +1,7 @@
 """The custom resource as values: what a user asked for, parsed once. Defaults stand in the CRD's schema, not here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -117,7 +117,7 @@ class InferenceDeployment:
     drain_timeout: float  # seconds
     image: str | None = None  # None = the operator's own setting
     rollout: Rollout = Rollout()
-    pod: PodFields = PodFields()
+    pod: PodFields = field(default_factory=PodFields)
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "InferenceDeployment":

@@ -10,7 +10,9 @@ _PATH = r"[A-Za-z0-9._+=@~-]+(?:/[A-Za-z0-9._+=@~-]+)*"  # no $: Kubernetes repl
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _CLAIM = re.compile(rf"pvc://([a-z0-9](?:[-a-z0-9.]*[a-z0-9])?)/({_PATH})/?")
 _HUB = re.compile(rf"hf://({_NAME}/{_NAME})(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
-_IMAGE = re.compile(rf"oci://([a-z0-9][a-z0-9.:/_-]*(?::[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{{64}}))(?://({_PATH}))?")
+_IMAGE = re.compile(
+    rf"oci://([a-z0-9][a-z0-9.:/_-]*(?::[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{{64}}))(?://({_PATH}))?"
+)
 _NEEDS = "must be pvc://CLAIM/PATH, hf://ORG/NAME[@REVISION] or oci://REGISTRY/REPO:TAG[//PATH]"
 
 

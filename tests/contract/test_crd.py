@@ -102,12 +102,13 @@ def test_the_examples_are_accepted(cluster: LocalCluster, file: Path) -> None:
         cluster.kubectl("delete", "infdep", body["metadata"]["name"])
 
 
-def test_kubectl_scale_moves_the_floor_within_the_bounds(cluster: LocalCluster) -> None:
-    cluster.apply(manifest({"spec.autoscaling.maxReplicas": 4}, name="floor"))
+def test_the_scale_subresource_writes_replicas_and_nothing_else(cluster: LocalCluster) -> None:
+    cluster.apply(manifest({"spec.autoscaling.maxReplicas": 4, "spec.autoscaling.mode": "External"}, name="scaled"))
     try:
-        cluster.kubectl("scale", "infdep", "floor", "--replicas=3")
-        assert cluster.object("infdep", "floor")["spec"]["autoscaling"]["minReplicas"] == 3
-        with pytest.raises(CommandFailed, match="minReplicas"):
-            cluster.kubectl("scale", "infdep", "floor", "--replicas=5")
+        before = cluster.object("infdep", "scaled")["spec"]
+        cluster.kubectl("scale", "infdep", "scaled", "--replicas=3")
+        assert cluster.object("infdep", "scaled")["spec"] == before | {"replicas": 3}
+        with pytest.raises(CommandFailed, match=r"spec\.replicas"):
+            cluster.kubectl("scale", "infdep", "scaled", "--replicas=0")
     finally:
-        cluster.kubectl("delete", "infdep", "floor")
+        cluster.kubectl("delete", "infdep", "scaled")
