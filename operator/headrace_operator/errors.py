@@ -2,8 +2,11 @@
 
 OperatorError
 ├── InvalidSpec      the object says something the schema should have refused; names the field and the remedy
+├── InvalidRecord    a decision in a status cannot be read; another version of the operator wrote it
 ├── ScrapeFailed     a pod's /metrics did not answer, or not with what the contract promises
-└── LeaseLost        another operator leads; this one must stop writing at once
+├── LeaseLost        another operator leads, or may lead by now; this one must stop writing at once
+├── WatchesEnded     nothing tells us of changes any more; the process must be started again
+└── Unavailable      what we asked is overloaded, failing or silent: not the fault of who asked, so ask again soon
 """
 
 
@@ -17,9 +20,21 @@ class InvalidSpec(OperatorError):
         self.field = field
 
 
+class InvalidRecord(OperatorError):
+    pass
+
+
 class ScrapeFailed(OperatorError):
     pass
 
 
 class LeaseLost(OperatorError):
+    pass
+
+
+class WatchesEnded(OperatorError):
+    pass
+
+
+class Unavailable(OperatorError):
     pass

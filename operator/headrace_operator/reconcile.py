@@ -13,9 +13,9 @@ from headrace_operator.decide.actions import ApplyService
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import plan
 from headrace_operator.decide.reasons import Announcement, Reason
-from headrace_operator.decide.replicas import Decision, decide
+from headrace_operator.decide.replicas import Decision, decide, remembered
 from headrace_operator.decide.signals import measure
-from headrace_operator.decide.situation import Situation
+from headrace_operator.decide.situation import look
 from headrace_operator.decide.status import Tick, status
 from headrace_operator.decide.values import Observed
 from headrace_operator.errors import InvalidSpec
@@ -76,11 +76,16 @@ class Reconciler:
         now = self._clock()
         memory = self._memory(key, body, seen, now)
         memory.history, signals = measure(seen, memory.history, now)
-        memory.history, decision = decide(Situation(deployment.scaling, seen, signals, memory.history, now))
+        decision = decide(look(deployment.scaling, seen, signals, memory.history, now))
+        memory.history = remembered(memory.history, decision, now)
         await self._act(deployment, seen, decision, memory, now)
         await self._write_status(body, Tick(deployment, self._image, seen, decision, memory.history, now))
         self._count(key, decision, seen, memory)
         self._metrics.reconcile_seconds.observe(time.monotonic() - started)
+
+    def resign(self) -> None:
+        """Another leads from now on: should we lead again, the status tells what was learned meanwhile."""
+        self._memories.clear()
 
     async def announce_failure(self, key: Key, error: Exception) -> None:
         """What went wrong, where `kubectl describe` shows it."""

@@ -10,9 +10,9 @@ from itertools import pairwise
 from headrace_operator.decide.actions import CreatePod, DeletePod, Unroute
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import plan
-from headrace_operator.decide.replicas import Decision, decide
+from headrace_operator.decide.replicas import Decision, decide, remembered
 from headrace_operator.decide.signals import measure
-from headrace_operator.decide.situation import Situation
+from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Revision
 from headrace_operator.service import InferenceDeployment
 from observations import recorded
@@ -183,8 +183,8 @@ class Fluid:
             self.history = self.remember(self)
         observed = self.observed()
         self.history, signals = measure(observed, self.history, self.now)
-        situation = Situation(self.deployment.scaling, observed, signals, self.history, self.now)
-        self.history, decision = decide(situation)
+        decision = decide(look(self.deployment.scaling, observed, signals, self.history, self.now))
+        self.history = remembered(self.history, decision, self.now)
         self.decisions.append((self.now, decision))
         for action in plan(self.deployment, "image", observed, decision, said=None, now=self.now):
             match action:

@@ -8,7 +8,7 @@ from headrace_operator.decide import manifests, revisions
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.signals import Signals
-from headrace_operator.decide.situation import Situation
+from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Revision
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling
 from headrace_operator.sources import ClaimSource
@@ -92,4 +92,4 @@ def decided(
     pods = observed(ready, *others)
     recommendations = tuple((NOW - 2.0 * (len(before) - index), value) for index, value in enumerate(before))
     history = History(desired=len(pods.live), recommendations=recommendations)
-    return decide(Situation(policy or scaling(), pods, seen, history, NOW))[1]
+    return decide(look(policy or scaling(), pods, seen, history, NOW))

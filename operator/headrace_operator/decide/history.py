@@ -4,7 +4,6 @@ A frozen value: each tick makes a new one. What a restart must not forget goes t
 (`restored`); the scale-down window starts with the replicas decided last, so that a restart never scales down.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,8 +19,10 @@ STARTUPS_KEPT = 20
 class History:
     samples: Mapping[str, Series] = field(default_factory=dict)  # by pod UID, oldest first
     desired: int | None = None  # replicas decided last
-    lowered_at: float = -math.inf  # when a decision was lower than the one before
-    recommendations: tuple[tuple[float, int], ...] = ()  # (epoch seconds, replicas), oldest first
+    lowered_at: float | None = None  # when a decision was lower than the one before
+    # (epoch seconds, replicas), oldest first; only those that no later one reaches, so the first is the highest
+    recommendations: tuple[tuple[float, int], ...] = ()
+    silent_since: float | None = None  # since when no ready pod has answered
     capacity: float | None = None  # tokens/s that one warm replica carries, learned when saturated
     work_per_request: float | None = None  # tokens, prompt + generated, of finished requests
     ready_uids: frozenset[str] = frozenset()
@@ -56,14 +57,23 @@ class History:
         samples = {uid: known for uid, known in series.items() if known}
         return replace(self, samples=samples, **self._readiness(observed, now))
 
+    def heard(self, *, is_silent: bool, now: float) -> "History":
+        """`is_silent`: pods were asked, and none of them answered."""
+        since = now if self.silent_since is None else self.silent_since
+        return replace(self, silent_since=since if is_silent else None)
+
     def decided(self, replicas: int, now: float) -> "History":
         is_lower = self.desired is not None and replicas < self.desired
         return replace(self, desired=replicas, lowered_at=now if is_lower else self.lowered_at)
 
     def recommended(self, replicas: int, window: float, now: float) -> "History":
         """With this tick's recommendation; those older than the scale-down window go."""
-        kept = tuple((at, value) for at, value in self.recommendations if at > now - window)
+        kept = tuple(entry for entry in self.recommendations if entry[0] > now - window and entry[1] > replicas)
         return replace(self, recommendations=(*kept, (now, replicas)))
+
+    def peak(self, since: float) -> tuple[float, int] | None:
+        """(epoch seconds, replicas) of the highest recommendation after `since`, the newest of equals."""
+        return max(((at, value) for at, value in self.recommendations if at > since), key=_by_replicas, default=None)
 
     def startup_quantile(self, share: float) -> float | None:
         """Seconds from creation to Ready, nearest rank; None before the first start was seen."""
@@ -87,6 +97,11 @@ class History:
             "starting_uids": starting,
             "startups": (*self.startups, *_durations(started))[-STARTUPS_KEPT:],
         }
+
+
+def _by_replicas(entry: tuple[float, int]) -> tuple[int, float]:
+    at, replicas = entry
+    return replicas, at
 
 
 def _durations(started: list[PodState]) -> list[float]:

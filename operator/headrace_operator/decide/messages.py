@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from headrace_operator.decide.reasons import Reason
-from headrace_operator.decide.situation import Situation
-from headrace_operator.decide.values import PodPhase
+from headrace_operator.decide.situation import Situation, Stuck
 
 
 class Reasoned(Protocol):
@@ -35,10 +34,10 @@ def _because(situation: Situation, because: str) -> str:
     return because or "no rate is known before a second sample"
 
 
-def _in_words_of(phase: PodPhase) -> "Sentence":
+def _in_their_words(of: Callable[[Situation], Stuck]) -> "Sentence":
     def sentence(situation: Situation, because: str) -> str:
-        pods = situation.observed.in_phase(phase)
-        told = f"{len(pods)} of {len(situation.observed.live)} pods: {pods[0].message}"
+        stuck = of(situation)
+        told = f"{stuck.pods} of {situation.supply.live} pods: {stuck.message}"
         return f"{told}; {because}" if because else told
 
     return sentence
@@ -56,7 +55,7 @@ def _holding_target(situation: Situation, because: str) -> str:
 
 
 def _holding_for_window(situation: Situation, because: str) -> str:
-    return f"more were needed within the last {situation.scaling.scale_down_window:g} s; {because}"
+    return f"more were needed within the last {situation.policy.scale_down_window:g} s; {because}"
 
 
 Sentence = Callable[[Situation, str], str]
@@ -67,14 +66,16 @@ _SENTENCES: dict[Reason, Sentence] = {
     Reason.LOAD_FELL: _because,
     Reason.HOLDING_FOR_WINDOW: _holding_for_window,
     Reason.HOLDING_TARGET: _holding_target,
-    Reason.BELOW_MINIMUM: lambda situation, _: f"minReplicas is {situation.scaling.min_replicas}",
+    Reason.BELOW_MINIMUM: lambda situation, _: f"minReplicas is {situation.policy.min_replicas}",
     Reason.AT_MAXIMUM: lambda situation, because: (
-        f"maxReplicas is {situation.scaling.max_replicas}, more would be used; {because}"
+        f"maxReplicas is {situation.policy.max_replicas}, more would be used; {because}"
     ),
-    Reason.ABOVE_MAXIMUM: lambda situation, _: f"maxReplicas is {situation.scaling.max_replicas}",
+    Reason.ABOVE_MAXIMUM: lambda situation, _: f"maxReplicas is {situation.policy.max_replicas}",
     Reason.METRICS_MISSING: _metrics_missing,
-    Reason.INSUFFICIENT_GPU: _in_words_of(PodPhase.UNSCHEDULABLE),
-    Reason.MODEL_REFUSED: _in_words_of(PodPhase.MODEL_REFUSED),
+    Reason.METRICS_FALLBACK: _because,
+    Reason.INSUFFICIENT_GPU: _in_their_words(lambda situation: situation.supply.without_gpu),
+    Reason.MODEL_REFUSED: _in_their_words(lambda situation: situation.supply.refused),
+    Reason.EXTERNAL: lambda _, because: because or "spec.replicas is not set",
     Reason.PAUSED: lambda *_: "spec.autoscaling.mode is Paused",
     Reason.NONE_READY: lambda *_: "no pod is ready yet",
 }

@@ -18,8 +18,21 @@ class Reason(StrEnum):
     METRICS_MISSING = "MetricsMissing"  # unknown is not zero: never scale down on it
     INSUFFICIENT_GPU = "InsufficientGPU"  # the scheduler has no room; ordering more would not help
     MODEL_REFUSED = "ModelRefused"  # no replica can load the model; more replicas would fail alike
+    OVER_BUDGET = "OverBudget"  # the namespace's GPU budget has no more
+    METRICS_FALLBACK = "MetricsFallback"  # no pod has answered for longer than metricsHold
+    EXTERNAL = "External"  # spec.replicas decides
     PAUSED = "Paused"
     NONE_READY = "NoneReady"  # nothing to measure yet
+
+
+class Signal(StrEnum):
+    """Who proposed a number of replicas."""
+
+    WORK = "work"  # arriving work, and the backlog
+    SLOTS = "slots"  # requests in flight, until a replica's capacity is known
+    QUEUE_WAIT = "queueWait"  # the promise
+    FALLBACK = "fallback"  # the manifest's number for times without metrics
+    EXTERNAL = "external"  # the scale subresource
 
 
 class Announcement(StrEnum):
@@ -29,8 +42,37 @@ class Announcement(StrEnum):
     POD_UNROUTED = "PodUnrouted"
     POD_DELETED = "PodDeleted"
     ROLLOUT_STARTED = "RolloutStarted"
+    CANARY_STARTED = "CanaryStarted"
+    CANARY_PROMOTED = "CanaryPromoted"
+    CANARY_ROLLED_BACK = "CanaryRolledBack"
     INVALID_SPEC = "InvalidSpec"
     RECONCILE_FAILED = "ReconcileFailed"
+
+
+class Progress(StrEnum):
+    """Why a rollout stands where it stands; also the reason of the condition Progressing."""
+
+    ROLLOUT_COMPLETE = "RolloutComplete"
+    ROLLING_UPDATE = "RollingUpdate"
+    SURGE_IMPOSSIBLE = "SurgeImpossible"  # a full cluster: an old pod leaves before its replacement starts
+    CANARY_TRIAL = "CanaryTrial"
+    CANARY_PROMOTED = "CanaryPromoted"
+    CANARY_ROLLED_BACK = "CanaryRolledBack"
+    REVISION_LOST = "RevisionLost"  # the record that pods must be made from was deleted
+
+
+class Verdict(StrEnum):
+    """What the evidence of a trial says."""
+
+    EVIDENCE_MISSING = "EvidenceMissing"  # not enough yet
+    ALL_GATES_PASSED = "AllGatesPassed"
+    CANARY_FAILED = "CanaryFailed"  # its pods crash, or refuse the model, or compute on another device
+    QUALITY_WORSE = "QualityWorse"
+    QUEUE_WAIT_WORSE = "QueueWaitWorse"
+    ERROR_RATE_WORSE = "ErrorRateWorse"
+    TOKENS_PER_SECOND_WORSE = "TokensPerSecondWorse"
+    DEADLINE_PASSED = "DeadlinePassed"  # and the evidence is still missing
+    NOT_TRIED = "NotTried"  # strategy Rolling, or no old replica serves that one could compare with
 
 
 class Health(StrEnum):

@@ -4,6 +4,7 @@ work       arriving work / (capacity of one replica x utilization), and what the
 queueWait  ready x wait / target, at most twice, when the p95 wait breaks the target that `work` did not foresee
 result     = max of both, then the rules of `rules.py` in order; the first ones make the recommendation
              of which the scale-down window takes the maximum
+Where a person gave the number (External, Paused, the fallback), only the bounds apply to it.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from headrace_operator.decide import messages, rules
 from headrace_operator.decide.history import History
-from headrace_operator.decide.reasons import Reason
+from headrace_operator.decide.reasons import Reason, Signal
 from headrace_operator.decide.rules import MOST_SLOTS, Clamp
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.situation import Situation
@@ -28,7 +29,7 @@ HAIR = 1e-9  # of a replica: what floating point may be off
 class Proposal:
     """What one signal asks for."""
 
-    signal: str
+    signal: Signal
     replicas: int
     why: str
 
@@ -37,44 +38,68 @@ class Proposal:
 class Decision:
     replicas: int
     current: int  # replicas decided before this
+    recommended: int  # before the scale-down window and what supply allows; within the bounds
     reason: Reason
     message: str  # with the numbers
-    signals: Signals
     proposals: tuple[Proposal, ...]
     clamps: tuple[Clamp, ...]
+    situation: Situation  # everything that it was made of
+
+    @property
+    def signals(self) -> Signals:
+        return self.situation.signals
 
 
-def decide(situation: Situation) -> tuple[History, Decision]:
-    """The next number of replicas with its reason, and the history that remembers the recommendation."""
-    proposals = _proposals(situation)
+def decide(situation: Situation) -> Decision:
+    """The next number of replicas with its reason."""
+    given = _given(situation)
+    proposals = _measured(situation) if given is None else given
     wanted = max((proposal.replicas for proposal in proposals), default=situation.current)
-    recommended, early = rules.apply(rules.RECOMMENDATION, situation, wanted)
-    situation = replace(situation, history=_remembered(situation, recommended))
-    replicas, late = rules.apply(rules.LIMITS, situation, recommended)
+    recommended, early = rules.apply(rules.RECOMMENDATION if given is None else (), situation, wanted)
+    limits = rules.SUPPLY + rules.BOUNDS if given is None else rules.BOUNDS
+    replicas, late = rules.apply(limits, situation, recommended)
     clamps = (*early, *late)
     reason = _reason(situation, proposals, clamps, replicas)
-    return situation.history.decided(replicas, situation.now), Decision(
+    return Decision(
         replicas=replicas,
         current=situation.current,
+        recommended=rules.apply(rules.BOUNDS, situation, recommended)[0],
         reason=reason,
         message=messages.message(situation, reason, replicas, messages.because(proposals)),
-        signals=situation.signals,
-        proposals=tuple(proposals),
+        proposals=proposals,
         clamps=clamps,
+        situation=situation,
     )
 
 
-def _remembered(situation: Situation, recommended: int) -> History:
-    scaling = situation.scaling
-    bounded = min(max(recommended, scaling.min_replicas), scaling.max_replicas)
-    return situation.history.recommended(bounded, scaling.scale_down_window, situation.now)
+def remembered(history: History, decision: Decision, now: float) -> History:
+    """The history with this decision. In mode Shadow nothing was done, so nothing was lowered or raised."""
+    policy = decision.situation.policy
+    history = history.recommended(decision.recommended, policy.scale_down_window, now)
+    if policy.mode is Mode.SHADOW:
+        return replace(history, desired=decision.current)
+    return history.decided(decision.replicas, now)
 
 
-def _proposals(situation: Situation) -> list[Proposal]:
-    if situation.scaling.mode is Mode.PAUSED or situation.signals.all_missing:
-        return []
+def _given(situation: Situation) -> tuple[Proposal, ...] | None:
+    """What a person set instead of what is measured; an empty tuple keeps the number as it is."""
+    policy, silent = situation.policy, situation.silent_for
+    if policy.mode is Mode.PAUSED:
+        return ()
+    if policy.mode is Mode.EXTERNAL:
+        told = policy.replicas
+        return () if told is None else (Proposal(Signal.EXTERNAL, told, f"spec.replicas is {told}"),)
+    if policy.metrics_fallback is not None and silent > policy.metrics_hold:
+        why = f"no pod has answered for {silent:.0f} s, longer than metricsHold, and metricsFallback is"
+        return (Proposal(Signal.FALLBACK, policy.metrics_fallback, f"{why} {policy.metrics_fallback}"),)
+    return None
+
+
+def _measured(situation: Situation) -> tuple[Proposal, ...]:
+    if situation.signals.all_missing:
+        return ()
     candidates = (_by_work(situation), _by_slots(situation), _by_queue_wait(situation))
-    return [proposal for proposal in candidates if proposal]
+    return tuple(proposal for proposal in candidates if proposal)
 
 
 def _by_work(situation: Situation) -> Proposal | None:
@@ -85,11 +110,11 @@ def _by_work(situation: Situation) -> Proposal | None:
     catching_up = min(replicas_to_catch_up(situation), math.floor(load * MOST_CATCHING_UP))
     why = (
         f"{signals.demand:.0f} tok/s arrive and {signals.backlog:.0f} tokens wait, "
-        f"a replica carries {signals.capacity:.0f} tok/s at {situation.scaling.utilization:.0%}"
+        f"a replica carries {signals.capacity:.0f} tok/s at {situation.policy.utilization:.0%}"
     )
     if catching_up > needed:
         why += f", {catching_up - needed} more until the backlog is gone"
-    return Proposal("work", max(needed, catching_up), why)
+    return Proposal(Signal.WORK, max(needed, catching_up), why)
 
 
 def _by_slots(situation: Situation) -> Proposal | None:
@@ -99,39 +124,55 @@ def _by_slots(situation: Situation) -> Proposal | None:
         return None
     holds = max(1, math.ceil(signals.in_flight / (signals.max_running * MOST_SLOTS) - HAIR))
     why = f"{signals.in_flight} requests in flight, no replica was saturated yet to learn what it carries"
-    return Proposal("slots", min(holds, situation.current), why)
+    return Proposal(Signal.SLOTS, min(holds, situation.current), why)
 
 
 def _by_queue_wait(situation: Situation) -> Proposal | None:
     """Silent while the queue will be gone before another replica could start: a backlog is not a lack of supply."""
-    signals, target = situation.signals, situation.scaling.queue_wait_target
-    wait, drain = signals.typical_wait, drain_time(situation.history)
+    signals, target = situation.signals, situation.policy.queue_wait_target
+    wait, drain = signals.typical_wait, drain_time(situation)
     if wait is None or wait <= target or signals.queue_drains_in <= drain:
         return None
-    ready = len(situation.observed.ready)
+    ready = situation.supply.ready
     is_enough_by_work = signals.capacity and (signals.demand or math.inf) < ready * signals.capacity
     if signals.ready_unchanged < (drain if is_enough_by_work else SETTLE):
         return None
     replicas = math.ceil(ready * min(MOST_AT_ONCE, wait / target) - HAIR)
     told = f"p95 wait {messages.milliseconds(wait)} is above its target {messages.milliseconds(target)}"
-    return Proposal("queueWait", replicas, f"{told} on most of {ready} ready")
+    return Proposal(Signal.QUEUE_WAIT, replicas, f"{told} on most of {ready} ready")
 
 
-def _reason(situation: Situation, proposals: list[Proposal], clamps: tuple[Clamp, ...], replicas: int) -> Reason:
-    current, scaling = situation.current, situation.scaling
+def _reason(situation: Situation, proposals: tuple[Proposal, ...], clamps: tuple[Clamp, ...], replicas: int) -> Reason:
+    current = situation.current
+    strongest = max(proposals, key=lambda proposal: proposal.replicas, default=None)
     if replicas > current:
-        wanted = max((proposal.replicas for proposal in proposals), default=0)
-        if wanted <= current:
-            return Reason.BELOW_MINIMUM
-        strongest = max(proposals, key=lambda proposal: proposal.replicas)
-        return Reason.QUEUE_WAIT_HIGH if strongest.signal == "queueWait" else Reason.LOAD_ROSE
+        if strongest is None or strongest.replicas <= current:
+            return [clamp.reason for clamp in clamps if clamp.after > clamp.before][-1]
+        return _BY_SIGNAL.get(strongest.signal, Reason.LOAD_ROSE)
+    given = _given_reason(situation, strongest)
     if replicas < current:
-        return Reason.ABOVE_MAXIMUM if current > scaling.max_replicas else Reason.LOAD_FELL
-    if problem := rules.trouble(situation):
-        return problem
-    # Being at the minimum is no news; every other rule that held the number is.
+        return Reason.ABOVE_MAXIMUM if current > situation.policy.max_replicas else given or Reason.LOAD_FELL
+    problem = None if given else rules.trouble(situation)
+    return problem or _held_by(situation, clamps) or given or Reason.STEADY
+
+
+_BY_SIGNAL = {
+    Signal.QUEUE_WAIT: Reason.QUEUE_WAIT_HIGH,
+    Signal.EXTERNAL: Reason.EXTERNAL,
+    Signal.FALLBACK: Reason.METRICS_FALLBACK,
+}
+_BY_MODE = {Mode.PAUSED: Reason.PAUSED, Mode.EXTERNAL: Reason.EXTERNAL}
+
+
+def _given_reason(situation: Situation, strongest: Proposal | None) -> Reason | None:
+    is_fallback = strongest is not None and strongest.signal is Signal.FALLBACK
+    return Reason.METRICS_FALLBACK if is_fallback else _BY_MODE.get(situation.policy.mode)
+
+
+def _held_by(situation: Situation, clamps: tuple[Clamp, ...]) -> Reason | None:
+    """The last rule that held the number. Being at the minimum is no news."""
     quiet = {Reason.BELOW_MINIMUM}
-    if replicas <= scaling.min_replicas:
+    if situation.current <= situation.policy.min_replicas:
         quiet |= {Reason.HOLDING_FOR_WINDOW, Reason.HOLDING_TARGET}
     held = [clamp.reason for clamp in clamps if clamp.reason not in quiet]
-    return held[-1] if held else Reason.STEADY
+    return held[-1] if held else None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from headrace_operator.decide.history import WINDOW
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.situation import Situation
-from headrace_operator.decide.values import PodPhase
 from headrace_operator.service import Mode
 
 MOST_SLOTS = 0.9  # scale down only if this share of the remaining slots holds what runs and waits
@@ -43,61 +42,66 @@ def _target(situation: Situation, replicas: int) -> int:
     if replicas >= current or signals.all_missing:
         return replicas
     wait = signals.queue_wait_p95
-    if not signals.max_running or (wait is not None and wait > situation.scaling.queue_wait_target):
+    if not signals.max_running or (wait is not None and wait > situation.policy.queue_wait_target):
         return current
-    slots = signals.in_flight / (signals.max_running * MOST_SLOTS)
-    holds = math.ceil(max(slots, (situation.load or 0.0) / MARGIN) - 1e-9)
-    return min(current, max(replicas, holds))
+    return min(current, max(replicas, _holding(situation, full=0)))
 
 
 def _missing(situation: Situation, replicas: int) -> int:
-    """Unknown is not zero: a silent pod counts as full when fewer are considered, as empty when more are."""
+    """A silent pod counts as full when fewer are considered. Empty when more are: it adds nothing to what is wanted."""
+    signals, current = situation.signals, situation.current
+    if not signals.answered:
+        return max(replicas, current)
+    silent = signals.asked - signals.answered
+    if not silent or replicas >= current:
+        return replicas
+    return min(current, max(replicas, _holding(situation, full=silent)))
+
+
+def _holding(situation: Situation, *, full: int) -> int:
+    """Replicas that hold the load of those that answered, and of `full` others that are taken to be at their target."""
     signals = situation.signals
-    is_blind = signals.answered < signals.asked or not signals.asked
-    return max(replicas, situation.current) if is_blind else replicas
+    slots = (signals.in_flight / signals.max_running + full) / MOST_SLOTS
+    load = ((situation.load or 0.0) + full) / MARGIN
+    return math.ceil(max(slots, load) - 1e-9)
 
 
 def _window(situation: Situation, replicas: int) -> int:
     """Down only to the most that was recommended within the window; and in one go, not along a falling edge."""
-    history, current = situation.history, situation.current
-    if situation.now - history.lowered_at < min(WINDOW, situation.scaling.scale_down_window):
+    current, policy = situation.current, situation.policy
+    if situation.lowered_ago is not None and situation.lowered_ago < min(WINDOW, policy.scale_down_window):
         return max(replicas, current)
-    highest = max((value for _, value in history.recommendations), default=replicas)
-    return max(replicas, min(current, highest))
+    peak = replicas if situation.peak is None else situation.peak
+    # What Shadow would have ordered within the window it would still have.
+    return max(replicas, peak if policy.mode is Mode.SHADOW else min(current, peak))
 
 
 def _scheduler(situation: Situation, replicas: int) -> int:
-    """While pods wait for a GPU, ordering more changes nothing; needing fewer still does."""
-    is_full = bool(situation.observed.in_phase(PodPhase.UNSCHEDULABLE))
-    return min(replicas, max(situation.current, situation.scaling.min_replicas)) if is_full else replicas
+    """While pods have no place, ordering more changes nothing; needing fewer still does."""
+    is_full = situation.supply.without_gpu.pods > 0
+    return min(replicas, max(situation.current, situation.policy.min_replicas)) if is_full else replicas
 
 
 def _minimum(situation: Situation, replicas: int) -> int:
-    return max(replicas, situation.scaling.min_replicas)
+    return max(replicas, situation.policy.min_replicas)
 
 
 def _maximum(situation: Situation, replicas: int) -> int:
-    return min(replicas, situation.scaling.max_replicas)
+    return min(replicas, situation.policy.max_replicas)
 
 
 RECOMMENDATION: Rules = ((Reason.HOLDING_TARGET, _target), (Reason.METRICS_MISSING, _missing))
-LIMITS: Rules = (
-    (Reason.HOLDING_FOR_WINDOW, _window),
-    (Reason.INSUFFICIENT_GPU, _scheduler),
-    (Reason.BELOW_MINIMUM, _minimum),
-    (Reason.AT_MAXIMUM, _maximum),
-)
+SUPPLY: Rules = ((Reason.HOLDING_FOR_WINDOW, _window), (Reason.INSUFFICIENT_GPU, _scheduler))
+BOUNDS: Rules = ((Reason.BELOW_MINIMUM, _minimum), (Reason.AT_MAXIMUM, _maximum))
 
 
 def trouble(situation: Situation) -> Reason | None:
     """Why nothing more can be said or done, when a person should know it."""
-    observed = situation.observed
-    if situation.scaling.mode is Mode.PAUSED:
-        return Reason.PAUSED
-    if observed.live and len(observed.in_phase(PodPhase.MODEL_REFUSED)) == len(observed.live):
+    supply, signals = situation.supply, situation.signals
+    if supply.live and supply.refused.pods == supply.live:
         return Reason.MODEL_REFUSED
-    if observed.in_phase(PodPhase.UNSCHEDULABLE):
+    if supply.without_gpu.pods:
         return Reason.INSUFFICIENT_GPU
-    if not observed.ready:
+    if not signals.asked:
         return Reason.NONE_READY
-    return Reason.METRICS_MISSING if situation.signals.all_missing else None
+    return Reason.METRICS_MISSING if signals.all_missing else None

@@ -4,16 +4,19 @@ from dataclasses import dataclass, replace
 
 from headrace_operator.decide import capacity, rates, waits
 from headrace_operator.decide.history import WINDOW, History
+from headrace_operator.decide.numbers import rounded
 from headrace_operator.decide.rates import Series
-from headrace_operator.decide.values import Observed
+from headrace_operator.decide.values import Observed, PodState
+
+NEW = 5.0  # seconds after Ready in which a pod that has not answered yet is not missed: its first scrape is under way
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
     """Sums over the pods that answered. Tokens are prompt + generated: the unit of work."""
 
-    asked: int  # ready pods
-    answered: int
+    asked: int  # ready pods, without those that became ready a moment ago
+    answered: int  # of them
     arrivals: float | None  # requests/s; None before two samples exist
     throughput: float | None  # tokens/s
     work_per_request: float | None  # tokens
@@ -53,22 +56,33 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
     serving = [pod for pod in observed.pods if pod.sample is not None]  # draining pods still carry load
     series = [history.samples[pod.uid] for pod in serving if pod.uid in history.samples]
     samples = [pod.sample for pod in serving if pod.sample is not None]
+    asked = [pod for pod in observed.ready if not _is_new(pod, now)]
+    answered = sum(pod.sample is not None for pod in asked)
+    history = history.heard(is_silent=bool(asked) and not answered, now=now)
     since_change = _since_ready_changed(observed, history, now)
     return history, Signals(
-        asked=len(observed.ready),
-        answered=sum(pod.sample is not None for pod in observed.ready),
-        arrivals=rates.arrivals(series),
-        throughput=rates.rate(series, lambda sample: sample.tokens),
-        work_per_request=history.work_per_request,
-        capacity=history.capacity,
+        asked=len(asked),
+        answered=answered,
+        arrivals=_rounded(rates.arrivals(series)),
+        throughput=_rounded(rates.rate(series, lambda sample: sample.tokens)),
+        work_per_request=_rounded(history.work_per_request),
+        capacity=_rounded(history.capacity),
         waiting=sum(sample.waiting for sample in samples),
         running=sum(sample.running for sample in samples),
         max_running=max((sample.max_running for sample in samples), default=0),
-        queue_wait_p95=waits.p95(since_change),
-        typical_wait=waits.typical(since_change),
-        queue_drains_in=waits.drains_in(since_change),
-        ready_unchanged=now - history.ready_changed_at,
+        queue_wait_p95=_rounded(waits.p95(since_change)),
+        typical_wait=_rounded(waits.typical(since_change)),
+        queue_drains_in=rounded(waits.drains_in(since_change)),
+        ready_unchanged=rounded(now - history.ready_changed_at),
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else rounded(value)
+
+
+def _is_new(pod: PodState, now: float) -> bool:
+    return pod.sample is None and pod.ready_at is not None and now - pod.ready_at < NEW
 
 
 def _learned(observed: Observed, before: History, seen: History) -> History:

@@ -1,31 +1,127 @@
-"""Everything a decision may look at, as one value."""
+"""Everything a decision may look at, as one small value: status records it, and `decide` is a function of nothing else.
+
+Times are told as durations and numbers are rounded here, before the decision, so that what status shows gives the same
+decision again.
+"""
 
 from dataclasses import dataclass
 
+from headrace_operator.decide import horizon
 from headrace_operator.decide.history import History
+from headrace_operator.decide.numbers import rounded
 from headrace_operator.decide.signals import Signals
-from headrace_operator.decide.values import Observed
-from headrace_operator.service import Scaling
+from headrace_operator.decide.values import Observed, PodPhase, PodState
+from headrace_operator.service import Mode, Scaling
+
+WORDS = 512  # characters of what a scheduler or a server said
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is asked for at this moment."""
+
+    mode: Mode
+    min_replicas: int
+    max_replicas: int
+    queue_wait_target: float  # seconds, p95
+    utilization: float  # share of a replica's capacity that demand may take, 0..1
+    scale_down_window: float  # seconds
+    metrics_hold: float  # seconds
+    metrics_fallback: int | None = None
+    replicas: int | None = None  # spec.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Pods that will not serve as things are, in the words of whoever refuses them."""
+
+    pods: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """The live pods: ready, starting, or without a GPU."""
+
+    ready: int
+    starting: tuple[int, ...] = ()  # seconds until each is expected to serve, ascending; 0 = it should by now
+    without_gpu: Stuck = Stuck()  # no supply: the scheduler has no place for them
+    refused: Stuck = Stuck()  # of those that start: the server cannot serve this model
+
+    @property
+    def live(self) -> int:
+        return self.ready + len(self.starting) + self.without_gpu.pods
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the rules look at."""
+    """What `decide` looks at."""
 
-    scaling: Scaling
-    observed: Observed
+    policy: Policy
     signals: Signals
-    history: History
-    now: float
-
-    @property
-    def current(self) -> int:
-        """Replicas decided last; a pod that was lost since then is still wanted."""
-        return len(self.observed.live) if self.history.desired is None else self.history.desired
+    supply: Supply
+    current: int  # replicas decided last, a lost pod included; in mode Shadow the live pods
+    start_time: float  # seconds from the order of a replica to Ready
+    peak: int | None = None  # the most that was recommended within the scale-down window
+    peak_ago: float = 0.0  # seconds
+    lowered_ago: float | None = None  # seconds since a decision was lower than the one before; None = never
+    silent_for: float = 0.0  # seconds in which no ready pod answered
 
     @property
     def load(self) -> float | None:
         """Arriving work in replicas, at the wanted utilization. None when not known."""
         if self.signals.demand is None or not self.signals.capacity:
             return None
-        return self.signals.demand / (self.signals.capacity * self.scaling.utilization)
+        return self.signals.demand / (self.signals.capacity * self.policy.utilization)
+
+
+def look(scaling: Scaling, observed: Observed, signals: Signals, history: History, now: float) -> Situation:
+    """`signals` and `history` as `measure` gave them."""
+    live = len(observed.live)
+    peak_at, peak = history.peak(now - scaling.scale_down_window) or (now, None)
+    return Situation(
+        policy=_policy(scaling),
+        signals=signals,
+        supply=_supply(scaling, observed, history, now),
+        current=live if scaling.mode is Mode.SHADOW or history.desired is None else history.desired,
+        start_time=rounded(horizon.start_time(history)),
+        peak=peak,
+        peak_ago=rounded(now - peak_at),
+        lowered_ago=None if history.lowered_at is None else rounded(now - history.lowered_at),
+        silent_for=0.0 if history.silent_since is None else rounded(now - history.silent_since),
+    )
+
+
+def _policy(scaling: Scaling) -> Policy:
+    return Policy(
+        mode=scaling.mode,
+        min_replicas=scaling.min_replicas,
+        max_replicas=scaling.max_replicas,
+        queue_wait_target=scaling.queue_wait_target,
+        utilization=scaling.utilization,
+        scale_down_window=scaling.scale_down_window,
+        metrics_hold=scaling.metrics_hold,
+        metrics_fallback=scaling.metrics_fallback,
+        replicas=scaling.replicas,
+    )
+
+
+def _supply(scaling: Scaling, observed: Observed, history: History, now: float) -> Supply:
+    stuck = [pod for pod in observed.in_phase(PodPhase.UNSCHEDULABLE) if has_no_place(pod, scaling, now)]
+    starting = [pod for pod in observed.live if not pod.is_ready and pod not in stuck]
+    return Supply(
+        ready=len(observed.ready),
+        starting=tuple(sorted(round(horizon.remaining(pod, history, now)) for pod in starting)),
+        without_gpu=_stuck(stuck),
+        refused=_stuck(observed.in_phase(PodPhase.MODEL_REFUSED)),
+    )
+
+
+def has_no_place(pod: PodState, scaling: Scaling, now: float) -> bool:
+    """Has the scheduler looked for a place for so long that this pod is no supply any more?"""
+    since = pod.created_at if pod.unschedulable_since is None else pod.unschedulable_since
+    return pod.phase is PodPhase.UNSCHEDULABLE and now - since >= scaling.unschedulable_after
+
+
+def _stuck(pods: list[PodState] | tuple[PodState, ...]) -> Stuck:
+    return Stuck(len(pods), pods[0].message[:WORDS]) if pods else Stuck()

@@ -41,6 +41,8 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
     """The new status. `before` is what the object says now."""
     observed, decision, deployment = tick.observed, tick.decision, tick.deployment
     last = _last_decision(decision, before.get("lastDecision", {}), tick.now)
+    # In mode Shadow the same change is decided at every tick; it is told once.
+    is_change = decision.replicas != decision.current and _is_new(decision, before.get("lastDecision", {}))
     signals = decision.signals
     return {
         "observedGeneration": deployment.generation,
@@ -63,7 +65,8 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
             tick.now,
         ),
         "lastDecision": last,
-        "decisions": _ring(decision, last, before.get("decisions", [])),
+        "lastChange": last if is_change else before.get("lastChange", {}),
+        "decisions": _ring(last, before.get("decisions", [])) if is_change else before.get("decisions", []),
     }
 
 
@@ -89,11 +92,15 @@ def _number(text: str | None) -> float | None:
 
 
 def _last_decision(decision: Decision, before: Mapping[str, Any], now: float) -> dict[str, Any]:
-    if not before or _gist(before) != _new_gist(decision):
+    if _is_new(decision, before):
         return {**_decision(decision, now), "since": timestamp(now)}
     if now - _epoch(before["at"]) < RETOLD:
         return dict(before)
     return {**_decision(decision, now), "since": before["since"]}
+
+
+def _is_new(decision: Decision, before: Mapping[str, Any]) -> bool:
+    return _gist(before) != _new_gist(decision)
 
 
 def _gist(told: Mapping[str, Any]) -> list[Any]:
@@ -102,14 +109,18 @@ def _gist(told: Mapping[str, Any]) -> list[Any]:
     load = inputs.get("load", {})
     return [
         told.get("from"), told.get("to"), told.get("reason"), load.get("askedPods"), load.get("answeredPods"),
-        inputs.get("policy"),
+        _known(inputs.get("policy", {})),
     ]  # fmt: skip
 
 
 def _new_gist(decision: Decision) -> list[Any]:
     signals = decision.signals
-    policy = {key: value for key, value in record.policy(decision.situation).items() if value is not None}
+    policy = _known(record.policy(decision.situation))
     return [decision.current, decision.replicas, str(decision.reason), signals.asked, signals.answered, policy]
+
+
+def _known(policy: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in policy.items() if value is not None}
 
 
 def _decision(decision: Decision, now: float) -> dict[str, Any]:
@@ -125,12 +136,7 @@ def _decision(decision: Decision, now: float) -> dict[str, Any]:
     }
 
 
-def _changed(decision: Decision, last: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Did this tick change the number? In mode Shadow the same change is decided at every tick, and told once."""
-    return decision.replicas != decision.current and last["since"] != before.get("since")
-
-
-def _ring(last: dict[str, Any], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _ring(last: Mapping[str, Any], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*before, {key: last[key] for key in ("at", "from", "to", "reason", "message")}][-RING:]
 
 

@@ -6,7 +6,7 @@ from headrace_operator.decide.history import History
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.replicas import decide
 from headrace_operator.decide.signals import Signals
-from headrace_operator.decide.situation import Situation
+from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import PodPhase, PodState
 from headrace_operator.service import Mode, Scaling
 from hypothesis import given
@@ -62,7 +62,12 @@ BROKEN = {"queue_wait_p95": 5.0, "typical_wait": 5.0, "queue_drains_in": math.in
         pytest.param(
             4, signals(4, answered=0, arrivals=None, max_running=0), {}, 4, Reason.METRICS_MISSING, id="nobody answers"
         ),
-        pytest.param(4, signals(4, load=0.1, answered=3), {}, 4, Reason.METRICS_MISSING, id="one of four is silent"),
+        pytest.param(
+            4, signals(4, load=0.1, answered=3), {}, 2, Reason.LOAD_FELL, id="one of four is silent: it counts as full"
+        ),
+        pytest.param(
+            4, signals(4, load=0.5, answered=2), {}, 4, Reason.METRICS_MISSING, id="two silent ones and the load of two"
+        ),
         pytest.param(
             4, signals(4, load=2.0, answered=3), {}, 8, Reason.LOAD_ROSE, id="three of four alone need more than four"
         ),
@@ -117,14 +122,14 @@ def test_the_scale_down_window(recommended: tuple[int, ...], replicas: int, reas
 
 def test_what_was_needed_before_the_window_is_forgotten() -> None:
     history = History(desired=8, recommendations=((NOW - 301, 8), (NOW - 299, 2)))
-    _, decision = decide(Situation(scaling(), observed(8), signals(8, load=0.0), history, NOW))
+    decision = decide(look(scaling(), observed(8), signals(8, load=0.0), history, NOW))
     assert decision.replicas == 2
 
 
 def test_a_lost_pod_is_still_wanted() -> None:
     history = History(desired=4, recommendations=((NOW - 2, 4),))
     for seen in (signals(3, load=0.1), signals(3, answered=0, arrivals=None)):
-        _, decision = decide(Situation(scaling(), observed(3), seen, history, NOW))
+        decision = decide(look(scaling(), observed(3), seen, history, NOW))
         assert decision.replicas == 4
 
 
@@ -168,7 +173,7 @@ def test_loading_replicas_are_not_ordered_again() -> None:
     loading = tuple(pod(n, PodPhase.STARTING, created_at=NOW - 20, ready_at=None, sample=None) for n in range(1, 8))
     seen = signals(1, arrivals=40.0, waiting=700, running=64)
     history = History(desired=8, startups=(60.0,) * 5)
-    _, decision = decide(Situation(scaling(), observed(1, *loading), seen, history, NOW))
+    decision = decide(look(scaling(), observed(1, *loading), seen, history, NOW))
     assert decision.replicas == 8
 
 
@@ -212,13 +217,19 @@ def test_the_bounds_always_hold(moment: tuple[int, Signals], policy: Scaling, ph
 
 
 @given(moments, others)
-def test_missing_data_never_scales_down(moment: tuple[int, Signals], phases: list[PodPhase]) -> None:
+def test_without_any_metrics_never_fewer(moment: tuple[int, Signals], phases: list[PodPhase]) -> None:
     ready, seen = moment
-    if seen.answered == seen.asked > 0:
-        seen = replace(seen, answered=ready - 1)
     rest = tuple(pod(ready + n, phase, message="m", sample=None) for n, phase in enumerate(phases))
-    decision = decided(ready, seen, *rest)
+    decision = decided(ready, replace(seen, answered=0), *rest)
     assert decision.replicas >= decision.current
+
+
+@given(st.integers(2, 12), st.floats(0, 1), st.data())
+def test_a_silent_pod_is_kept_like_a_full_one(ready: int, load: float, data: st.DataObject) -> None:
+    """Its GPU, and the ones that the others need, stay."""
+    silent = data.draw(st.integers(1, ready - 1))
+    decision = decided(ready, replace(signals(ready, load=load), answered=ready - silent))
+    assert decision.replicas >= min(ready, load * ready + silent - 1e-6)
 
 
 @given(st.integers(1, 12), st.floats(0, 1), st.integers(0, 12))

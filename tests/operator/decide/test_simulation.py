@@ -11,9 +11,9 @@ import pytest
 from fluid import TICK, Fluid
 from headrace_operator.decide.history import History
 from headrace_operator.decide.reasons import Reason
-from headrace_operator.decide.replicas import decide
+from headrace_operator.decide.replicas import decide, remembered
 from headrace_operator.decide.signals import measure
-from headrace_operator.decide.situation import Situation
+from headrace_operator.decide.situation import look
 from headrace_operator.decide.status import Tick, status
 from headrace_operator.decide.values import Observed
 from observations import deployment, pod, sample, scaling
@@ -117,7 +117,7 @@ def written(run: Fluid) -> dict[str, object]:
     return json.loads(json.dumps(status(tick, {})))
 
 
-def remembered(run: Fluid) -> History:
+def after_a_restart(run: Fluid) -> History:
     return History.restored(written(run), len(run.observed().live), run.now)
 
 
@@ -131,7 +131,7 @@ def remembered(run: Fluid) -> History:
     ],
 )
 def test_a_restart_of_the_operator_changes_nothing_for_three_minutes(at: float) -> None:
-    run = fluid(step, cold_start=90.0, restarts=frozenset({at}), remember=remembered).run(at + 180)
+    run = fluid(step, cold_start=90.0, restarts=frozenset({at}), remember=after_a_restart).run(at + 180)
     before = next(decision.replicas for time_, decision in reversed(run.decisions) if time_ < at)
     assert {decision.replicas for time_, decision in run.decisions if time_ >= at} == {before}
 
@@ -164,7 +164,8 @@ def test_a_noisy_hour_costs_little_time_and_few_writes() -> None:
         )  # fmt: skip
         pods = Observed(tuple(replace(pod(n), sample=load) for n in range(4)))
         history, signals = measure(pods, history, now)
-        history, decision = decide(Situation(given.scaling, pods, signals, history, now))
+        decision = decide(look(given.scaling, pods, signals, history, now))
+        history = remembered(history, decision, now)
         new = status(Tick(given, "image", pods, decision, history, now), told)
         writes, told = writes + (new != told), new
     assert time.process_time() - started < 3.0  # 0.6 s where it was written

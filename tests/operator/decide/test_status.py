@@ -1,16 +1,19 @@
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from headrace_operator.decide import record
 from headrace_operator.decide.conditions import timestamp
 from headrace_operator.decide.history import History
-from headrace_operator.decide.replicas import Decision
+from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.status import RING, Tick, rounded, status
+from headrace_operator.service import Mode
 from hypothesis import given
 from hypothesis import strategies as st
-from observations import NOW, decided, deployment, observed, pod, signals
+from observations import NOW, decided, deployment, observed, pod, scaling, signals
 
 
 def tick(seen: Signals, *, ready: int = 4, now: float = NOW, history: History | None = None) -> Tick:
@@ -18,16 +21,24 @@ def tick(seen: Signals, *, ready: int = 4, now: float = NOW, history: History | 
 
 
 def kept(found: dict[str, Any]) -> dict[str, Any]:
-    """As the API server stores it."""
-    return json.loads(json.dumps(found))
+    """As the API server stores it: in a merge patch, None removes a key."""
+    return json.loads(json.dumps(_without_nothing(found)))
+
+
+def _without_nothing(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: _without_nothing(value) for key, value in found.items() if value is not None}
+    return found
 
 
 def test_a_reader_can_recompute_the_decision() -> None:
     last = status(tick(signals(4, load=1.9)), {})["lastDecision"]
     assert (last["from"], last["to"], last["reason"]) == (4, 8, "LoadRose")
-    demand, capacity = (float(last["inputs"][f"{name}TokensPerSecond"]) for name in ("demand", "capacity"))
-    assert -(-demand // (capacity * 0.7)) == last["to"]
+    load, policy = last["inputs"]["load"], last["inputs"]["policy"]
+    demand = float(load["arrivalsPerSecond"]) * float(load["tokensPerRequest"])
+    assert math.ceil(demand / (float(load["capacityTokensPerSecond"]) * float(policy["utilization"]))) == last["to"]
     assert [(entry["signal"], entry["replicas"]) for entry in last["proposals"]] == [("work", 8)]
+    assert decide(record.situation(last["inputs"])).message == last["message"]
 
 
 def test_the_same_again_is_the_same_to_the_letter() -> None:
@@ -56,8 +67,25 @@ def test_zero_is_left_at_once() -> None:
     assert status(tick(signals(4, load=1.0, throughput=3.0)), first)["tokensPerSecond"] == "3"
 
 
+def test_a_decision_that_stands_is_told_anew_after_five_minutes() -> None:
+    first = kept(status(tick(signals(4, load=0.95), now=NOW), {}))
+    soon = kept(status(tick(signals(4, load=0.99), now=NOW + 299), first))
+    later = kept(status(tick(signals(4, load=0.99), now=NOW + 300), soon))
+    assert soon["lastDecision"] == first["lastDecision"]
+    assert later["lastDecision"]["inputs"]["load"]["arrivalsPerSecond"] == "27.72"
+    assert (later["lastDecision"]["at"], later["lastDecision"]["since"]) == (timestamp(NOW + 300), timestamp(NOW))
+
+
+def test_an_edit_of_the_manifest_is_a_new_decision() -> None:
+    first = kept(status(tick(signals(4, load=0.95), now=NOW), {}))
+    edited = decided(4, signals(4, load=0.95), policy=scaling(max_replicas=50))
+    second = kept(status(replace(tick(signals(4, load=0.95), now=NOW + 2), decision=edited), first))
+    assert second["lastDecision"]["inputs"]["policy"]["maxReplicas"] == 50
+
+
 def changed(number: int) -> Decision:
-    return replace(decided(4, signals(4, load=2.0)), current=number, replicas=number + 1)
+    decision = decided(4, signals(4, load=2.0))
+    return replace(decision, current=number, replicas=number + 1)
 
 
 def test_the_ring_keeps_the_last_ten_changes() -> None:
@@ -69,6 +97,17 @@ def test_the_ring_keeps_the_last_ten_changes() -> None:
     assert [entry["to"] for entry in found["decisions"]] == list(range(6, 16))
     assert len(found["decisions"]) == RING
     assert found["decisions"][-1]["at"] == timestamp(NOW + 14)
+    assert (found["lastChange"]["from"], found["lastChange"]["to"]) == (14, 15)
+    assert found["lastDecision"]["reason"] == "Steady"
+
+
+def test_what_shadow_would_do_is_told_once_and_not_at_every_tick() -> None:
+    would = decided(2, signals(2, load=3.0), policy=scaling(mode=Mode.SHADOW))
+    found: dict[str, Any] = {}
+    for second in range(3):
+        found = kept(status(replace(tick(signals(2), ready=2, now=NOW + second), decision=would), found))
+    assert [(entry["from"], entry["to"]) for entry in found["decisions"]] == [(2, 7)]
+    assert found["desiredReplicas"] == 7
 
 
 def test_what_was_learned_survives_a_restart() -> None:

@@ -1,0 +1,13 @@
+"""How a measured number is told: short enough to read, and exactly the number that was decided on."""
+
+DIGITS = 4  # significant ones: finer than any measurement here
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def text(value: float) -> str:
+    """Decimal, the shortest that reads back as the same number; `inf` when without bound."""
+    shortest = f"{value:.15g}"
+    return shortest if float(shortest) == value else repr(value)
