@@ -1,13 +1,20 @@
-"""The few calls we make to the API server, on plain dicts: explicit content type, and a timeout on every one."""
+"""The few calls we make to the API server, on plain dicts: explicit content type, and a timeout on every one.
+
+An overloaded or failing server is asked again as it wishes (Retry-After), a few times; then the caller hears of it.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 from kubernetes.aio import client, config
+from kubernetes.aio.utils import Backoff, on_retry_after_error
 
+from headrace_operator.errors import OperatorError, Unavailable
 from headrace_operator.settings import REQUEST_TIMEOUT, Settings
 
 FIELD_MANAGER = "headrace"
@@ -16,15 +23,29 @@ MERGE = "application/merge-patch+json"
 OBJECTS = "/apis/headrace.dev/v1alpha1"
 OWN_PODS = "app.kubernetes.io/managed-by=headrace"
 
+PATIENCE = Backoff(steps=4, duration=0.1, factor=4.0, jitter=0.5)  # tries; waits of 0.1, 0.4 and 1.6 s between them
+LONGEST_WAIT = 10  # seconds; a server that asks for more is asked again later, by who called
+PAGE = "500"  # objects of one answer: a list of thousands is read without stopping everything else
+
 Body = dict[str, Any]
 
 
-class KubeError(Exception):
+class KubeError(OperatorError):
     """The API server answered with an error."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after: str | None = None) -> None:
+        """`status`: HTTP, 0 where no answer came. `retry_after`: whole seconds that the server asks us to wait."""
         super().__init__(f"{status}: {message}")
         self.status = status
+        self.headers = {"Retry-After": retry_after} if retry_after else {}
+
+
+class ApiUnavailable(KubeError, Unavailable):
+    """It is overloaded, failing, or does not answer."""
+
+
+def anyone() -> None:
+    """The guard of a client that may always write."""
 
 
 class Kube:
@@ -32,8 +53,16 @@ class Kube:
 
     def __init__(self, configuration: Any, field_manager: str = FIELD_MANAGER) -> None:
         """`field_manager`: the name under which the API server remembers who wrote a field."""
+        configuration.connection_pool_maxsize = 0  # no limit: calls that hang must not stand in the way of others
         self._client = client.ApiClient(configuration)
         self._field_manager = field_manager
+        self._guard: Callable[[], None] = anyone
+
+    def guarded(self, guard: Callable[[], None]) -> "Kube":
+        """The same connections for one who may write only while `guard` does not raise: asked before every try."""
+        other = copy(self)
+        other._guard = guard  # noqa: SLF001 - of our own class
+        return other
 
     async def __aenter__(self) -> "Kube":
         return self
@@ -43,6 +72,16 @@ class Kube:
 
     async def get(self, path: str, **query: str) -> Body:
         return await self._request("GET", path, query=query)
+
+    async def pages(self, path: str, **query: str) -> AsyncIterator[Body]:
+        """A list in parts, each with `items` and `metadata`. Raises KubeError; 410: a part was asked for too late."""
+        more: dict[str, str] = {}
+        while True:
+            page = await self.get(path, limit=PAGE, **more, **query)
+            yield page
+            if not (token := page["metadata"].get("continue")):
+                return
+            more = {"continue": token}
 
     async def text(self, path: str, **query: str) -> str:
         """What is not JSON: a log, metrics."""
@@ -104,17 +143,42 @@ class Kube:
             body=body,
             auth_settings=["BearerToken"],
         )
-        response = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT)
-        data: bytes = await response.read()
-        if response.status >= 400:
-            raise KubeError(response.status, _message(data))
+
+        async def once() -> bytes:
+            if method != "GET":
+                self._guard()
+            return await self._once(request)
+
+        data: bytes = await on_retry_after_error(PATIENCE, lambda error: _may_repeat(method, error), once)
         return data
+
+    async def _once(self, request: Any) -> bytes:
+        try:
+            response = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT)
+            data: bytes = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ApiUnavailable(0, f"no answer: {type(error).__name__}: {error}") from error
+        if response.status >= 400:
+            raise _error(response.status, data, response.headers.get("Retry-After"))
+        return data
+
+
+def _error(status: int, data: bytes, retry_after: str | None) -> KubeError:
+    if status != 429 and status < 500:
+        return KubeError(status, _message(data))
+    wait = str(min(int(retry_after), LONGEST_WAIT)) if retry_after and retry_after.isdecimal() else None
+    return ApiUnavailable(status, _message(data), wait)
+
+
+def _may_repeat(method: str, error: Exception) -> bool:
+    """A write is harmless when done twice, but for a POST; what was refused for the load was not done at all."""
+    return isinstance(error, ApiUnavailable) and (method != "POST" or error.status == 429)
 
 
 def _message(data: bytes) -> str:
     try:
         return str(json.loads(data).get("message"))
-    except ValueError:
+    except (ValueError, AttributeError):
         return data.decode(errors="replace")[:500]
 
 

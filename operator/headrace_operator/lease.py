@@ -1,11 +1,12 @@
 """Leader election on a coordination.k8s.io Lease: one operator writes, the others stand by with warm caches.
 
 The rules of client-go: a holder's Lease is expired when it has not changed for its duration by *our* clock (clocks of
-hosts differ); a holder that cannot renew in time stops by itself. resourceVersion decides races.
+hosts differ); a holder that cannot renew in time stops by itself, earlier. resourceVersion decides races.
 """
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,18 +14,21 @@ from typing import Any
 
 from headrace_operator import kube
 from headrace_operator.errors import LeaseLost
-from headrace_operator.kube import Kube, KubeError
+from headrace_operator.kube import ApiUnavailable, Kube, KubeError
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Seconds, as in client-go."""
+    """Seconds. A crashed leader is replaced after at most duration + 2 * retry: the standby saw its last sign of life
+    `retry` late, and looks again `retry` after it expired."""
 
-    duration: float = 15.0  # others may take over after this
-    renew_within: float = 10.0  # the holder gives up after this
-    retry: float = 2.0
+    duration: float = 10.0  # others may take over after this
+    renew_within: float = 8.0  # the holder stops writing after this
+    renew: float = 2.0  # between renewals
+    attempt: float = 1.5  # for one renewal: one that hangs leaves time for others
+    retry: float = 1.0  # between the looks of a standby, and after a failed renewal
 
 
 class Lease:
@@ -46,41 +50,64 @@ class Lease:
         self._wall_clock = wall_clock
         self._terms = terms or Terms()
         self._seen: tuple[str | None, float] = (None, 0.0)  # resourceVersion, our clock when it appeared
+        self._held: dict[str, Any] | None = None  # as we wrote it last
+        self._renewed_at = -math.inf  # our clock, before the last renewal that got through was sent
+
+    @property
+    def is_held(self) -> bool:
+        """By our clock alone: a process that was stopped, or cut off, knows when it wakes that it may not go on."""
+        return self._clock() - self._renewed_at < self._terms.renew_within
+
+    def check(self) -> None:
+        """Raises LeaseLost when another may lead by now."""
+        if not self.is_held:
+            raise LeaseLost(f"lease {self._namespace}/{self._name}: not renewed for {self._terms.renew_within:g} s")
 
     async def acquire(self) -> None:
-        """Returns when this process leads."""
-        while not await self._try():  # noqa: ASYNC110 - the event would be on another machine
+        """Returns when this process leads. Raises KubeError when we may not use the Lease."""
+        while not await self._attempt():  # noqa: ASYNC110 - the event would be on another machine
             await asyncio.sleep(self._terms.retry)
         logger.info("leading as %s", self._identity)
 
     async def hold(self) -> None:
         """Renews for ever. Raises LeaseLost when another holds it, or when no renewal got through in time."""
-        renewed = self._clock()
+        pause = self._terms.renew
         while True:
-            await asyncio.sleep(self._terms.retry)
-            remaining = self._terms.renew_within - (self._clock() - renewed)
-            try:
-                held = await asyncio.wait_for(self._try(), max(remaining, 0.1))
-            except (TimeoutError, OSError, KubeError) as error:
-                logger.warning("cannot renew the Lease: %s: %s", type(error).__name__, error)
-                held = False
-            if held:
-                renewed = self._clock()
-            elif self._clock() - renewed >= self._terms.renew_within:
-                raise LeaseLost(f"lease {self._namespace}/{self._name}: not renewed for {self._terms.renew_within:g} s")
+            await asyncio.sleep(pause)
+            self.check()
+            pause = self._terms.renew if await self._attempt() else self._terms.retry / 2
 
     async def release(self) -> None:
         """Let a standby take over at once. Nothing to do when it is not ours any more."""
+        self._renewed_at = -math.inf
         try:
-            found = await self._api.get(kube.leases(self._namespace, self._name))
-            if found["spec"].get("holderIdentity") == self._identity:
-                found["spec"]["holderIdentity"] = ""
-                await self._api.replace(kube.leases(self._namespace, self._name), found)
-        except KubeError as error:
+            async with asyncio.timeout(self._terms.attempt):
+                found = await self._api.get(kube.leases(self._namespace, self._name))
+                if found["spec"].get("holderIdentity") == self._identity:
+                    found["spec"]["holderIdentity"] = ""
+                    await self._api.replace(kube.leases(self._namespace, self._name), found)
+        except (TimeoutError, KubeError) as error:
             logger.warning("the Lease is not released, a standby waits for it to expire: %s", error)
 
-    async def _try(self) -> bool:
-        """One attempt to hold it: create, renew, or take over what expired."""
+    async def _attempt(self) -> bool:
+        """Did we renew or take it? False too when the API server did not let us know."""
+        sent_at = self._clock()
+        try:
+            async with asyncio.timeout(self._terms.attempt):
+                held = await self._renew() or await self._take()
+        except (TimeoutError, ApiUnavailable) as error:
+            logger.warning("the Lease cannot be reached: %s: %s", type(error).__name__, error)
+            return False
+        if held:
+            self._renewed_at = sent_at
+        return held
+
+    async def _renew(self) -> bool:
+        """One call, while nobody else has written since."""
+        return self._held is not None and await self._write(self._body(self._held), is_new=False)
+
+    async def _take(self) -> bool:
+        """Look, then create, renew, or take over what expired. Raises LeaseLost when it was ours and is another's."""
         try:
             found = await self._api.get(kube.leases(self._namespace, self._name))
         except KubeError as error:
@@ -93,15 +120,22 @@ class Lease:
         holder = found["spec"].get("holderIdentity")
         is_expired = self._clock() - self._seen[1] >= self._terms.duration
         if holder and holder != self._identity and not is_expired:
+            self._give_up(holder)
             return False
         return await self._write(self._body(found), is_new=False)
 
+    def _give_up(self, holder: str) -> None:
+        was_held, self._renewed_at = self.is_held, -math.inf
+        if was_held:
+            raise LeaseLost(f"lease {self._namespace}/{self._name}: {holder} holds it")
+
     async def _write(self, body: dict[str, Any], *, is_new: bool) -> bool:
+        self._held = None
         try:
             if is_new:
-                await self._api.create(kube.leases(self._namespace), body)
+                self._held = await self._api.create(kube.leases(self._namespace), body)
             else:
-                await self._api.replace(kube.leases(self._namespace, self._name), body)
+                self._held = await self._api.replace(kube.leases(self._namespace, self._name), body)
         except KubeError as error:
             if error.status == 409:  # another was faster
                 return False
@@ -118,7 +152,7 @@ class Lease:
             "metadata": found.get("metadata", {"namespace": self._namespace, "name": self._name}),
             "spec": {
                 "holderIdentity": self._identity,
-                "leaseDurationSeconds": int(self._terms.duration),
+                "leaseDurationSeconds": math.ceil(self._terms.duration),
                 "acquireTime": spec["acquireTime"] if is_ours and "acquireTime" in spec else now,
                 "renewTime": now,
                 "leaseTransitions": spec.get("leaseTransitions", 0) + (0 if is_ours else 1),

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from headrace_operator import kube
 from headrace_operator.act.events import Recorder
+from headrace_operator.errors import LeaseLost, WatchesEnded
 from headrace_operator.handlers import Watches, registry
+from headrace_operator.heartbeat import beat
 from headrace_operator.kube import Kube, KubeError
 from headrace_operator.lease import Lease
 from headrace_operator.metrics import OperatorMetrics
@@ -30,6 +33,11 @@ def wall_clock() -> float:
     return time.time()  # noqa: TID251 - the edge that reads the clock
 
 
+def lease_clock() -> float:
+    """Seconds that go on while the machine sleeps: a virtual machine that was paused must know that it was."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Process:
     """`run` returns when cancelled, and raises when this process must be restarted."""
 
@@ -46,11 +54,14 @@ class Process:
         configured = await kube.configuration(settings, self._environ)
         loop = asyncio.get_running_loop()
         async with Kube(configured) as api, aiohttp.ClientSession() as session:
-            store = Store(lambda key: _soon(loop, queue, key))
+            store = Store(lambda key, is_asked: _soon(loop, queue, key, is_asked))
             scraper = Scraper(session, SCRAPE_TIMEOUT, wall_clock)
-            recorder = Recorder(api, self._metrics, settings.identity)
+            place = (settings.lease_namespace, settings.lease_name)
+            lease = Lease(api, place, settings.identity, clock=lease_clock, wall_clock=wall_clock)
+            leading = api.guarded(lease.check)  # nothing is written after our Lease may be another's
+            recorder = Recorder(leading, self._metrics, settings.identity)
             work = Reconciler(
-                api,
+                leading,
                 store,
                 scraper=scraper,
                 recorder=recorder,
@@ -58,9 +69,7 @@ class Process:
                 image=settings.server_image,
                 clock=wall_clock,
             )
-            place = (settings.lease_namespace, settings.lease_name)
-            lease = Lease(api, place, settings.identity, clock=time.monotonic, wall_clock=wall_clock)
-            queue = WorkQueue(self._only_as_leader(work), work.announce_failure)
+            queue = WorkQueue(self._only_as_leader(work, lease), work.announce_failure)
             handlers = registry(store, lambda: kube.kopf_connection(configured, settings))
             with Watches(handlers, settings.namespaces) as watches:
                 probes = await serve(
@@ -71,46 +80,51 @@ class Process:
                     lambda: self._listed,
                 )
                 try:
-                    await self._work(api, store, queue, lease)
+                    await self._work(watches, api, store, queue, self._lead(lease, work))
                 finally:
                     await queue.close()
                     await probes.cleanup()
 
-    async def _work(self, api: Kube, store: Store, queue: WorkQueue, lease: Lease) -> None:
+    async def _work(
+        self, watches: Watches, api: Kube, store: Store, queue: WorkQueue, lead: Coroutine[Any, Any, None]
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._relist(api, store), name="relist")
-            group.create_task(self._turn(store, queue), name="turn")
-            group.create_task(self._lead(lease), name="lease")
+            group.create_task(self._turn(watches, store, queue), name="turn")
+            group.create_task(lead, name="lease")
 
-    async def _lead(self, lease: Lease) -> None:
-        await lease.acquire()
-        self._metrics.is_leader.set(1)
+    async def _lead(self, lease: Lease, work: Reconciler) -> None:
+        """Leader, then standby with warm caches, then leader again: an API server that was away ends no process."""
         try:
-            await lease.hold()
+            while True:
+                await lease.acquire()
+                self._metrics.is_leader.set(1)
+                try:
+                    await lease.hold()
+                except LeaseLost as lost:
+                    logger.warning("standing by: %s", lost)
+                    self._metrics.is_leader.set(0)
+                    work.resign()
         finally:
             self._metrics.is_leader.set(0)
             await lease.release()
 
-    def _only_as_leader(self, work: Reconciler) -> Any:
+    def _only_as_leader(self, work: Reconciler, lease: Lease) -> Any:
         async def reconcile(key: Key) -> None:
-            if self._is_leader and self._listed:
+            if lease.is_held and self._listed:
                 await work.reconcile(key)
 
         return reconcile
 
-    @property
-    def _is_leader(self) -> bool:
-        return self._prometheus.get_sample_value("headrace_operator_is_leader") == 1
-
-    async def _turn(self, store: Store, queue: WorkQueue) -> None:
-        """The heartbeat: every object, every interval, whatever the watches say."""
+    async def _turn(self, watches: Watches, store: Store, queue: WorkQueue) -> None:
+        """Raises WatchesEnded when changes are not heard any more."""
         while True:
             self._turned_at = time.monotonic()
+            if not watches.is_running:
+                raise WatchesEnded(f"{watches.failure!r}")
             keys = store.keys()
             self._metrics.known.set(len(keys))
-            for key in keys:
-                queue.mark(key)
-            await asyncio.sleep(self._settings.interval)
+            await beat(keys, queue.mark, self._settings.interval)
 
     async def _relist(self, api: Kube, store: Store) -> None:
         """A watch that went silent is repaired by a full list; the first one makes this process ready."""
@@ -118,7 +132,7 @@ class Process:
             try:
                 store.replace(*await self._list(api))
                 self._listed = True
-            except (KubeError, aiohttp.ClientError, TimeoutError) as error:
+            except KubeError as error:
                 logger.warning("cannot list: %s: %s", type(error).__name__, error)
             await asyncio.sleep(RELIST if self._listed else 1.0)
 
@@ -135,9 +149,9 @@ class Process:
                 (kube.revisions(namespace), revisions),
             ):
                 query = {} if found is objects else {"labelSelector": kube.OWN_PODS}
-                answer = await api.get(path, **query)
-                found.extend(answer["items"])
-                versions.append(int(answer["metadata"]["resourceVersion"]))
+                async for page in api.pages(path, **query):
+                    found.extend(page["items"])
+                    versions.append(int(page["metadata"]["resourceVersion"]))
         return objects, pods, revisions, min(versions)
 
     def _trouble(self, watches: Watches) -> str | None:
@@ -147,7 +161,7 @@ class Process:
         return f"no turn for {silent:.0f} s" if silent > SILENCE else None
 
 
-def _soon(loop: asyncio.AbstractEventLoop, queue: WorkQueue, key: Key) -> None:
+def _soon(loop: asyncio.AbstractEventLoop, queue: WorkQueue, key: Key, is_asked: bool) -> None:
     """Marks from any thread; a loop that is closing needs no more work."""
     if not loop.is_closed():
-        loop.call_soon_threadsafe(queue.mark, key)
+        loop.call_soon_threadsafe(partial(queue.mark, key, is_asked=is_asked))

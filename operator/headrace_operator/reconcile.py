@@ -87,6 +87,10 @@ class Reconciler:
         """Another leads from now on: should we lead again, the status tells what was learned meanwhile."""
         self._memories.clear()
 
+    def resign(self) -> None:
+        """Another leads from now on: should we lead again, the status tells what was learned meanwhile."""
+        self._memories.clear()
+
     async def announce_failure(self, key: Key, error: Exception) -> None:
         """What went wrong, where `kubectl describe` shows it."""
         self._metrics.reconcile_failures.labels(*key).inc()

@@ -19,5 +19,5 @@ class Settings:
 
 
 SCRAPE_TIMEOUT = 2.0  # seconds; a silent pod costs this once, and delays no other pod
-REQUEST_TIMEOUT = 10.0  # seconds for any call to the API server
+REQUEST_TIMEOUT = 5.0  # seconds for one try of any call to the API server
 RELIST = 30.0  # seconds after which a watch that went silent is repaired by a full list

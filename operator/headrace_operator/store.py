@@ -4,7 +4,6 @@ Plain dictionaries whose single operations are atomic; the reader copies before 
 other: the newer resourceVersion wins, and what was seen to go stays gone (a UID never comes back).
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,13 +15,13 @@ REMEMBERED_GONE = 10_000  # UIDs; far more than go within one list request
 
 
 class Store:
-    def __init__(self, changed: Callable[[Key], None]) -> None:
-        """`changed` hears every key whose object or pods changed, in the caller's thread."""
+    def __init__(self, changed: Callable[[Key, bool], None]) -> None:
+        """`changed` hears every key with news, in the caller's thread; True where its user asks for something else."""
         self._changed = changed
         self._objects: dict[Key, Body] = {}
         self._pods: dict[Key, dict[str, Body]] = {}
         self._revisions: dict[Key, dict[str, Body]] = {}
-        self._gone: deque[str] = deque(maxlen=REMEMBERED_GONE)
+        self._gone: dict[str, None] = {}  # UIDs, oldest first
 
     def keys(self) -> list[Key]:
         return list(self._objects)
@@ -39,12 +38,15 @@ class Store:
 
     def put_object(self, body: Body, *, is_gone: bool = False) -> None:
         key = _key(body)
+        known = self._objects.get(key)
         if is_gone:
-            self._gone.append(_uid(body))
+            self._bury(body)
             self._objects.pop(key, None)
-        elif self._is_news(body, self._objects.get(key)):
+            self._changed(key, True)
+        elif self._is_news(body, known):
             self._objects[key] = body
-        self._changed(key)
+            if known is None or _asked(known) != _asked(body):
+                self._changed(key, True)  # a new status alone is what we wrote ourselves
 
     def put_pod(self, body: Body, *, is_gone: bool = False) -> None:
         self._put_child(self._pods, body, is_gone)
@@ -73,16 +75,23 @@ class Store:
             return
         known = children.setdefault(key, {})
         if is_gone:
-            self._gone.append(uid)
+            self._bury(body)
             known.pop(uid, None)
         elif self._is_news(body, known.get(uid)):
-            known[uid] = body
-        self._changed(key)
+            known[uid] = _slim(body)
+        else:
+            return
+        self._changed(key, False)
+
+    def _bury(self, body: Body) -> None:
+        self._gone[_uid(body)] = None
+        if len(self._gone) > REMEMBERED_GONE:
+            self._gone.pop(next(iter(self._gone)), None)
 
     def _is_news(self, body: Body, known: Body | None) -> bool:
         if _uid(body) in self._gone:
             return False
-        return known is None or _uid(known) != _uid(body) or _version(body) >= _version(known)
+        return known is None or _uid(known) != _uid(body) or _version(body) > _version(known)
 
 
 class Put(Protocol):
@@ -95,6 +104,18 @@ def _children(by_key: Mapping[Key, Mapping[str, Body]]) -> list[Body]:
 
 def _key(body: Body) -> Key:
     return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _asked(body: Body) -> list[Any]:
+    """What shows that somebody other than us wrote an InferenceDeployment: spec, labels, annotations, its end."""
+    return [
+        body["metadata"].get(field) for field in ("uid", "generation", "labels", "annotations", "deletionTimestamp")
+    ]
+
+
+def _slim(child: Body) -> Body:
+    """Without the record of who wrote which field: half of a pod, which nobody here reads."""
+    return {**child, "metadata": {name: value for name, value in child["metadata"].items() if name != "managedFields"}}
 
 
 def _uid(body: Body) -> str:

@@ -1,17 +1,22 @@
 """Keyed work: one task a key at a time, marks meanwhile mean one more run, failures back off.
 
 The shape of controller-runtime's work queue. One hanging object delays no other, because each key has its own task.
+What fails because of itself is asked less and less often, until its user changes it. What failed because the API server
+was unavailable never waits long: when the server is back, so are all of them.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from headrace_operator.errors import OperatorError, Unavailable
+
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # (namespace, name)
 FIRST_DELAY = 1.0  # seconds after a failure; doubles
-LONGEST_DELAY = 60.0
+LONGEST_DELAY = 60.0  # where the object is at fault
+LONGEST_OUTAGE_DELAY = 5.0  # where the API server is
 
 
 class WorkQueue:
@@ -23,21 +28,22 @@ class WorkQueue:
         self._failed = failed
         self._dirty: set[Key] = set()
         self._tasks: dict[Key, asyncio.Task[None]] = {}
-        self._blocked: set[Key] = set()  # failed lately, waiting out their delay
+        self._blocked: dict[Key, asyncio.TimerHandle] = {}  # failed lately, waiting out their delay
         self._failures: dict[Key, int] = {}
 
-    def mark(self, key: Key) -> None:
-        """Work on `key` soon. Only from the loop's own thread."""
+    def mark(self, key: Key, *, is_asked: bool = False) -> None:
+        """Work on `key` soon; at once where its user asks for something else. Only from the loop's own thread."""
         self._dirty.add(key)
+        if is_asked and (waiting := self._blocked.pop(key, None)):
+            waiting.cancel()
+            self._failures.pop(key, None)
         if key not in self._tasks and key not in self._blocked:
             self._start(key)
 
-    def forget(self, key: Key) -> None:
-        self._dirty.discard(key)
-        self._failures.pop(key, None)
-
     async def close(self) -> None:
         """Ends what runs and waits for it."""
+        for waiting in self._blocked.values():
+            waiting.cancel()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -60,21 +66,20 @@ class WorkQueue:
         try:
             await self._work(key)
         except Exception as error:
-            logger.exception("reconciling %s failed", "/".join(key))
-            self._block(key)
+            self._log(key, error)
+            self._block(key, LONGEST_OUTAGE_DELAY if isinstance(error, Unavailable) else LONGEST_DELAY)
             await self._tell(key, error)
         else:
             self._failures.pop(key, None)
 
-    def _block(self, key: Key) -> None:
+    def _block(self, key: Key, longest: float) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (failures - 1))
-        self._blocked.add(key)
+        delay = min(longest, FIRST_DELAY * 2 ** (failures - 1))
         self._dirty.add(key)
-        asyncio.get_running_loop().call_later(delay, self._unblock, key)
+        self._blocked[key] = asyncio.get_running_loop().call_later(delay, self._unblock, key)
 
     def _unblock(self, key: Key) -> None:
-        self._blocked.discard(key)
+        self._blocked.pop(key, None)
         if key in self._dirty and key not in self._tasks:
             self._start(key)
 
@@ -83,3 +88,8 @@ class WorkQueue:
             await self._failed(key, error)
         except Exception:
             logger.exception("the failure of %s could not be announced", "/".join(key))
+
+    def _log(self, key: Key, error: Exception) -> None:
+        """A trace where the fault may be ours; a line where it is the API server's."""
+        trace = None if isinstance(error, OperatorError) else error
+        logger.error("reconciling %s failed: %s: %s", "/".join(key), type(error).__name__, error, exc_info=trace)

@@ -4,17 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from cluster import LocalCluster
 from headrace_operator.errors import LeaseLost
-from headrace_operator.kube import Kube, KubeError, configuration
+from headrace_operator.kube import ApiUnavailable, Kube, configuration, events
 from headrace_operator.lease import Lease, Terms
 from headrace_operator.settings import Settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-QUICK = Terms(duration=2.0, renew_within=1.5, retry=0.1)
+QUICK = Terms(duration=2.0, renew_within=1.5, renew=0.2, attempt=1.0, retry=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +74,14 @@ async def test_a_holder_that_cannot_renew_stops_before_another_may_start(api: Ku
 
         def __getattr__(self, name: str) -> Any:
             if self.is_cut:
-                raise KubeError(503, "cut")
+                raise ApiUnavailable(503, "cut")
             return getattr(api, name)
 
     wire = Cut()
     first = candidate(wire, "cut", "one")
+    began = time.monotonic()
     await first.acquire()
     wire.is_cut = True
-    began = time.monotonic()
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(first.hold(), 30)
     assert time.monotonic() - began >= QUICK.renew_within
@@ -97,3 +97,37 @@ async def test_a_lease_that_another_took_is_not_renewed(api: Kube) -> None:
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(first.hold(), 30)
     assert await holder(api, "stolen") == "two"
+
+
+async def test_a_process_that_was_stopped_may_not_write_when_it_wakes(api: Kube) -> None:
+    now = [100.0]
+    lease = Lease(api, ("default", "stopped"), "one", clock=lambda: now[0], wall_clock=lambda: 1.8e9, terms=QUICK)
+    await lease.acquire()
+    leading = api.guarded(lease.check)
+    event = {"metadata": {"name": "stopped", "namespace": "default"}, "involvedObject": {"namespace": "default"}}
+    now[0] += QUICK.renew_within - 0.1
+    await leading.create(events("default"), event)
+    now[0] += 0.1
+    assert not lease.is_held
+    with pytest.raises(LeaseLost):
+        await leading.merge(events("default", "stopped"), {"count": 2})
+    assert "count" not in await leading.get(events("default", "stopped"))  # and reading goes on
+    with pytest.raises(LeaseLost):
+        await lease.hold()
+
+
+async def test_a_renewal_is_one_call(api: Kube) -> None:
+    class Counted:
+        calls: ClassVar[list[str]] = []
+
+        def __getattr__(self, name: str) -> Any:
+            self.calls.append(name)
+            return getattr(api, name)
+
+    lease = candidate(Counted(), "counted", "one")
+    await lease.acquire()
+    Counted.calls.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(lease.hold(), 1.0)
+    assert set(Counted.calls) == {"replace"}
+    assert 2 <= len(Counted.calls) <= 5

@@ -27,7 +27,7 @@ def changes() -> list[Key]:
 
 @pytest.fixture
 def store(changes: list[Key]) -> Store:
-    return Store(changes.append)
+    return Store(lambda key, is_asked: changes.append(key))
 
 
 def versions(store: Store) -> list[str]:
@@ -80,3 +80,30 @@ def test_a_new_object_of_the_same_name_replaces_the_old_one(store: Store) -> Non
     store.put_object(an_object(9, uid="o2"))
     store.put_object(an_object(8))  # a late word about the old one
     assert (store.object(KEY) or {})["metadata"]["uid"] == "o2"
+
+
+def test_what_a_user_asks_is_told_apart_from_what_the_operator_wrote(store: Store) -> None:
+    told: list[bool] = []
+    store = Store(lambda key, is_asked: told.append(is_asked))
+    first, status_written, asked = an_object(1), an_object(2), an_object(3)
+    first["metadata"]["generation"] = status_written["metadata"]["generation"] = 1
+    asked["metadata"]["generation"] = 2
+    for body in (first, status_written, asked):
+        store.put_object(body)
+    store.put_pod(a_pod(4))
+    assert told == [True, True, False]
+    assert (store.object(KEY) or {})["metadata"]["resourceVersion"] == "3"
+
+
+def test_the_same_word_twice_is_no_news(store: Store, changes: list[Key]) -> None:
+    for _ in range(2):
+        store.put_pod(a_pod(1))
+        store.put_object(an_object(1))
+    assert changes == [KEY, KEY]
+
+
+def test_who_wrote_which_field_is_not_kept(store: Store) -> None:
+    pod = a_pod(1)
+    pod["metadata"]["managedFields"] = [{"manager": "kubelet"}]
+    store.put_pod(pod)
+    assert "managedFields" not in store.pods(KEY)[0]["metadata"]

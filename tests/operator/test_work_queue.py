@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 from headrace_operator import work_queue
+from headrace_operator.kube import ApiUnavailable
 from headrace_operator.work_queue import Key, WorkQueue
 
 A, B = ("default", "a"), ("default", "b")
@@ -91,9 +92,43 @@ async def test_a_failure_is_told_and_tried_again_later(monkeypatch: pytest.Monke
     await queue.close()
 
 
+async def test_an_api_server_that_was_away_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda delay, call, key: delays.append(delay) or loop.call_soon(call, key))
+
+    async def unavailable(key: Key) -> None:
+        raise ApiUnavailable(503, "away")
+
+    async def told(key: Key, error: Exception) -> None:
+        assert isinstance(error, ApiUnavailable)
+
+    queue = WorkQueue(unavailable, told)
+    queue.mark(A)
+    for _ in range(9):
+        await settle()
+    assert delays[:5] == [1, 2, 4, 5, 5]
+    await queue.close()
+
+
+async def test_what_its_user_changed_is_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda *_: loop.call_at(loop.time() + 3600, print))  # never ends here
+    work = Work()
+    work.gates[A].set()
+    work.failing.add(A)
+    queue = WorkQueue(work.run, work.failed)
+    queue.mark(A)
+    await settle()
+    queue.mark(A, is_asked=True)
+    await settle()
+    assert work.started[A] == 2
+    await queue.close()
+
+
 async def test_marks_do_not_shorten_the_wait_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "call_later", lambda *_: None)  # the delay never ends
+    monkeypatch.setattr(loop, "call_later", lambda *_: loop.call_at(loop.time() + 3600, print))  # never ends here
     work = Work()
     work.gates[A].set()
     work.failing.add(A)
