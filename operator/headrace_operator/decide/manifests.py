@@ -39,7 +39,11 @@ def pod(deployment: InferenceDeployment, revision: Revision, ordinal: int) -> Bo
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {**_metadata(deployment, name), "labels": labels},
+        "metadata": {
+            **revision.metadata,
+            **_metadata(deployment, name),
+            "labels": {**revision.metadata.get("labels", {}), **labels},
+        },
         "spec": dict(revision.spec),
     }
 
@@ -72,6 +76,27 @@ def service(deployment: InferenceDeployment) -> Body:
     }
 
 
+def disruption_budget(deployment: InferenceDeployment) -> Body:
+    """How many routed replicas an eviction has to leave.
+
+    With minReplicas 1 and one replica, `kubectl drain` has to wait, and not for long: the operator sees the cordon and
+    orders a replacement, and once that is Ready the old pod is unrouted, so that the budget counts it no more. While the
+    operator is down, the drain goes on to wait; `kubectl drain --disable-eviction` passes it by.
+    """
+    bounds = [deployment.scaling.min_replicas, *(schedule.min_replicas for schedule in deployment.scaling.schedules)]
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {**_metadata(deployment, deployment.name), "labels": _labels(deployment)},
+        "spec": {
+            # The least that any schedule allows: above what runs, it would forbid every eviction for hours.
+            "minAvailable": min(bound for bound in bounds if bound is not None),
+            "selector": {"matchLabels": {DEPLOYMENT_LABEL: deployment.name, ROUTABLE_LABEL: "true"}},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",  # a pod that serves nobody must not hold a node
+        },
+    }
+
+
 def selector(deployment: InferenceDeployment) -> str:
     """What the scale subresource shows, so that an HPA finds the pods."""
     return f"{DEPLOYMENT_LABEL}={deployment.name}"
@@ -97,8 +122,14 @@ def _labels(deployment: InferenceDeployment) -> dict[str, str]:
     }
 
 
-def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
+def template(deployment: InferenceDeployment, image: str) -> Body:
     """What a new revision records. `image` runs where the manifest names none."""
+    own = {"labels": dict(deployment.pod.labels), "annotations": dict(deployment.pod.annotations)}
+    metadata = {kind: names for kind, names in own.items() if names}
+    return {"metadata": metadata, "spec": pod_spec(deployment, image)}
+
+
+def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
     return {
         "restartPolicy": "Always",
         "automountServiceAccountToken": False,  # the server never talks to the API

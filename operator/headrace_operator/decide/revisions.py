@@ -49,7 +49,7 @@ def body(deployment: InferenceDeployment, image: str, observed: Observed) -> Bod
         "kind": KIND,
         "metadata": manifests.record_metadata(deployment, asked(deployment)),
         "revision": number,
-        "data": manifests.pod_spec(deployment, image),
+        "data": manifests.template(deployment, image),
     }
 
 

@@ -124,6 +124,7 @@ class Revision:
     name: str  # of the record
     uid: str  # of the record
     spec: Mapping[str, Any]  # of the pod
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # the manifest's own labels and annotations of the pod
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ def _revision(body: Body) -> Revision:
         number=body["revision"],
         name=metadata["name"],
         uid=metadata["uid"],
-        spec=body["data"],
+        spec=body["data"]["spec"],
+        metadata=body["data"]["metadata"],
     )
 
 

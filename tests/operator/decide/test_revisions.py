@@ -70,7 +70,7 @@ def test_the_record_comes_before_the_first_pod() -> None:
     assert metadata["labels"]["headrace.dev/deployment"] == "llama"
     assert metadata["labels"]["headrace.dev/revision"] == CURRENT.hash
     assert [owner["uid"] for owner in metadata["ownerReferences"]] == ["cr-uid"]
-    assert action.body["data"] == manifests.pod_spec(deployment(), IMAGE)
+    assert action.body["data"] == manifests.template(deployment(), IMAGE)
 
 
 def test_an_upgraded_operator_touches_no_pod_and_goes_on_making_the_same_ones() -> None:
