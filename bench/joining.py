@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comparison.headrace_side import load
 from comparison.machine import cpu_name
 from comparison.percentile import milliseconds
 from headrace_server.config import EngineConfig, ServerConfig
@@ -28,7 +29,7 @@ from headrace_server.engine.core import Core, News
 from headrace_server.engine.pace import PrefillPace
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence as Asked
-from headrace_server.model.loading import Loaded, load_model
+from headrace_server.model.loading import Loaded
 from headrace_server.request import Request
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "models" / "scripture-5m"
@@ -201,7 +202,7 @@ def loaded(model: Path, dtype: str, engine: EngineConfig) -> Loaded:
         termination_log=None,
         engine=engine,
     )
-    found = load_model(config, on_phase=lambda phase: None)
+    found = load(config)
     found.runner.warm_up()
     return found
 

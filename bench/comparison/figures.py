@@ -77,6 +77,7 @@ def latencies(rounds: Sequence[Answers]) -> dict[str, float | None]:
         "ttft_p95_ms": _milliseconds(first, 95),
         "inter_token_p50_ms": _milliseconds(between, 50),
         "inter_token_p99_ms": _milliseconds(between, 99),
+        "inter_token_max_ms": _milliseconds(between, 100),
     }
 
 

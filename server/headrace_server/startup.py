@@ -46,7 +46,8 @@ class PhaseTimes:
 def start_up(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> "asyncio.Future[Warm]":
     """The future fails with ModelRefused, or with whatever broke.
 
-    The thread is a daemon: a SIGTERM while tens of gigabytes load must not wait for them.
+    The thread is a daemon: a SIGTERM while tens of gigabytes load must not wait for them. It ends when all is loaded,
+    and its OpenMP pool with it: beside a second pool, even one that sleeps, each product's threads wake up anew.
     """
     loop = asyncio.get_running_loop()
     warm: asyncio.Future[Warm] = loop.create_future()

@@ -121,6 +121,7 @@ def test_latencies_are_over_all_requests_of_all_rounds() -> None:
         "ttft_p95_ms": 300.0,
         "inter_token_p50_ms": 100.0,
         "inter_token_p99_ms": 200.0,
+        "inter_token_max_ms": 200.0,
     }
     assert idle_share([one, other]) == 0.25
     silent = replace(one, times=None, busy=None)
