@@ -18,6 +18,7 @@ from headrace_operator.heartbeat import beat
 from headrace_operator.kube import Kube, KubeError
 from headrace_operator.lease import Lease
 from headrace_operator.metrics import OperatorMetrics
+from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.scrape import Scraper
 from headrace_operator.probes import serve
 from headrace_operator.reconcile import Reconciler
@@ -60,9 +61,11 @@ class Process:
             lease = Lease(api, place, settings.identity, clock=lease_clock, wall_clock=wall_clock)
             leading = api.guarded(lease.check)  # nothing is written after our Lease may be another's
             recorder = Recorder(leading, self._metrics, settings.identity)
+            autoscalers = Autoscalers(api, settings.namespaces)
             work = Reconciler(
                 leading,
                 store,
+                autoscalers=autoscalers,
                 scraper=scraper,
                 recorder=recorder,
                 metrics=self._metrics,
@@ -80,18 +83,19 @@ class Process:
                     lambda: self._listed,
                 )
                 try:
-                    await self._work(watches, api, store, queue, self._lead(lease, work))
+                    await self._work(watches, api, store, queue, self._lead(lease, work), autoscalers.run())
                 finally:
                     await queue.close()
                     await probes.cleanup()
 
     async def _work(
-        self, watches: Watches, api: Kube, store: Store, queue: WorkQueue, lead: Coroutine[Any, Any, None]
+        self, watches: Watches, api: Kube, store: Store, queue: WorkQueue, *others: Coroutine[Any, Any, None]
     ) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._relist(api, store), name="relist")
             group.create_task(self._turn(watches, store, queue), name="turn")
-            group.create_task(lead, name="lease")
+            for other in others:
+                group.create_task(other)
 
     async def _lead(self, lease: Lease, work: Reconciler) -> None:
         """Leader, then standby with warm caches, then leader again: an API server that was away ends no process."""

@@ -8,8 +8,9 @@ from typing import Any
 from headrace_operator import kube
 from headrace_operator.act.apply import Target, apply
 from headrace_operator.act.events import Recorder
-from headrace_operator.decide import manifests, revisions
+from headrace_operator.decide import conflicts, manifests, revisions
 from headrace_operator.decide.actions import ApplyService
+from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import plan
 from headrace_operator.decide.reasons import Announcement, Reason
@@ -21,6 +22,7 @@ from headrace_operator.decide.values import Observed
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import OperatorMetrics
+from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.pods import metrics_urls, observed
 from headrace_operator.observe.revisions import recorded
 from headrace_operator.observe.scrape import Scraper
@@ -49,6 +51,7 @@ class Reconciler:
         api: Kube,
         store: Store,
         *,
+        autoscalers: Autoscalers,
         scraper: Scraper,
         recorder: Recorder,
         metrics: OperatorMetrics,
@@ -58,6 +61,7 @@ class Reconciler:
         """`image`: the server's, where a manifest names none. `clock` gives epoch seconds."""
         self._api = api
         self._store = store
+        self._autoscalers = autoscalers
         self._scraper = scraper
         self._recorder = recorder
         self._metrics = metrics
@@ -79,13 +83,10 @@ class Reconciler:
         decision = decide(look(deployment.scaling, seen, signals, memory.history, now))
         memory.history = remembered(memory.history, decision, now)
         await self._act(deployment, seen, decision, memory, now)
-        await self._write_status(body, Tick(deployment, self._image, seen, decision, memory.history, now))
+        claims = await self._claims(body, deployment, now)
+        await self._write_status(body, Tick(deployment, self._image, seen, decision, memory.history, now, claims))
         self._count(key, decision, seen, memory)
         self._metrics.reconcile_seconds.observe(time.monotonic() - started)
-
-    def resign(self) -> None:
-        """Another leads from now on: should we lead again, the status tells what was learned meanwhile."""
-        self._memories.clear()
 
     def resign(self) -> None:
         """Another leads from now on: should we lead again, the status tells what was learned meanwhile."""
@@ -121,6 +122,15 @@ class Reconciler:
             put = self._store.put_revision if child["kind"] == revisions.KIND else self._store.put_pod
             put(child)
         memory.said, memory.service_generation = decision.reason, deployment.generation
+
+    async def _claims(self, body: Mapping[str, Any], deployment: InferenceDeployment, now: float) -> Claims:
+        """What others claim of this object; an event tells of a new conflict."""
+        claims = self._autoscalers.claims(body, self._store.pods((deployment.namespace, deployment.name)))
+        found = conflicts.condition(deployment.scaling.mode, claims)
+        news = conflicts.news(found, body.get("status", {}).get("conditions", ()))
+        target = Target(deployment.namespace, deployment.name, deployment.uid)
+        await apply(self._api, self._recorder, target, [*news], now)
+        return claims
 
     async def _write_status(self, body: Mapping[str, Any], tick: Tick) -> None:
         before = body.get("status", {})

@@ -47,6 +47,7 @@ class Announcement(StrEnum):
     CANARY_ROLLED_BACK = "CanaryRolledBack"
     INVALID_SPEC = "InvalidSpec"
     RECONCILE_FAILED = "ReconcileFailed"
+    SCALING_CONFLICT = "ScalingConflict"  # somebody else scales this, or edits what the operator made
 
 
 class Progress(StrEnum):
@@ -88,3 +89,8 @@ class Health(StrEnum):
     ALL_ANSWER = "AllAnswer"
     WITHIN_BOUNDS = "WithinBounds"
     SCHEDULED = "Scheduled"
+    UNDISPUTED = "Undisputed"  # nobody else scales this
+    FOREIGN_AUTOSCALER = "ForeignAutoscaler"
+    FOREIGN_REPLICAS = "ForeignReplicas"  # somebody writes spec.replicas
+    FOREIGN_EDIT = "ForeignEdit"  # somebody changed a pod that the operator made
+    AUTOSCALERS_UNKNOWN = "AutoscalersUnknown"  # they could not be listed

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from headrace_operator.decide import conditions, manifests, record, revisions
+from headrace_operator.decide import conditions, conflicts, manifests, record, revisions
 from headrace_operator.decide.conditions import timestamp
+from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.values import Observed
@@ -35,6 +36,7 @@ class Tick:
     decision: Decision
     history: History
     now: float
+    claims: Claims = Claims()
 
 
 def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +61,10 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         },
         "startup": _startup(tick.history),
         "conditions": conditions.as_status(
-            conditions.conditions(deployment, observed, decision),
+            (
+                *conditions.conditions(deployment, observed, decision),
+                conflicts.condition(deployment.scaling.mode, tick.claims),
+            ),
             before.get("conditions", []),
             deployment.generation,
             tick.now,
