@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headrace_server.config import EngineConfig, ServerConfig, page_size_for
 from headrace_server.errors import ModelRefused
+from headrace_server.hub_cache import checkpoint
 
 EX_CONFIG = 78  # sysexits.h; the operator tells the user that restarting will not help
 DEFAULTS = EngineConfig()
@@ -18,13 +19,15 @@ DEFAULTS = EngineConfig()
 def register(parser: argparse.ArgumentParser) -> None:
     """Serve one model over gRPC and OpenAI-compatible HTTP."""
     add = parser.add_argument
-    add("--model", type=Path, required=True, help="checkpoint directory: config.json, tokenizer.json, *.safetensors")
+    add("--model", required=True, help="directory with config.json, tokenizer.json, *.safetensors, or hf://ORG/NAME[@REV]")
+    add("--hub-cache", type=Path, help="Hugging Face cache in which a --model=hf://... lies; nothing is downloaded")
     add("--name", required=True, help="the model name that clients send")
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     add("--grpc-port", type=int, default=50051)
     add("--http-port", type=int, default=8000)
     add("--device", choices=("cuda", "cpu"), required=True, help="never guessed: a GPU pod must not serve from its CPU")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    add("--tensor-parallel-size", type=_positive, default=1, help="GPUs that compute together; only 1 as yet")
     add("--max-running", type=_positive, default=DEFAULTS.max_running, help="sequences in one step")
     add("--max-tokens-per-step", type=_positive, default=DEFAULTS.max_tokens_per_step, help="bounds the time of a step")
     add("--max-waiting", type=_positive, default=DEFAULTS.max_waiting, help="beyond it requests are refused")
@@ -47,22 +50,28 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     log_path = os.environ.get("HEADRACE_TERMINATION_LOG")  # noqa: TID251 - the command-line edge
     pod_uid = os.environ.get("POD_UID")  # noqa: TID251 - likewise
-    config = _config(options, None if log_path is None else Path(log_path), pod_uid)
+    termination_log = None if log_path is None else Path(log_path)
     try:
-        return asyncio.run(serve(config))
+        return asyncio.run(serve(_config(options, termination_log, pod_uid)))
     except ModelRefused as refused:
-        _report(config, str(refused))
+        _report(termination_log, str(refused))
         return EX_CONFIG
     except OSError as taken:
-        _report(config, str(taken))
+        _report(termination_log, str(taken))
         return 1
 
 
 def _config(
     options: argparse.Namespace, termination_log: Path | None, drain_token: str | None = None
 ) -> ServerConfig:
+    """Raises ModelRefused."""
+    if options.tensor_parallel_size > 1:
+        raise ModelRefused(
+            f"--tensor-parallel-size={options.tensor_parallel_size}: this server computes on one device; set "
+            "resources.gpus to 1, and choose a model that fits on one"
+        )
     return ServerConfig(
-        model=options.model,
+        model=checkpoint(options.model, options.hub_cache),
         name=options.name,
         host=options.host,
         grpc_port=options.grpc_port,
@@ -116,11 +125,11 @@ def _seconds(word: str) -> float:
     return value
 
 
-def _report(config: ServerConfig, message: str) -> None:
+def _report(termination_log: Path | None, message: str) -> None:
     line = " ".join(message.split())
     sys.stderr.write(f"headrace: {line}\n")
-    if config.termination_log is not None:
-        config.termination_log.write_text(line + "\n")  # shown by Kubernetes as the container's state
+    if termination_log is not None:
+        termination_log.write_text(line + "\n")  # shown by Kubernetes as the container's state
 
 
 if __name__ == "__main__":

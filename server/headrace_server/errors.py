@@ -6,7 +6,7 @@ ServerError
 ├── Overloaded       full; try again after `retry_after` seconds
 ├── Draining         this replica is going away or not ready yet; another one will answer
 ├── EngineFailed     a forward pass broke; the process ends and Kubernetes restarts it
-└── ModelRefused     the checkpoint cannot be served; ends the start-up with exit code 78 (EX_CONFIG)
+└── ModelRefused     the model cannot be served, or not as asked; ends the start-up with exit code 78 (EX_CONFIG)
 """
 
 
