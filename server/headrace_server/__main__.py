@@ -19,7 +19,7 @@ DEFAULTS = EngineConfig()
 def register(parser: argparse.ArgumentParser) -> None:
     """Serve one model over gRPC and OpenAI-compatible HTTP."""
     add = parser.add_argument
-    add("--model", required=True, help="directory with config.json, tokenizer.json, *.safetensors, or hf://ORG/NAME[@REV]")
+    add("--model", required=True, help="folder of config.json, tokenizer.json, *.safetensors, or hf://ORG/NAME[@REV]")
     add("--hub-cache", type=Path, help="Hugging Face cache in which a --model=hf://... lies; nothing is downloaded")
     add("--name", required=True, help="the model name that clients send")
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
@@ -61,9 +61,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
 
 
-def _config(
-    options: argparse.Namespace, termination_log: Path | None, drain_token: str | None = None
-) -> ServerConfig:
+def _config(options: argparse.Namespace, termination_log: Path | None, drain_token: str | None = None) -> ServerConfig:
     """Raises ModelRefused."""
     if options.tensor_parallel_size > 1:
         raise ModelRefused(
