@@ -24,7 +24,8 @@ def test_help_groups_the_commands_by_distribution() -> None:
     heads = [line for line in lines if line.endswith(":")]
     assert heads == ["headrace-operator:", "headrace-server:"]
     named = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert named == ["operator", "complete", "load", "serve"]
+    people = ["drain", "explain", "operator", "pause", "report", "resume", "shadow", "status"]
+    assert named == [*people, "complete", "load", "serve"]
     assert all(len(line.split()) > 3 for line in lines if line.startswith("  ")), "each says what it does"
 
 
