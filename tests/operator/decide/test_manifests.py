@@ -1,6 +1,12 @@
+from typing import Any
+
+import pytest
 from headrace_operator.decide import manifests
-from headrace_operator.service import Batching, InferenceDeployment, Resources
-from observations import IMAGE, deployment, recorded
+from headrace_operator.observe.revisions import recorded as observed_revisions
+from headrace_operator.pod_fields import PodFields, Spread, Toleration
+from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Schedule
+from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
+from observations import IMAGE, deployment, recorded, scaling
 
 
 def container(given: InferenceDeployment) -> manifests.Body:
@@ -29,11 +35,168 @@ def test_a_pod_runs_the_server_with_what_the_manifest_says() -> None:
     assert manifests.pod_spec(given, IMAGE)["terminationGracePeriodSeconds"] == 56
 
 
-def test_the_model_is_mounted_read_only_from_its_claim() -> None:
+def served_from(source: Source, **changes: Any) -> InferenceDeployment:
+    return deployment(model=Model(source, "bfloat16", "cuda"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("source", "volume", "words"),
+    [
+        pytest.param(
+            ClaimSource("models", "llama/8b"),
+            {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+            ["--model=/models/llama/8b"],
+            id="a claim",
+        ),
+        pytest.param(
+            HubSource("meta/llama", None, "cache"),
+            {"persistentVolumeClaim": {"claimName": "cache", "readOnly": True}},
+            ["--model=hf://meta/llama", "--hub-cache=/models"],
+            id="a Hugging Face cache",
+        ),
+        pytest.param(
+            HubSource("meta/llama", "v2", "cache"),
+            {"persistentVolumeClaim": {"claimName": "cache", "readOnly": True}},
+            ["--model=hf://meta/llama@v2", "--hub-cache=/models"],
+            id="a revision in it",
+        ),
+        pytest.param(
+            ImageSource("registry.example/llama:8b", ""),
+            {"image": {"reference": "registry.example/llama:8b"}},
+            ["--model=/models"],
+            id="an image",
+        ),
+        pytest.param(
+            ImageSource("registry.example/llama:8b", "hf/8b"),
+            {"image": {"reference": "registry.example/llama:8b"}},
+            ["--model=/models/hf/8b"],
+            id="a folder of an image",
+        ),
+    ],
+)
+def test_a_model_is_mounted_read_only_from_wherever_it_lies(
+    source: Source, volume: dict[str, Any], words: list[str]
+) -> None:
+    given = served_from(source)
+    assert {"name": "models", **volume} in manifests.pod_spec(given, IMAGE)["volumes"]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in container(given)["volumeMounts"]
+    assert [word for word in container(given)["args"] if word.startswith(("--model", "--hub-cache"))] == words
+
+
+FIELDS = PodFields(
+    node_selector=(("nvidia.com/gpu.product", "H200"),),
+    tolerations=(Toleration("Equal", "team", "a", "NoExecute", 60), Toleration("Exists")),
+    priority_class="serving",
+    runtime_class="nvidia",
+    topology_spread=(Spread("topology.kubernetes.io/zone", 2, "DoNotSchedule"),),
+    pull_secrets=("registry",),
+    pull_policy="Always",
+    env=(("NCCL_DEBUG", "INFO"),),
+    labels=(("team", "a"), ("headrace.dev/deployment", "not mine")),
+    annotations=(("example.com/owner", "a@example.com"),),
+)
+
+
+def test_pod_fields_stand_where_kubernetes_has_them() -> None:
+    spec = manifests.pod_spec(deployment(pod=FIELDS), IMAGE)
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "H200"}
+    assert spec["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "team", "operator": "Equal", "value": "a", "effect": "NoExecute", "tolerationSeconds": 60},
+        {"operator": "Exists"},
+    ]
+    assert (spec["priorityClassName"], spec["runtimeClassName"]) == ("serving", "nvidia")
+    assert spec["topologySpreadConstraints"] == [
+        {
+            "topologyKey": "topology.kubernetes.io/zone",
+            "maxSkew": 2,
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"headrace.dev/deployment": "llama"}},
+        }
+    ]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert container(deployment(pod=FIELDS))["imagePullPolicy"] == "Always"
+
+
+def test_what_a_manifest_does_not_say_is_left_to_kubernetes() -> None:
+    """An empty list or a null would be owned by the operator, and nobody else could set it."""
     spec = manifests.pod_spec(deployment(), IMAGE)
-    claims = [volume["persistentVolumeClaim"] for volume in spec["volumes"] if "persistentVolumeClaim" in volume]
-    assert claims == [{"claimName": "models", "readOnly": True}]
-    assert {"name": "models", "mountPath": "/models", "readOnly": True} in container(deployment())["volumeMounts"]
+    own = {"nodeSelector", "priorityClassName", "runtimeClassName", "topologySpreadConstraints", "imagePullSecrets"}
+    assert not own & spec.keys()
+    assert "imagePullPolicy" not in container(deployment())
+
+
+def test_a_pods_own_labels_go_through_its_record_and_never_replace_the_operators() -> None:
+    given = deployment(pod=FIELDS)
+    record = {
+        "metadata": manifests.record_metadata(given, "abcdef12") | {"uid": "record-uid"},
+        "revision": 1,
+        "data": manifests.template(given, IMAGE),
+    }
+    (revision,) = observed_revisions([record], given.uid)
+    metadata = manifests.pod(given, revision, 0)["metadata"]
+    assert metadata["labels"]["team"] == "a"
+    assert metadata["labels"]["headrace.dev/deployment"] == "llama"
+    assert metadata["annotations"] == {"example.com/owner": "a@example.com"}
+
+
+def environment(given: InferenceDeployment) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in container(given)["env"] if "value" in entry}
+
+
+@pytest.mark.parametrize(
+    ("device", "cpu", "own", "threads"),
+    [
+        pytest.param("cpu", "4", (), "4", id="whole cores"),
+        pytest.param("cpu", "500m", (), None, id="a part of a core"),
+        pytest.param("cpu", None, (), None, id="as many as there are"),
+        pytest.param("cuda", "4", (), None, id="a GPU computes"),
+        pytest.param("cpu", "4", (("OMP_NUM_THREADS", "2"),), "2", id="the manifest says so"),
+    ],
+)
+def test_a_cpu_pod_starts_as_many_threads_as_it_has_cores(
+    device: str, cpu: str | None, own: tuple[tuple[str, str], ...], threads: str | None
+) -> None:
+    model = Model(ClaimSource("models", "llama"), "float32", device)
+    given = deployment(model=model, resources=Resources(1, cpu), pod=PodFields(env=own))
+    assert environment(given).get("OMP_NUM_THREADS") == threads
+
+
+def test_no_name_is_set_twice_in_the_environment() -> None:
+    """Server-side apply refuses a list with a key twice."""
+    names = [entry["name"] for entry in container(deployment(pod=FIELDS))["env"]]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words"), [(0, []), (1, []), (2, ["--tensor-parallel-size=2"]), (8, ["--tensor-parallel-size=8"])]
+)
+def test_several_gpus_are_asked_to_compute_together(gpus: int, words: list[str]) -> None:
+    given = deployment(resources=Resources(gpus=gpus))
+    assert [word for word in container(given)["args"] if "parallel" in word] == words
+
+
+@pytest.mark.parametrize(
+    ("least", "in_schedules", "available"),
+    [
+        pytest.param(3, (), 3, id="the floor"),
+        pytest.param(3, (5, None), 3, id="schedules that raise it"),
+        pytest.param(3, (1, 5), 1, id="a schedule that lowers it"),
+    ],
+)
+def test_an_eviction_leaves_the_least_that_is_ever_promised(
+    least: int, in_schedules: tuple[int | None, ...], available: int
+) -> None:
+    schedules = tuple(
+        Schedule(f"s{index}", "0 8 * * *", "0 18 * * *", "UTC", bound) for index, bound in enumerate(in_schedules)
+    )
+    given = deployment(scaling=scaling(min_replicas=least, schedules=schedules))
+    budget = manifests.disruption_budget(given)
+    assert (budget["apiVersion"], budget["kind"]) == ("policy/v1", "PodDisruptionBudget")
+    assert budget["spec"]["minAvailable"] == available
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    assert budget["spec"]["selector"]["matchLabels"] == manifests.service(given)["spec"]["selector"]
+    assert [owner["uid"] for owner in budget["metadata"]["ownerReferences"]] == ["cr-uid"]
 
 
 def test_a_pod_belongs_to_its_deployment_and_is_routed() -> None:
@@ -42,15 +205,18 @@ def test_a_pod_belongs_to_its_deployment_and_is_routed() -> None:
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("InferenceDeployment", "cr-uid", True)
     revision = recorded().hash
     assert metadata["name"] == f"llama-{revision[:5]}-7"
-    assert metadata["labels"] == {
-        "app.kubernetes.io/name": "headrace-server",
-        "app.kubernetes.io/instance": "llama",
-        "app.kubernetes.io/managed-by": "headrace",
-        "headrace.dev/deployment": "llama",
-        "headrace.dev/routable": "true",
-        "headrace.dev/revision": revision,
-        "headrace.dev/ordinal": "7",
-    }
+    assert (
+        metadata["labels"].items()
+        >= {
+            "app.kubernetes.io/name": "headrace-server",
+            "app.kubernetes.io/instance": "llama",
+            "app.kubernetes.io/managed-by": "headrace",
+            "headrace.dev/deployment": "llama",
+            "headrace.dev/routable": "true",
+            "headrace.dev/revision": revision,
+            "headrace.dev/ordinal": "7",
+        }.items()
+    )
 
 
 def test_the_service_selects_what_is_routed() -> None:
