@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace_operator.decide.reasons import Health, Reason
+from headrace_operator.decide.reasons import Health, Progress, Reason
 from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.values import Observed, PodPhase
 from headrace_operator.service import InferenceDeployment
@@ -22,7 +22,7 @@ from headrace_operator.service import InferenceDeployment
 class Condition:
     type: str
     status: bool | None  # None = Unknown
-    reason: Reason | Health
+    reason: Reason | Health | Progress
     message: str
 
 
@@ -114,3 +114,8 @@ def _as_status(condition: Condition, before: Mapping[str, Any], generation: int,
 def timestamp(now: float) -> str:
     """RFC 3339 in UTC, whole seconds, as metav1.Time."""
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def epoch(text: str) -> float:
+    """Epoch seconds of a time as `timestamp` or Kubernetes writes it."""
+    return datetime.fromisoformat(text).timestamp()

@@ -39,6 +39,10 @@ class PodSample:
     tokens: float  # prompt + generated tokens computed, counter
     # (upper bound in seconds, cumulative count), ascending, ends in inf
     queue_waits: tuple[tuple[float, float], ...] = ()
+    failed: float = 0.0  # requests that ended by the server's fault, counter
+    refused: float = 0.0  # requests refused for want of room, counter
+    token_gaps: float = 0.0  # times between two tokens of a request, counter
+    token_gap_seconds: float = 0.0  # their sum, counter
     drained: bool | None = None  # told to drain, and the last answer is out; None = a server that does not say
 
 

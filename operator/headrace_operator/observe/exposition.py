@@ -15,10 +15,13 @@ NEEDED = (
     "headrace_prompt_tokens_total",
     "headrace_generation_tokens_total",
     "headrace_finished_request_tokens_total",
+    "headrace_inter_token_latency_seconds_count",
+    "headrace_inter_token_latency_seconds_sum",
 )
 REFUSED = "headrace_requests_refused_total"  # by reason; no series before the first refusal
 OVERLOADED = "overloaded"
 FINISHED = "headrace_requests_finished_total"  # by outcome; no series before the first request has ended
+FAILED = "failed"  # the outcome that is the server's own fault
 
 
 def parse(text: str, at: float) -> PodSample:
@@ -34,6 +37,8 @@ def parse(text: str, at: float) -> PodSample:
                     continue  # what is invalid is no demand
                 elif sample.name in {*NEEDED, FINISHED, REFUSED}:
                     values[sample.name] = values.get(sample.name, 0.0) + sample.value
+                if sample.name == FINISHED and sample.labels.get("outcome") == FAILED:
+                    values[FAILED] = sample.value
     except (ValueError, KeyError) as error:
         raise ScrapeFailed(f"no Prometheus text: {error}") from error
     if missing := [name for name in NEEDED if name not in values]:
@@ -49,4 +54,8 @@ def parse(text: str, at: float) -> PodSample:
         finished_tokens=values["headrace_finished_request_tokens_total"],
         tokens=values["headrace_prompt_tokens_total"] + values["headrace_generation_tokens_total"],
         queue_waits=tuple(sorted(waits)),
+        failed=values.get(FAILED, 0.0),
+        refused=values.get(REFUSED, 0.0),
+        token_gaps=values["headrace_inter_token_latency_seconds_count"],
+        token_gap_seconds=values["headrace_inter_token_latency_seconds_sum"],
     )
