@@ -58,6 +58,24 @@ def _holding_for_window(situation: Situation, because: str) -> str:
     return f"more were needed within the last {situation.policy.scale_down_window:g} s; {because}"
 
 
+def _over_budget(situation: Situation, because: str) -> str:
+    told = f"the GPU budget of the namespace allows {situation.budget}"
+    return f"{told}; {because}" if because else told
+
+
+def _minimum(situation: Situation) -> str:
+    return f"minReplicas is {situation.policy.min_replicas}{_by_schedule(situation)}"
+
+
+def _maximum(situation: Situation) -> str:
+    return f"maxReplicas is {situation.policy.max_replicas}{_by_schedule(situation)}"
+
+
+def _by_schedule(situation: Situation) -> str:
+    on = situation.policy.schedules
+    return f" by schedule {', '.join(on)}" if on else ""
+
+
 Sentence = Callable[[Situation, str], str]
 _SENTENCES: dict[Reason, Sentence] = {
     Reason.STEADY: _because,
@@ -66,11 +84,10 @@ _SENTENCES: dict[Reason, Sentence] = {
     Reason.LOAD_FELL: _because,
     Reason.HOLDING_FOR_WINDOW: _holding_for_window,
     Reason.HOLDING_TARGET: _holding_target,
-    Reason.BELOW_MINIMUM: lambda situation, _: f"minReplicas is {situation.policy.min_replicas}",
-    Reason.AT_MAXIMUM: lambda situation, because: (
-        f"maxReplicas is {situation.policy.max_replicas}, more would be used; {because}"
-    ),
-    Reason.ABOVE_MAXIMUM: lambda situation, _: f"maxReplicas is {situation.policy.max_replicas}",
+    Reason.BELOW_MINIMUM: lambda situation, _: _minimum(situation),
+    Reason.AT_MAXIMUM: lambda situation, because: f"{_maximum(situation)}, more would be used; {because}",
+    Reason.ABOVE_MAXIMUM: lambda situation, _: _maximum(situation),
+    Reason.OVER_BUDGET: _over_budget,
     Reason.METRICS_MISSING: _metrics_missing,
     Reason.METRICS_FALLBACK: _because,
     Reason.INSUFFICIENT_GPU: _in_their_words(lambda situation: situation.supply.without_gpu),

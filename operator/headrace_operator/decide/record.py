@@ -35,6 +35,7 @@ _POLICY: Fields = {
     "metricsHoldSeconds": ("metrics_hold", float),
     "metricsFallback": ("metrics_fallback", _maybe(int)),
     "specReplicas": ("replicas", _maybe(int)),
+    "schedules": ("schedules", tuple),
 }
 _LOAD: Fields = {
     "askedPods": ("asked", int),
@@ -60,6 +61,7 @@ _MEMORY: Fields = {
     "peakSecondsAgo": ("peak_ago", float),
     "loweredSecondsAgo": ("lowered_ago", _maybe(float)),
     "silentSeconds": ("silent_for", float),
+    "budgetReplicas": ("budget", _maybe(int)),
 }
 
 

@@ -151,7 +151,7 @@ def _reason(situation: Situation, proposals: tuple[Proposal, ...], clamps: tuple
         return _BY_SIGNAL.get(strongest.signal, Reason.LOAD_ROSE)
     given = _given_reason(situation, strongest)
     if replicas < current:
-        return Reason.ABOVE_MAXIMUM if current > situation.policy.max_replicas else given or Reason.LOAD_FELL
+        return _lowered_by(situation, clamps) or given or Reason.LOAD_FELL
     problem = None if given else rules.trouble(situation)
     return problem or _held_by(situation, clamps) or given or Reason.STEADY
 
@@ -167,6 +167,13 @@ _BY_MODE = {Mode.PAUSED: Reason.PAUSED, Mode.EXTERNAL: Reason.EXTERNAL}
 def _given_reason(situation: Situation, strongest: Proposal | None) -> Reason | None:
     is_fallback = strongest is not None and strongest.signal is Signal.FALLBACK
     return Reason.METRICS_FALLBACK if is_fallback else _BY_MODE.get(situation.policy.mode)
+
+
+def _lowered_by(situation: Situation, clamps: tuple[Clamp, ...]) -> Reason | None:
+    """The bound that does not allow even what there is."""
+    if clamps and clamps[-1].reason is Reason.OVER_BUDGET:
+        return Reason.OVER_BUDGET
+    return Reason.ABOVE_MAXIMUM if situation.current > situation.policy.max_replicas else None
 
 
 def _held_by(situation: Situation, clamps: tuple[Clamp, ...]) -> Reason | None:

@@ -90,9 +90,13 @@ def _maximum(situation: Situation, replicas: int) -> int:
     return min(replicas, situation.policy.max_replicas)
 
 
+def _budget(situation: Situation, replicas: int) -> int:
+    return replicas if situation.budget is None else min(replicas, situation.budget)
+
+
 RECOMMENDATION: Rules = ((Reason.HOLDING_TARGET, _target), (Reason.METRICS_MISSING, _missing))
 SUPPLY: Rules = ((Reason.HOLDING_FOR_WINDOW, _window), (Reason.INSUFFICIENT_GPU, _scheduler))
-BOUNDS: Rules = ((Reason.BELOW_MINIMUM, _minimum), (Reason.AT_MAXIMUM, _maximum))
+BOUNDS: Rules = ((Reason.BELOW_MINIMUM, _minimum), (Reason.AT_MAXIMUM, _maximum), (Reason.OVER_BUDGET, _budget))
 
 
 def trouble(situation: Situation) -> Reason | None:

@@ -6,7 +6,7 @@ decision again.
 
 from dataclasses import dataclass
 
-from headrace_operator.decide import horizon
+from headrace_operator.decide import horizon, schedules
 from headrace_operator.decide.history import History
 from headrace_operator.decide.numbers import rounded
 from headrace_operator.decide.signals import Signals
@@ -29,6 +29,7 @@ class Policy:
     metrics_hold: float  # seconds
     metrics_fallback: int | None = None
     replicas: int | None = None  # spec.replicas
+    schedules: tuple[str, ...] = ()  # names of those that are on; both bounds come from them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Situation:
     peak_ago: float = 0.0  # seconds
     lowered_ago: float | None = None  # seconds since a decision was lower than the one before; None = never
     silent_for: float = 0.0  # seconds in which no ready pod answered
+    budget: int | None = None  # replicas that the namespace's GPU budget allows, never fewer than those that run
 
     @property
     def load(self) -> float | None:
@@ -75,12 +77,14 @@ class Situation:
         return self.signals.demand / (self.signals.capacity * self.policy.utilization)
 
 
-def look(scaling: Scaling, observed: Observed, signals: Signals, history: History, now: float) -> Situation:
-    """`signals` and `history` as `measure` gave them."""
+def look(
+    scaling: Scaling, observed: Observed, signals: Signals, history: History, now: float, *, budget: int | None = None
+) -> Situation:
+    """`signals` and `history` as `measure` gave them; `budget` as `budget.cap` did."""
     live = len(observed.live)
     peak_at, peak = history.peak(now - scaling.scale_down_window) or (now, None)
     return Situation(
-        policy=_policy(scaling),
+        policy=_policy(scaling, now),
         signals=signals,
         supply=_supply(scaling, observed, history, now),
         current=live if scaling.mode is Mode.SHADOW or history.desired is None else history.desired,
@@ -89,20 +93,23 @@ def look(scaling: Scaling, observed: Observed, signals: Signals, history: Histor
         peak_ago=rounded(now - peak_at),
         lowered_ago=None if history.lowered_at is None else rounded(now - history.lowered_at),
         silent_for=0.0 if history.silent_since is None else rounded(now - history.silent_since),
+        budget=budget,
     )
 
 
-def _policy(scaling: Scaling) -> Policy:
+def _policy(scaling: Scaling, now: float) -> Policy:
+    bounds = schedules.bounds(scaling, now)
     return Policy(
         mode=scaling.mode,
-        min_replicas=scaling.min_replicas,
-        max_replicas=scaling.max_replicas,
+        min_replicas=bounds.min_replicas,
+        max_replicas=bounds.max_replicas,
         queue_wait_target=scaling.queue_wait_target,
         utilization=scaling.utilization,
         scale_down_window=scaling.scale_down_window,
         metrics_hold=scaling.metrics_hold,
         metrics_fallback=scaling.metrics_fallback,
         replicas=scaling.replicas,
+        schedules=bounds.schedules,
     )
 
 

@@ -43,6 +43,7 @@ policies = st.builds(
     metrics_hold=st.floats(0, 3600),
     metrics_fallback=st.none() | replicas,
     replicas=st.none() | st.integers(0, 1000),
+    schedules=st.lists(st.sampled_from(["office", "launch"])).map(tuple),
 )
 measured = st.builds(
     Signals,
@@ -72,6 +73,7 @@ situations = st.builds(
     peak_ago=numbers,
     lowered_ago=st.none() | numbers,
     silent_for=numbers,
+    budget=st.none() | replicas,
 )
 
 
