@@ -89,7 +89,9 @@ def _owned(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _marks(written: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: below for name, below in written.items() if name.startswith(f"f:{PREFIX}")}
+    """Anybody may ask for a drain."""
+    asked = f"f:{manifests.DRAIN_REQUESTED_ANNOTATION}"
+    return {name: below for name, below in written.items() if name.startswith(f"f:{PREFIX}") and name != asked}
 
 
 def _is_kedas(autoscaler: Body) -> bool:

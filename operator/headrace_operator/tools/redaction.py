@@ -16,8 +16,8 @@ _SECRET = re.compile("secret", re.IGNORECASE)
 _PUBLIC = {"docker.io", "index.docker.io", "ghcr.io", "quay.io", "nvcr.io", "registry.k8s.io"}
 _HOST = re.compile(r"^(?:oci://|docker-pullable://)?([^/@]+[.:][^/@]*)/")
 _UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE)
-_LONG = re.compile(r"[\w+/-]{32,}={0,2}")
-_KINDS = re.compile(r"[a-z]+|[A-Z]+|[0-9]+")
+_LONG = re.compile(r"(?<!sha256:)(?<![\w+/-])[\w+/-]{32,}={0,2}")
+_TURN = re.compile(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[a-z0-9])|(?<=[0-9])(?=[A-Za-z])")
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL), REDACTED),
     (re.compile(r"(\w://)[^/\s@]+@"), rf"\1{REDACTED}@"),
@@ -30,7 +30,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"), REDACTED),
     (re.compile(r"(?<!sha256:)\b[0-9a-f]{32,}\b", re.IGNORECASE), REDACTED),
 )
-MANY_KINDS = 10  # runs of lower case, upper case and digits: a random text has them, a model's name has not
+MANY_TURNS = 10  # from lower case to upper case or digits and back: a random text has them, a model's name has not
 SHORTEST = 6  # characters of a known value that is looked for in other texts, too; shorter ones are parts of words
 
 
@@ -57,11 +57,12 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Free text: a message, a log."""
+        text = _UUID.sub(self._number, text)
         if self._known:
             text = self._known.sub(REDACTED, text)
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
-        return _UUID.sub(self._number, _LONG.sub(_unless_readable, text))
+        return _LONG.sub(_unless_readable, text)
 
     def _field(self, key: str, value: Any) -> Any:
         if key == "annotations" and isinstance(value, dict):
@@ -81,18 +82,22 @@ class Redaction:
 
     def _items(self, items: list[Any], name: str) -> list[Any]:
         """Of a command line, what follows an option that is named like a credential goes, too."""
-        after = [False, *(isinstance(item, str) and bool(_NAME.search(item)) for item in items[:-1])]
+        before = [None, *items]
         return [
-            REDACTED if is_value and isinstance(item, str) else self.document(item, name)
-            for item, is_value in zip(items, after, strict=True)
+            REDACTED if isinstance(item, str) and _is_option(before[place]) else self.document(item, name)
+            for place, item in enumerate(items)
         ]
 
     def _number(self, found: re.Match[str]) -> str:
         return self._uids.setdefault(found[0].lower(), f"uid-{len(self._uids) + 1}")
 
 
+def _is_option(word: Any) -> bool:
+    return isinstance(word, str) and word.startswith("-") and bool(_NAME.search(word))
+
+
 def _unless_readable(found: re.Match[str]) -> str:
-    return REDACTED if len(_KINDS.findall(found[0])) >= MANY_KINDS else found[0]
+    return REDACTED if len(_TURN.findall(found[0])) >= MANY_TURNS else found[0]
 
 
 def _emptied(value: Any) -> Any:
