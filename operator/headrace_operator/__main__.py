@@ -21,14 +21,27 @@ def register(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--namespace", action="append", default=[], dest="namespaces", help="watch this one; repeatable")
     where.add_argument("--all-namespaces", action="store_true", help="watch all; needs cluster-wide rights")
     parser.add_argument("--server-image", required=True, help="runs when a manifest names no image")
+    parser.add_argument(
+        "--gpu-budget", action="append", type=gpu_budget, default=[], dest="gpu_budgets", metavar="NAMESPACE=GPUS",
+        help="GPUs that the deployments of a namespace may grow to together; repeatable",
+    )  # fmt: skip
     parser.add_argument("--lease-name", default="headrace", help="the Lease that elects the leader")
     parser.add_argument("--lease-namespace", required=True)
     parser.add_argument("--identity", default=socket.gethostname(), help="holder of the Lease")
     parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks at every object")
     parser.add_argument("--host", default="127.0.0.1", help="address of /metrics, /healthz, /readyz")
     parser.add_argument("--http-port", type=int, default=8080)
+    parser.add_argument("--watch-nodes", action="store_true", help="replace pods before a cordoned or tainted node goes")
     parser.add_argument("--kubeconfig", type=Path, help="instead of the pod's service account")
     parser.set_defaults(run=run)
+
+
+def gpu_budget(text: str) -> tuple[str, int]:
+    """Raises ArgumentTypeError."""
+    namespace, separator, gpus = text.partition("=")
+    if not (namespace and separator and gpus.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be NAMESPACE=GPUS such as team-a=8, not {text!r}")
+    return namespace, int(gpus)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
         host=options.host,
         http_port=options.http_port,
         service_account=Path(environ.get("HEADRACE_SERVICE_ACCOUNT_DIR", SERVICE_ACCOUNT)),
+        watch_nodes=options.watch_nodes,
         kubeconfig=options.kubeconfig,
+        gpu_budgets=dict(options.gpu_budgets),
     )
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return asyncio.run(_until_told(settings, environ))

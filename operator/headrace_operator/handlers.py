@@ -20,7 +20,9 @@ from headrace_operator.store import Store
 PLURAL = "inferencedeployments"
 
 
-def registry(store: Store, connect: Callable[[], kopf.ConnectionInfo]) -> kopf.OperatorRegistry:
+def registry(
+    store: Store, connect: Callable[[], kopf.ConnectionInfo], *, watch_nodes: bool = False
+) -> kopf.OperatorRegistry:
     """Handlers that feed `store`. `connect` is called at the start and after every 401."""
     handlers = kopf.OperatorRegistry()
 
@@ -54,6 +56,12 @@ def registry(store: Store, connect: Callable[[], kopf.ConnectionInfo]) -> kopf.O
     )
     async def revision_changed(event: kopf.RawEvent, **_: Any) -> None:
         store.put_revision(event["object"], is_gone=event["type"] == "DELETED")
+
+    if watch_nodes:
+
+        @kopf.on.event("", "v1", "nodes", registry=handlers)
+        async def node_changed(event: kopf.RawEvent, **_: Any) -> None:
+            store.put_node(event["object"], is_gone=event["type"] == "DELETED")
 
     return handlers
 

@@ -243,6 +243,14 @@ def revisions(namespace: str | None, name: str | None = None) -> str:
     return _join("/apis/apps/v1", namespace, "controllerrevisions", name)
 
 
+def nodes() -> str:
+    return "/api/v1/nodes"
+
+
+def disruption_budgets(namespace: str, name: str) -> str:
+    return _join("/apis/policy/v1", namespace, "poddisruptionbudgets", name)
+
+
 def events(namespace: str, name: str | None = None) -> str:
     return _join("/api/v1", namespace, "events", name)
 

@@ -1,6 +1,7 @@
 """The operator's settings, read once in `__main__`. Each one says its effect."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -16,6 +17,8 @@ class Settings:
     http_port: int
     service_account: Path  # folder with token and ca.crt
     kubeconfig: Path | None  # instead of the service account, for running by hand
+    watch_nodes: bool = False  # replace a pod before its node goes; needs the right to list and watch nodes
+    gpu_budgets: Mapping[str, int] = field(default_factory=dict)  # by namespace: its deployments grow to this together
 
 
 SCRAPE_TIMEOUT = 2.0  # seconds; a silent pod costs this once, and delays no other pod

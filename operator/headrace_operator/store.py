@@ -1,4 +1,4 @@
-"""What the watches have shown: InferenceDeployments, their pods and revisions. Kopf's thread and relists fill it.
+"""What the watches have shown: InferenceDeployments, their pods and revisions, nodes. Kopf's thread and lists fill it.
 
 Plain dictionaries whose single operations are atomic; the reader copies before it looks. A list and a watch race each
 other: the newer resourceVersion wins, and what was seen to go stays gone (a UID never comes back).
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from headrace_operator.decide import manifests
+from headrace_operator.observe.nodes import NodeFacts
 from headrace_operator.work_queue import Key
 
 Body = Mapping[str, Any]
@@ -21,6 +22,7 @@ class Store:
         self._objects: dict[Key, Body] = {}
         self._pods: dict[Key, dict[str, Body]] = {}
         self._revisions: dict[Key, dict[str, Body]] = {}
+        self._nodes: dict[str, NodeFacts] = {}  # by name
         self._gone: dict[str, None] = {}  # UIDs, oldest first
 
     def keys(self) -> list[Key]:
@@ -35,6 +37,33 @@ class Store:
     def revisions(self, key: Key) -> list[Body]:
         """ControllerRevisions: what pods of each revision are made from."""
         return list(self._revisions.get(key, {}).values())
+
+    def nodes_of(self, pods: Sequence[Body]) -> dict[str, NodeFacts]:
+        """By name, as far as they are known."""
+        names = {pod.get("spec", {}).get("nodeName") for pod in pods}
+        return {name: self._nodes[name] for name in names if name in self._nodes}
+
+    def put_node(self, body: Body, *, is_gone: bool = False) -> None:
+        """Of a node only what matters to its pods is kept; its frequent news about itself are none to us."""
+        name = body["metadata"]["name"]
+        known, facts = self._nodes.get(name), None if is_gone else NodeFacts.of(body)
+        if facts == known:
+            return
+        if facts is None:
+            self._nodes.pop(name, None)
+        else:
+            self._nodes[name] = facts
+        for key, pods in list(self._pods.items()):
+            if any(pod.get("spec", {}).get("nodeName") == name for pod in list(pods.values())):
+                self._changed(key, False)
+
+    def replace_nodes(self, nodes: Sequence[Body]) -> None:
+        """What a full list says."""
+        listed = {body["metadata"]["name"] for body in nodes}
+        for body in nodes:
+            self.put_node(body)
+        for name in [name for name in self._nodes if name not in listed]:
+            self.put_node({"metadata": {"name": name}}, is_gone=True)
 
     def put_object(self, body: Body, *, is_gone: bool = False) -> None:
         key = _key(body)

@@ -107,3 +107,30 @@ def test_who_wrote_which_field_is_not_kept(store: Store) -> None:
     pod["metadata"]["managedFields"] = [{"manager": "kubelet"}]
     store.put_pod(pod)
     assert "managedFields" not in store.pods(KEY)[0]["metadata"]
+
+
+def on_node(name: str, **metadata: str) -> Body:
+    pod = a_pod(1)
+    return {**pod, "spec": {"nodeName": name}, "metadata": {**pod["metadata"], **metadata}}
+
+
+def a_node(**spec: object) -> Body:
+    return {"metadata": {"name": "gpu-a"}, "spec": spec}
+
+
+def test_a_cordon_is_news_to_the_pods_of_the_node(store: Store, changes: list[Key]) -> None:
+    store.put_pod(on_node("gpu-a"))
+    store.put_node(a_node())
+    changes.clear()
+    store.put_node({**a_node(), "status": {"images": []}})
+    assert changes == []
+    store.put_node(a_node(unschedulable=True))
+    assert changes == [KEY]
+    assert store.nodes_of(store.pods(KEY))["gpu-a"].is_cordoned
+
+
+def test_nothing_is_known_of_a_node_that_is_gone(store: Store) -> None:
+    store.put_pod(on_node("gpu-a"))
+    store.put_node(a_node(unschedulable=True))
+    store.replace_nodes([])
+    assert store.nodes_of(store.pods(KEY)) == {}

@@ -1,23 +1,33 @@
 """Planned actions to API calls, in order. Every write is safe to repeat, and safe when a stale leader makes it."""
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, assert_never
 
 from headrace_operator import kube
+from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
 from headrace_operator.decide import manifests
 from headrace_operator.decide.actions import (
     Action,
     Announce,
+    ApplyBudget,
     ApplyService,
     CreatePod,
     CreateRevision,
     DeletePod,
     DeleteRevision,
+    Demote,
+    Drain,
+    Promote,
     Unroute,
 )
 from headrace_operator.decide.reasons import Announcement
+from headrace_operator.decide.values import Role
 from headrace_operator.kube import Kube, KubeError
+
+QUOTA = "exceeded quota"  # in the API server's words when a ResourceQuota refuses a pod
+GONE = {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}  # 409: another pod of the same name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +39,57 @@ class Target:
     uid: str
 
 
-async def apply(api: Kube, recorder: Recorder, target: Target, actions: list[Action], now: float) -> list[kube.Body]:
-    """Pods and revisions as written, which the watch may show only later: the next tick must not plan the same again.
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What actions are carried out with."""
 
-    Raises KubeError at the first call that fails; the next tick plans again from what is.
+    api: Kube
+    recorder: Recorder
+    drainer: Drainer
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was written, which the watch may show only later: the next tick must not plan the same again."""
+
+    children: tuple[kube.Body, ...] = ()  # pods and revisions
+    refused: str | None = None  # why no more pods were created: a ResourceQuota
+
+
+async def apply(hands: Hands, target: Target, actions: list[Action], now: float) -> Outcome:
+    """Raises KubeError at the first call that fails; the next tick plans again from what is.
+
+    A ResourceQuota that refuses a pod is no failure but a fact: the next pod would be refused alike.
     """
-    written = [await _apply(api, recorder, target, action, now) for action in actions]
-    return [child for child in written if child]
+    await hands.drainer.ask([action for action in actions if isinstance(action, Drain)])
+    children: list[kube.Body] = []
+    refused: str | None = None
+    for action in actions:
+        if isinstance(action, CreatePod) and refused is not None:
+            continue
+        try:
+            child = await _apply(hands, target, action, now)
+        except KubeError as error:
+            if not _is_refusal(action, error):
+                raise
+            refused = str(error)
+            await hands.recorder.record(target, Announcement.POD_REFUSED, refused, now=now, is_warning=True)
+        else:
+            children += [child] if child else []
+    return Outcome(tuple(children), refused)
 
 
-async def _apply(api: Kube, recorder: Recorder, target: Target, action: Action, now: float) -> kube.Body | None:
+def _is_refusal(action: Action, error: KubeError) -> bool:
+    return isinstance(action, CreatePod) and error.status == HTTPStatus.FORBIDDEN and QUOTA in str(error)
+
+
+async def _apply(hands: Hands, target: Target, action: Action, now: float) -> kube.Body | None:
+    api, record = hands.api, hands.recorder.record
     match action:
         case ApplyService(body):
             await api.apply(kube.services(target.namespace, body["metadata"]["name"]), body)
+        case ApplyBudget(body):
+            await api.apply(kube.disruption_budgets(target.namespace, body["metadata"]["name"]), body)
         case CreateRevision(body):
             return await api.create(kube.revisions(target.namespace), body)
         case DeleteRevision(name, uid):
@@ -49,32 +97,48 @@ async def _apply(api: Kube, recorder: Recorder, target: Target, action: Action, 
         case CreatePod(body):
             name = body["metadata"]["name"]
             created = await api.apply(kube.pods(target.namespace, name), body)
-            await recorder.record(target, Announcement.POD_CREATED, f"pod {name}", now=now)
+            await record(target, Announcement.POD_CREATED, f"pod {name}", now=now)
             return created
-        case Unroute(name, uid, why):
-            unrouted = await _unroute(api, target, name, uid, now)
-            await recorder.record(target, Announcement.POD_UNROUTED, f"pod {name}: {why}", now=now)
-            return unrouted
+        case Unroute() | Promote() | Demote():
+            return await _relabel(hands, target, action, now)
         case DeletePod(name, uid, why):
             await api.delete(kube.pods(target.namespace, name), uid)
-            await recorder.record(target, Announcement.POD_DELETED, f"pod {name}: {why}", now=now)
+            await record(target, Announcement.POD_DELETED, f"pod {name}: {why}", now=now)
         case Announce(reason, message, is_warning):
-            await recorder.record(target, reason, message, now=now, is_warning=is_warning)
+            await record(target, reason, message, now=now, is_warning=is_warning)
+        case Drain():
+            pass  # all of them were told at once
         case _:
             assert_never(action)
     return None
 
 
-async def _unroute(api: Kube, target: Target, name: str, uid: str, now: float) -> kube.Body | None:
-    """The pod as written, or None when it is gone already, which is what we wanted."""
-    metadata: dict[str, Any] = {
-        "uid": uid,  # a precondition: 409 for another pod of the same name
-        "labels": {manifests.ROUTABLE_LABEL: "false"},
-        "annotations": {manifests.UNROUTED_ANNOTATION: f"{now:.1f}"},
-    }
+async def _relabel(hands: Hands, target: Target, action: Unroute | Promote | Demote, now: float) -> kube.Body | None:
+    """The pod as written, or None when it is gone already: then nothing routes to it."""
+    metadata = {"uid": action.uid, **_labels(action, now)}  # the UID is a precondition: 409 for another pod
     try:
-        return await api.merge(kube.pods(target.namespace, name), {"metadata": metadata})
+        written = await hands.api.merge(kube.pods(target.namespace, action.name), {"metadata": metadata})
     except KubeError as error:
-        if error.status not in {404, 409}:
+        if error.status not in GONE:
             raise
         return None
+    await hands.recorder.record(target, _ANNOUNCED[type(action)], f"pod {action.name}: {action.why}", now=now)
+    return written
+
+
+_ANNOUNCED = {
+    Unroute: Announcement.POD_UNROUTED,
+    Promote: Announcement.POD_PROMOTED,
+    Demote: Announcement.POD_DEMOTED,
+}
+
+
+def _labels(action: Unroute | Promote | Demote, now: float) -> dict[str, Any]:
+    match action:
+        case Unroute():
+            unrouted = {manifests.UNROUTED_ANNOTATION: f"{now:.1f}"}
+            return {"labels": {manifests.ROUTABLE_LABEL: "false"}, "annotations": unrouted}
+        case Promote():
+            return {"labels": manifests.role_labels(Role.REPLICA)}
+        case Demote():
+            return {"labels": manifests.role_labels(Role.STANDBY)}

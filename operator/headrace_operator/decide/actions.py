@@ -12,6 +12,11 @@ class ApplyService:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyBudget:
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
 class CreateRevision:
     """Recorded once: the API server refuses to change it."""
 
@@ -31,11 +36,38 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True)
 class Unroute:
-    """Take a pod out of the Service; it is deleted ROUTE_SETTLE later."""
+    """Take a pod out of the Service; it is drained and deleted later."""
 
     name: str
     uid: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """A standby becomes a replica: routed as soon as it is Ready."""
+
+    name: str
+    uid: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demote:
+    """A replica that serves nobody becomes a standby."""
+
+    name: str
+    uid: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Have an unrouted pod finish what it has. May be repeated, and may fail: SIGTERM drains as well."""
+
+    name: str
+    uid: str
+    address: str  # IP
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +88,7 @@ class Announce:
     is_warning: bool = False
 
 
-Action = ApplyService | CreateRevision | DeleteRevision | CreatePod | Unroute | DeletePod | Announce
+Action = (
+    ApplyService | ApplyBudget | CreateRevision | DeleteRevision
+    | CreatePod | Unroute | Promote | Demote | Drain | DeletePod | Announce
+)  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace_operator.decide import model_volume
 from headrace_operator.decide.placement import placement
-from headrace_operator.decide.values import Revision
+from headrace_operator.decide.values import Revision, Role
 from headrace_operator.service import InferenceDeployment
 
 GROUP = "headrace.dev"
@@ -16,7 +16,9 @@ DEPLOYMENT_LABEL = f"{GROUP}/deployment"
 ROUTABLE_LABEL = f"{GROUP}/routable"
 REVISION_LABEL = f"{GROUP}/revision"
 ORDINAL_LABEL = f"{GROUP}/ordinal"
+ROLE_LABEL = f"{GROUP}/role"
 UNROUTED_ANNOTATION = f"{GROUP}/unrouted-at"
+DRAIN_REQUESTED_ANNOTATION = f"{GROUP}/drain-requested"  # written by a person: replace this pod, then drain it
 CONTAINER = "server"
 GRPC_PORT = 50051
 HTTP_PORT = 8000
@@ -26,13 +28,13 @@ SLOWEST_START = 1800  # seconds that a start-up may take: hundreds of gigabytes 
 Body = dict[str, Any]
 
 
-def pod(deployment: InferenceDeployment, revision: Revision, ordinal: int) -> Body:
+def pod(deployment: InferenceDeployment, revision: Revision, ordinal: int, role: Role = Role.REPLICA) -> Body:
     """From the record of its revision, whatever the manifest or a newer operator would say today."""
     name = f"{deployment.name}-{revision.hash[:5]}-{ordinal}"
     labels = {
         **_labels(deployment),
         DEPLOYMENT_LABEL: deployment.name,
-        ROUTABLE_LABEL: "true",
+        **role_labels(role),
         REVISION_LABEL: revision.hash,
         ORDINAL_LABEL: str(ordinal),
     }
@@ -46,6 +48,11 @@ def pod(deployment: InferenceDeployment, revision: Revision, ordinal: int) -> Bo
         },
         "spec": dict(revision.spec),
     }
+
+
+def role_labels(role: Role) -> dict[str, str]:
+    """What a pod is kept for, and hence whether the Service routes to it."""
+    return {ROUTABLE_LABEL: "false" if role is Role.STANDBY else "true", ROLE_LABEL: str(role)}
 
 
 def record_metadata(deployment: InferenceDeployment, revision: str) -> Body:

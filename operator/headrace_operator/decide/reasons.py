@@ -40,7 +40,10 @@ class Announcement(StrEnum):
 
     POD_CREATED = "PodCreated"
     POD_UNROUTED = "PodUnrouted"
+    POD_PROMOTED = "PodPromoted"  # a warm standby serves from now on
+    POD_DEMOTED = "PodDemoted"  # what was not ready is a standby from now on
     POD_DELETED = "PodDeleted"
+    POD_REFUSED = "PodRefused"  # by a ResourceQuota
     ROLLOUT_STARTED = "RolloutStarted"
     CANARY_STARTED = "CanaryStarted"
     CANARY_PROMOTED = "CanaryPromoted"

@@ -1,25 +1,64 @@
 """Pods of one revision, as many as were decided: who is created, and who leaves first."""
 
-from headrace_operator.decide import manifests
+import math
+
+from headrace_operator.decide import manifests, standby
 from headrace_operator.decide.actions import Action, CreatePod, DeletePod, Unroute
 from headrace_operator.decide.replicas import Decision
-from headrace_operator.decide.values import Observed, PodPhase, PodState, Revision
+from headrace_operator.decide.values import Observed, PodPhase, PodState, Revision, Role
 from headrace_operator.service import InferenceDeployment
+
+_STANDS_IN = "warm standby becomes a replica"
 
 
 def size(deployment: InferenceDeployment, revision: Revision, observed: Observed, decision: Decision) -> list[Action]:
-    live = observed.live
-    missing = decision.replicas - len(live)
-    if missing >= 0:
-        return create(deployment, revision, observed, missing)
-    return [remove(pod, decision.reason) for pod in sorted(live, key=victim_order)[:-missing]]
+    """A pod that will be lost serves on until as many others are ready as were decided."""
+    staying = [pod for pod in observed.live if pod.loss_announced is None]
+    not_ready = decision.replicas - sum(pod.is_ready for pod in staying)
+    stand_ins = standby.warm(observed, revision.hash)[: max(0, not_ready)]
+    surplus = len(staying) + len(stand_ins) - decision.replicas
+    if surplus < 0:  # every warm one is needed, and more
+        actions = create(deployment, revision, observed, len(stand_ins) - surplus)
+    else:
+        room = standby.wanted_more(observed, deployment.scaling.warm_standby) + len(stand_ins)
+        victims = sorted(staying, key=victim_order)[:surplus]
+        demoted, removed = standby.demote(victims, room)
+        actions = standby.promote(stand_ins, _STANDS_IN) + demoted + [remove(pod, decision.reason) for pod in removed]
+    return actions + _let_go(observed, decision.replicas)
 
 
 def create(deployment: InferenceDeployment, revision: Revision, observed: Observed, number: int) -> list[Action]:
-    """The lowest free ordinals: names are deterministic, so that a stale leader collides instead of adding."""
+    """So many more replicas: standbys become some, the warmest first; the rest are new pods."""
+    stand_ins = (standby.warm(observed, revision.hash) + standby.loading(observed, revision.hash))[:number]
+    new = number - len(stand_ins)
+    return standby.promote(stand_ins, _STANDS_IN) + order(deployment, revision, observed, new, Role.REPLICA)
+
+
+def order(
+    deployment: InferenceDeployment, revision: Revision, observed: Observed, number: int, role: Role
+) -> list[Action]:
+    """New pods with the lowest free ordinals: names are deterministic, so that a stale leader collides instead of adding."""
     taken = {pod.ordinal for pod in observed.pods}
     free = [ordinal for ordinal in range(len(taken) + number) if ordinal not in taken][:number]
-    return [CreatePod(manifests.pod(deployment, revision, ordinal)) for ordinal in free]
+    return [CreatePod(manifests.pod(deployment, revision, ordinal, role)) for ordinal in free]
+
+
+def tend_standby(deployment: InferenceDeployment, revision: Revision, observed: Observed) -> list[Action]:
+    """As many standby pods as wanted. For a tick in which no replica is created or changes its role: those come first."""
+    wanted = deployment.scaling.warm_standby
+    missing = max(0, standby.wanted_more(observed, wanted))
+    new = order(deployment, revision, observed, missing, Role.STANDBY)
+    return standby.thin_out(observed, revision.hash, wanted) + new
+
+
+def _let_go(observed: Observed, replicas: int) -> list[Action]:
+    """Pods that will be lost, once enough others are ready."""
+    spare = len(observed.ready) - replicas
+    doomed = [pod for pod in observed.live if pod.loss_announced is not None]
+    leaving = sorted((pod for pod in doomed if pod.is_ready), key=victim_order)[: max(0, spare)]
+    if spare >= 0:
+        leaving += [pod for pod in doomed if not pod.is_ready]
+    return [remove(pod, f"replaced: {pod.loss_announced}") for pod in leaving]
 
 
 def remove(pod: PodState, why: str) -> Action:
@@ -28,7 +67,11 @@ def remove(pod: PodState, why: str) -> Action:
     return DeletePod(pod.name, pod.uid, why)
 
 
-def victim_order(pod: PodState) -> tuple[bool, bool, int, float]:
-    """First to go: what waits for a GPU, what is not ready, what carries least, what is youngest."""
-    carries = pod.sample.running + pod.sample.waiting if pod.sample else 0
-    return pod.phase is not PodPhase.UNSCHEDULABLE, pod.is_ready, carries, -pod.created_at
+def victim_order(pod: PodState) -> tuple[bool, bool, bool, float, float]:
+    """First to go: what waits for a GPU, what is not ready, what will be lost, what carries least, what is youngest.
+
+    What did not answer counts as full: unknown is not zero.
+    """
+    carries = pod.sample.running + pod.sample.waiting if pod.sample else math.inf
+    is_placed = pod.phase is not PodPhase.UNSCHEDULABLE
+    return is_placed, pod.is_ready, pod.loss_announced is None, carries, -pod.created_at

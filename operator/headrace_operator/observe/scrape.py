@@ -3,14 +3,24 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import aiohttp
 
 from headrace_operator.decide.values import PodSample
 from headrace_operator.errors import ScrapeFailed
 from headrace_operator.observe.exposition import parse
+from headrace_operator.observe.server_facts import ServerFacts, server_facts
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one answer says: the numbers of this moment, and facts of this process."""
+
+    sample: PodSample
+    facts: ServerFacts
 
 
 class Scraper:
@@ -20,15 +30,24 @@ class Scraper:
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._clock = clock
 
-    async def scrape(self, urls: Mapping[str, str]) -> dict[str, PodSample | None]:
+    async def scrape(self, urls: Mapping[str, str]) -> dict[str, Reading | None]:
         """By the given keys (pod UIDs); None for a pod that did not answer as the contract says."""
         answers = await asyncio.gather(*(self._ask(url) for url in urls.values()))
         return dict(zip(urls, answers, strict=True))
 
-    async def _ask(self, url: str) -> PodSample | None:
+    async def _ask(self, url: str) -> Reading | None:
         try:
             async with self._session.get(url, timeout=self._timeout, raise_for_status=True) as response:
-                return parse(await response.text(), self._clock())
+                return _read(await response.text(), self._clock())
         except (aiohttp.ClientError, TimeoutError, ScrapeFailed) as error:
             logger.info("no metrics from %s: %s: %s", url, type(error).__name__, error)
             return None
+
+
+def _read(text: str, at: float) -> Reading:
+    """Raises ScrapeFailed."""
+    try:
+        facts = server_facts(text)
+    except ValueError as error:
+        raise ScrapeFailed(f"no Prometheus text: {error}") from error
+    return Reading(replace(parse(text, at), drained=facts.drained), facts)

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import aiohttp
 import pytest
-from headrace_operator.act.apply import Target, apply
+from headrace_operator.act.apply import Hands, Outcome, Target, apply
+from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import BURST, Recorder
-from headrace_operator.decide.actions import Announce, ApplyService, CreatePod, DeletePod, Unroute
+from headrace_operator.decide.actions import Announce, ApplyService, CreatePod, DeletePod, Demote, Promote, Unroute
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.kube import KubeError
 from headrace_operator.metrics import OperatorMetrics
@@ -21,11 +23,12 @@ class RecordedKube:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.refuse: dict[str, int] = {}  # method -> HTTP status
+        self.words = "refused"
 
     async def _call(self, method: str, path: str, body: Any) -> dict[str, Any]:
         self.calls.append((method, path, body))
         if status := self.refuse.get(method):
-            raise KubeError(status, "refused")
+            raise KubeError(status, self.words)
         return {"metadata": {"name": path.rsplit("/", 1)[-1]}}
 
     async def apply(self, path: str, body: Any) -> dict[str, Any]:
@@ -59,12 +62,14 @@ def recorder(kube: RecordedKube, metrics: OperatorMetrics) -> Recorder:
     return Recorder(kube, metrics, "operator-0")  # type: ignore[arg-type]
 
 
-async def act(kube: RecordedKube, recorder: Recorder, *actions: Any) -> list[dict[str, Any]]:
-    return await apply(kube, recorder, CHAT, list(actions), now=1000.0)  # type: ignore[arg-type]
+async def act(kube: RecordedKube, recorder: Recorder, *actions: Any) -> Outcome:
+    async with aiohttp.ClientSession() as session:
+        hands = Hands(kube, recorder, Drainer(session, timeout=2.0))  # type: ignore[arg-type]
+        return await apply(hands, CHAT, list(actions), now=1000.0)
 
 
 async def test_actions_are_applied_in_their_order(kube: RecordedKube, recorder: Recorder) -> None:
-    written = await act(
+    outcome = await act(
         kube, recorder,
         ApplyService({"metadata": {"name": "chat"}}),
         Unroute("chat-a-1", "u1", "LoadFell"),
@@ -77,7 +82,7 @@ async def test_actions_are_applied_in_their_order(kube: RecordedKube, recorder: 
         ("delete", "/api/v1/namespaces/default/pods/chat-a-2"),
         ("apply", "/api/v1/namespaces/default/pods/chat-a-3"),
     ]
-    assert [pod["metadata"]["name"] for pod in written] == ["chat-a-1", "chat-a-3"]
+    assert [pod["metadata"]["name"] for pod in outcome.children] == ["chat-a-1", "chat-a-3"]
 
 
 async def test_a_pod_is_changed_only_if_it_is_the_one_that_was_meant(kube: RecordedKube, recorder: Recorder) -> None:
@@ -93,7 +98,7 @@ async def test_a_pod_that_is_gone_already_is_what_we_wanted(
     kube: RecordedKube, recorder: Recorder, status: int
 ) -> None:
     kube.refuse["merge"] = status
-    assert await act(kube, recorder, Unroute("chat-a-1", "u1", "LoadFell")) == []
+    assert await act(kube, recorder, Unroute("chat-a-1", "u1", "LoadFell")) == Outcome()
 
 
 async def test_any_other_refusal_stops_the_plan(kube: RecordedKube, recorder: Recorder) -> None:
@@ -101,6 +106,32 @@ async def test_any_other_refusal_stops_the_plan(kube: RecordedKube, recorder: Re
     with pytest.raises(KubeError, match="403"):
         await act(kube, recorder, CreatePod({"metadata": {"name": "x"}}), DeletePod("chat-a-2", "u2", "drains"))
     assert kube.of("delete") == []
+
+
+async def test_a_promoted_standby_is_routed_and_a_demoted_replica_is_not(
+    kube: RecordedKube, recorder: Recorder
+) -> None:
+    outcome = await act(
+        kube, recorder, Promote("chat-a-1", "u1", "stands in"), Demote("chat-a-2", "u2", "not ready"),
+    )  # fmt: skip
+    patches = {path.rsplit("/", 1)[1]: body["metadata"] for method, path, body in kube.calls if method == "merge"}
+    assert patches == {
+        "chat-a-1": {"uid": "u1", "labels": {"headrace.dev/routable": "true", "headrace.dev/role": "replica"}},
+        "chat-a-2": {"uid": "u2", "labels": {"headrace.dev/routable": "false", "headrace.dev/role": "standby"}},
+    }
+    assert [pod["metadata"]["name"] for pod in outcome.children] == ["chat-a-1", "chat-a-2"]
+    assert [body["reason"] for method, _, body in kube.calls if method == "create"] == ["PodPromoted", "PodDemoted"]
+
+
+async def test_a_quota_that_refuses_a_pod_is_a_fact_and_no_failure(kube: RecordedKube, recorder: Recorder) -> None:
+    kube.refuse["apply"] = 403
+    kube.words = 'pods "x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1'
+    creations = [CreatePod({"metadata": {"name": name}}) for name in "xyz"]
+    outcome = await act(kube, recorder, *creations, DeletePod("chat-a-2", "u2", "lost"))
+    assert outcome.refused == f"403: {kube.words}"
+    assert len(kube.of("apply")) == 1
+    assert len(kube.of("delete")) == 1
+    assert kube.calls[1][2]["reason"] == "PodRefused"
 
 
 async def test_an_event_carries_reason_numbers_and_object(kube: RecordedKube, recorder: Recorder) -> None:

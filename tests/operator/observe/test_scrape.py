@@ -50,4 +50,4 @@ async def test_one_bad_pod_costs_its_own_sample_and_not_the_round(pods: str) -> 
     assert {name for name, sample in samples.items() if sample} == {"good"}
     assert set(samples) == set(urls)
     assert samples["good"] is not None
-    assert samples["good"].at == 42.0
+    assert samples["good"].sample.at == 42.0

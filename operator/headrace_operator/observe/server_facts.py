@@ -1,0 +1,44 @@
+"""What a server says of its own start in /metrics: when its weights were there, when it was warm, on which device.
+
+Read from the first moment at which it listens, long before it is ready.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+WANTED = re.compile(
+    r"^headrace_(?:"
+    r'startup_phase_timestamp_seconds\{phase="(?P<phase>weights|warming)"\}'
+    r'|device_info\{device="(?P<device>[^"]*)"\}'
+    r"|(?P<drained>drained)"
+    r") (?P<value>\S+)$",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    weights_at: float | None = None  # epoch seconds
+    warmed_at: float | None = None  # epoch seconds
+    device: str | None = None  # that the weights are on
+    drained: bool | None = None  # None = a server that does not say
+
+
+def server_facts(exposition: str) -> ServerFacts:
+    """Raises ValueError for a number that is none."""
+    found: dict[str, float] = {}
+    device = None
+    for match in WANTED.finditer(exposition):
+        device = match["device"] or device
+        found[match["phase"] or match["drained"] or "device"] = float(match["value"])
+    drained = found.get("drained")
+    return ServerFacts(found.get("weights"), found.get("warming"), device, None if drained is None else drained == 1)
+
+
+def remembered(
+    known: Mapping[str, ServerFacts], told: Mapping[str, ServerFacts | None], uids: Iterable[str]
+) -> dict[str, ServerFacts]:
+    """By pod UID, what each pod said last: a pod that misses one question computes where it did before."""
+    latest = {uid: told.get(uid) or known.get(uid) for uid in uids}
+    return {uid: facts for uid, facts in latest.items() if facts is not None}
