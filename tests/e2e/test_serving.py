@@ -81,7 +81,7 @@ def test_what_is_deleted_takes_its_children_along(cluster: LocalCluster, deploy:
 
 
 def test_a_full_cluster_is_said_in_the_schedulers_words(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
-    name = deploy(minReplicas=5, maxReplicas=6)  # the nodes have four GPUs together
+    name = deploy(minReplicas=5, maxReplicas=6, unschedulableAfter="5s")  # the nodes have four GPUs together
     full = cluster.wait(
         "GPUCapacity=False",
         lambda: (found := condition(cluster, name, "GPUCapacity"))["status"] == "False" and found,

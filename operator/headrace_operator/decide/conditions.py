@@ -28,16 +28,16 @@ class Condition:
 
 def conditions(deployment: InferenceDeployment, observed: Observed, decision: Decision) -> tuple[Condition, ...]:
     return (
-        _ready(deployment, observed),
+        _ready(decision, observed),
         _model_valid(observed),
-        _metrics_available(observed),
-        _gpu_capacity(observed),
+        _metrics_available(observed, decision),
+        _gpu_capacity(decision),
         _scaling_limited(decision),
     )
 
 
-def _ready(deployment: InferenceDeployment, observed: Observed) -> Condition:
-    ready, needed = len(observed.ready), deployment.scaling.min_replicas
+def _ready(decision: Decision, observed: Observed) -> Condition:
+    ready, needed = len(observed.ready), decision.situation.policy.min_replicas
     message = f"{ready} of at least {needed} replicas are ready"
     if ready >= needed:
         return Condition("Ready", True, Health.ENOUGH_READY, message)
@@ -64,7 +64,7 @@ def _model_valid(observed: Observed) -> Condition:
     return Condition("ModelValid", None, Health.MODEL_NOT_TRIED, "no replica has loaded it yet")
 
 
-def _metrics_available(observed: Observed) -> Condition:
+def _metrics_available(observed: Observed, decision: Decision) -> Condition:
     ready = observed.ready
     answered = sum(pod.sample is not None for pod in ready)
     message = f"{answered} of {len(ready)} ready pods answered"
@@ -72,19 +72,23 @@ def _metrics_available(observed: Observed) -> Condition:
         return Condition("MetricsAvailable", None, Reason.NONE_READY, message)
     if answered == len(ready):
         return Condition("MetricsAvailable", True, Health.ALL_ANSWER, message)
-    return Condition("MetricsAvailable", False, Reason.METRICS_MISSING, message)
+    reason = Reason.METRICS_FALLBACK if decision.reason is Reason.METRICS_FALLBACK else Reason.METRICS_MISSING
+    return Condition("MetricsAvailable", False, reason, message)
 
 
-def _gpu_capacity(observed: Observed) -> Condition:
-    if pods := observed.in_phase(PodPhase.UNSCHEDULABLE):
-        message = f"{len(pods)} pods wait: {pods[0].message}"
-        return Condition("GPUCapacity", False, Reason.INSUFFICIENT_GPU, message)
+def _gpu_capacity(decision: Decision) -> Condition:
+    stuck = decision.situation.supply.without_gpu
+    if stuck.pods:
+        return Condition("GPUCapacity", False, Reason.INSUFFICIENT_GPU, f"{stuck.pods} pods wait: {stuck.message}")
     return Condition("GPUCapacity", True, Health.SCHEDULED, "every pod has its place")
+
+
+_LIMITS = {Reason.AT_MAXIMUM, Reason.INSUFFICIENT_GPU, Reason.OVER_BUDGET}
 
 
 def _scaling_limited(decision: Decision) -> Condition:
     for clamp in decision.clamps:
-        if clamp.reason in {Reason.AT_MAXIMUM, Reason.INSUFFICIENT_GPU}:
+        if clamp.reason in _LIMITS:
             message = f"{clamp.before} replicas are wanted, {clamp.after} are allowed"
             return Condition("ScalingLimited", True, clamp.reason, message)
     return Condition("ScalingLimited", False, Health.WITHIN_BOUNDS, "no bound holds the number of replicas back")

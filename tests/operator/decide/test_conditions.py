@@ -98,8 +98,8 @@ def test_a_bound_that_holds_the_number_back_says_by_how_much() -> None:
 
 
 def test_the_time_of_a_transition_moves_only_with_the_status() -> None:
-    decision = decided(2, signals(2, load=1.0))
     rules = deployment(scaling=scaling(min_replicas=2))
+    decision = decided(2, signals(2, load=1.0), policy=rules.scaling)
     first = as_status(conditions(rules, observed(2), decision), [], 3, NOW)
     later = as_status(conditions(rules, observed(1), decision), first, 4, NOW + 60)
     by_type = {entry["type"]: entry for entry in later}
