@@ -55,16 +55,24 @@ def test_the_whole_cluster_is_watched_by_default() -> None:
     assert options.all_namespaces
     assert options.server_image == "headrace-server:0.1.0"
     names = {body["metadata"]["name"] for body in of_kind(bodies, "ClusterRoleBinding")}
-    assert names == {"headrace"}
+    assert names == {"headrace", "headrace-nodes"}
+    assert options.watch_nodes
 
 
 def test_watched_namespaces_need_no_rights_elsewhere() -> None:
     bodies = rendered("--set", "watchNamespaces={team-a,team-b}")
     options = operator_options(bodies)
     assert options.namespaces == ["team-a", "team-b"]
-    assert not of_kind(bodies, "ClusterRoleBinding")
+    assert [body["metadata"]["name"] for body in of_kind(bodies, "ClusterRoleBinding")] == ["headrace-nodes"]
     bound = {body["metadata"]["namespace"] for body in of_kind(bodies, "RoleBinding")}
     assert bound == {"team-a", "team-b", "headrace-system"}
+
+
+def test_nodes_can_be_left_alone() -> None:
+    bodies = rendered("--set", "watchNamespaces={team-a}", "--set", "watchNodes=false")
+    assert not operator_options(bodies).watch_nodes
+    assert not of_kind(bodies, "ClusterRoleBinding")
+    assert "nodes" not in str(of_kind(bodies, "ClusterRole"))
 
 
 def test_no_secrets_no_wildcards_and_no_writes_to_what_users_own() -> None:
