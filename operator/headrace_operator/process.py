@@ -11,7 +11,9 @@ import aiohttp
 from prometheus_client import CollectorRegistry
 
 from headrace_operator import kube
+from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
+from headrace_operator.budgets import Budgets
 from headrace_operator.errors import LeaseLost, WatchesEnded
 from headrace_operator.handlers import Watches, registry
 from headrace_operator.heartbeat import beat
@@ -19,6 +21,7 @@ from headrace_operator.kube import Kube, KubeError
 from headrace_operator.lease import Lease
 from headrace_operator.metrics import OperatorMetrics
 from headrace_operator.observe.conflicts import Autoscalers
+from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.scrape import Scraper
 from headrace_operator.probes import serve
 from headrace_operator.reconcile import Reconciler
@@ -62,18 +65,24 @@ class Process:
             leading = api.guarded(lease.check)  # nothing is written after our Lease may be another's
             recorder = Recorder(leading, self._metrics, settings.identity)
             autoscalers = Autoscalers(api, settings.namespaces)
+            golden = GoldenProbe(session, wall_clock)
             work = Reconciler(
                 leading,
                 store,
                 autoscalers=autoscalers,
                 scraper=scraper,
                 recorder=recorder,
+                drainer=Drainer(session, SCRAPE_TIMEOUT),
+                golden=golden,
                 metrics=self._metrics,
+                budgets=Budgets(settings.gpu_budgets, store),
                 image=settings.server_image,
                 clock=wall_clock,
             )
             queue = WorkQueue(self._only_as_leader(work, lease), work.announce_failure)
-            handlers = registry(store, lambda: kube.kopf_connection(configured, settings))
+            handlers = registry(
+                store, lambda: kube.kopf_connection(configured, settings), watch_nodes=settings.watch_nodes
+            )
             with Watches(handlers, settings.namespaces) as watches:
                 probes = await serve(
                     settings.host,
@@ -86,6 +95,7 @@ class Process:
                     await self._work(watches, api, store, queue, self._lead(lease, work), autoscalers.run())
                 finally:
                     await queue.close()
+                    await golden.close()
                     await probes.cleanup()
 
     async def _work(
@@ -135,6 +145,8 @@ class Process:
         while True:
             try:
                 store.replace(*await self._list(api))
+                if self._settings.watch_nodes:
+                    store.replace_nodes([node async for page in api.pages(kube.nodes()) for node in page["items"]])
                 self._listed = True
             except KubeError as error:
                 logger.warning("cannot list: %s: %s", type(error).__name__, error)

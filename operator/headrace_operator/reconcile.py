@@ -6,15 +6,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace_operator import kube
-from headrace_operator.act.apply import Target, apply
+from headrace_operator.act.apply import Hands, Target, apply
+from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
-from headrace_operator.decide import conflicts, manifests, revisions
-from headrace_operator.decide.actions import ApplyService
+from headrace_operator.budgets import Budgets
+from headrace_operator.decide import conflicts, manifests, revisions, rollouts
+from headrace_operator.decide.actions import Action, ApplyBudget, ApplyService
 from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import plan
+from headrace_operator.decide.questions import questions
 from headrace_operator.decide.reasons import Announcement, Reason
 from headrace_operator.decide.replicas import Decision, decide, remembered
+from headrace_operator.decide.rollout_record import restored
+from headrace_operator.decide.rollouts import Progress
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.status import Tick, status
@@ -22,11 +27,14 @@ from headrace_operator.decide.values import Observed
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import OperatorMetrics
+from headrace_operator.observe import server_facts
 from headrace_operator.observe.conflicts import Autoscalers
-from headrace_operator.observe.pods import metrics_urls, observed
+from headrace_operator.observe.golden import GoldenProbe
+from headrace_operator.observe.pods import Around, metrics_urls, observed
 from headrace_operator.observe.revisions import recorded
 from headrace_operator.observe.scrape import Scraper
-from headrace_operator.service import InferenceDeployment
+from headrace_operator.observe.server_facts import ServerFacts
+from headrace_operator.service import InferenceDeployment, Mode
 from headrace_operator.store import Store
 from headrace_operator.work_queue import Key
 
@@ -43,6 +51,8 @@ class Memory:
     direction: int = 0  # of the last change of replicas, to count reversals
     service_generation: int = -1  # generation for which the Service was applied
     service_at: float = 0.0  # epoch seconds of that
+    refused: str | None = None  # why the API server created no pod at the last tick
+    progress: Progress | None = None  # of the rollout; None before the first look
 
 
 class Reconciler:
@@ -54,7 +64,10 @@ class Reconciler:
         autoscalers: Autoscalers,
         scraper: Scraper,
         recorder: Recorder,
+        drainer: Drainer,
+        golden: GoldenProbe,
         metrics: OperatorMetrics,
+        budgets: Budgets,
         image: str,
         clock: Callable[[], float],
     ) -> None:
@@ -64,10 +77,14 @@ class Reconciler:
         self._autoscalers = autoscalers
         self._scraper = scraper
         self._recorder = recorder
+        self._hands = Hands(api, recorder, drainer)
+        self._golden = golden
         self._metrics = metrics
+        self._budgets = budgets
         self._image = image
         self._clock = clock
         self._memories: dict[Key, Memory] = {}
+        self._facts: dict[Key, Mapping[str, ServerFacts]] = {}  # of each pod, by UID
 
     async def reconcile(self, key: Key) -> None:
         body = self._store.object(key)
@@ -80,16 +97,25 @@ class Reconciler:
         now = self._clock()
         memory = self._memory(key, body, seen, now)
         memory.history, signals = measure(seen, memory.history, now)
-        decision = decide(look(deployment.scaling, seen, signals, memory.history, now))
+        budget = self._budgets.cap(deployment, seen, now)
+        decision = decide(look(deployment.scaling, seen, signals, memory.history, now, budget=budget))
+        if deployment.scaling.mode is not Mode.SHADOW:
+            self._budgets.ordered(key, decision.replicas)
         memory.history = remembered(memory.history, decision, now)
-        await self._act(deployment, seen, decision, memory, now)
+        progress, news = self._advance(key, deployment, seen, memory, now)
+        planned = plan(deployment, self._image, seen, decision, progress=progress, said=memory.said, now=now)
+        await self._act(deployment, [*news, *planned], memory, now)
+        memory.said = decision.reason
         claims = await self._claims(body, deployment, now)
-        await self._write_status(body, Tick(deployment, self._image, seen, decision, memory.history, now, claims))
+        tick = Tick(deployment, self._image, seen, decision, memory.history, now, claims, progress)
+        await self._write_status(body, tick)
         self._count(key, decision, seen, memory)
         self._metrics.reconcile_seconds.observe(time.monotonic() - started)
 
     def resign(self) -> None:
         """Another leads from now on: should we lead again, the status tells what was learned meanwhile."""
+        for key in self._memories:
+            self._golden.forget(key)
         self._memories.clear()
 
     async def announce_failure(self, key: Key, error: Exception) -> None:
@@ -105,23 +131,38 @@ class Reconciler:
 
     async def _observe(self, key: Key, uid: str) -> Observed:
         pods = self._store.pods(key)
-        samples = await self._scraper.scrape(metrics_urls(pods))
-        silent = sum(sample is None for sample in samples.values())
-        self._metrics.scrape_failures.labels(*key).inc(silent)
-        return replace(observed(pods, samples), revisions=recorded(self._store.revisions(key), uid))
+        readings = await self._scraper.scrape(metrics_urls(pods))
+        samples = {uid: reading and reading.sample for uid, reading in readings.items()}
+        told = {uid: reading and reading.facts for uid, reading in readings.items()}
+        uids = [pod["metadata"]["uid"] for pod in pods]
+        facts = self._facts[key] = server_facts.remembered(self._facts.get(key, {}), told, uids)
+        seen = observed(pods, Around(samples, facts, self._store.nodes_of(pods)))
+        self._metrics.scrape_failures.labels(*key).inc(sum(pod.sample is None for pod in seen.ready))
+        memory = self._memories.get(key)
+        refused = memory.refused if memory else None
+        return replace(seen, revisions=recorded(self._store.revisions(key), uid), refused=refused)
 
-    async def _act(
-        self, deployment: InferenceDeployment, seen: Observed, decision: Decision, memory: Memory, now: float
-    ) -> None:
-        actions = plan(deployment, self._image, seen, decision, said=memory.said, now=now)
+    def _advance(
+        self, key: Key, deployment: InferenceDeployment, seen: Observed, memory: Memory, now: float
+    ) -> tuple[Progress, list[Action]]:
+        """The rollout's next step, and the events that tell of it."""
+        before = memory.progress
+        scores = self._golden.scores(key, questions(deployment, seen, before))
+        memory.progress = rollouts.advance(deployment, seen, before, scores, now)
+        return memory.progress, rollouts.news(before, memory.progress)
+
+    async def _act(self, deployment: InferenceDeployment, actions: list[Action], memory: Memory, now: float) -> None:
         if memory.service_generation != deployment.generation or now - memory.service_at >= SERVICE_REPAIR:
             actions.insert(0, ApplyService(manifests.service(deployment)))
+            actions.insert(0, ApplyBudget(manifests.disruption_budget(deployment)))
             memory.service_at = now
         target = Target(deployment.namespace, deployment.name, deployment.uid)
-        for child in await apply(self._api, self._recorder, target, actions, now):
+        outcome = await apply(self._hands, target, actions, now)
+        memory.refused = outcome.refused
+        for child in outcome.children:
             put = self._store.put_revision if child["kind"] == revisions.KIND else self._store.put_pod
             put(child)
-        memory.said, memory.service_generation = decision.reason, deployment.generation
+        memory.service_generation = deployment.generation
 
     async def _claims(self, body: Mapping[str, Any], deployment: InferenceDeployment, now: float) -> Claims:
         """What others claim of this object; an event tells of a new conflict."""
@@ -129,7 +170,7 @@ class Reconciler:
         found = conflicts.condition(deployment.scaling.mode, claims)
         news = conflicts.news(found, body.get("status", {}).get("conditions", ()))
         target = Target(deployment.namespace, deployment.name, deployment.uid)
-        await apply(self._api, self._recorder, target, [*news], now)
+        await apply(self._hands, target, [*news], now)
         return claims
 
     async def _write_status(self, body: Mapping[str, Any], tick: Tick) -> None:
@@ -145,7 +186,9 @@ class Reconciler:
         uid = body["metadata"]["uid"]
         memory = self._memories.get(key)
         if memory is None or memory.uid != uid:
-            memory = Memory(uid, History.restored(body.get("status", {}), len(seen.live), now))
+            told = body.get("status", {})
+            history = History.restored(told, len(seen.live), now)
+            memory = Memory(uid, history, progress=restored(told.get("rollout", {})))
             self._memories[key] = memory
         return memory
 
@@ -165,7 +208,10 @@ class Reconciler:
         memory.direction = direction or memory.direction
 
     def _forget(self, key: Key) -> None:
+        self._budgets.forget(key)
         memory = self._memories.pop(key, None)
+        self._facts.pop(key, None)
+        self._golden.forget(key)
         if memory:
             self._recorder.forget(memory.uid)
             self._metrics.forget(*key)

@@ -15,7 +15,7 @@ from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Revision
 from headrace_operator.service import InferenceDeployment
-from observations import recorded
+from observations import recorded, settled
 
 TICK = 2.0  # seconds between two decisions
 STEP = 0.5  # seconds of the fluid model
@@ -186,7 +186,9 @@ class Fluid:
         decision = decide(look(self.deployment.scaling, observed, signals, self.history, self.now))
         self.history = remembered(self.history, decision, self.now)
         self.decisions.append((self.now, decision))
-        for action in plan(self.deployment, "image", observed, decision, said=None, now=self.now):
+        for action in plan(
+            self.deployment, "image", observed, decision, progress=settled(self.deployment), said=None, now=self.now
+        ):
             match action:
                 case CreatePod(body):
                     self._create(body["metadata"]["name"], body["metadata"]["labels"])

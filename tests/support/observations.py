@@ -7,6 +7,7 @@ from typing import Any
 from headrace_operator.decide import manifests, revisions
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import Decision, decide
+from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Revision
@@ -45,6 +46,12 @@ def recorded(given: InferenceDeployment | None = None, *, image: str = IMAGE, nu
     given = given or deployment()
     name = revisions.asked(given)
     return Revision(name, number, f"llama-{name}", f"uid-{name}", manifests.pod_spec(given, image))
+
+
+def settled(given: InferenceDeployment | None = None) -> Progress:
+    """No trial: pods are, or become, of the revision that the manifest asks for."""
+    name = revisions.asked(given or deployment())
+    return Progress(State.BASELINE, name, name, NOW)
 
 
 def sample(at: float = NOW, **changes: Any) -> PodSample:

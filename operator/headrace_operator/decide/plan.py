@@ -1,16 +1,18 @@
 """From the wanted number to a list of actions, as values. Applying an empty plan is what a settled system does."""
 
-from headrace_operator.decide import revisions
-from headrace_operator.decide.actions import Action, Announce, DeletePod
+from dataclasses import replace
+
+from headrace_operator.decide import revisions, trial
+from headrace_operator.decide.actions import Action, Announce, CreatePod, Demote, Promote, Unroute
+from headrace_operator.decide.leaving import leave
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.rolling import roll
-from headrace_operator.decide.sizing import size
+from headrace_operator.decide.rollouts import Progress
+from headrace_operator.decide.sizing import size, tend_standby
 from headrace_operator.decide.values import Observed, PodPhase
-from headrace_operator.service import InferenceDeployment
+from headrace_operator.service import InferenceDeployment, Mode
 
-ROUTE_SETTLE = 3.0  # seconds between leaving the Service and SIGTERM: routers learn of it meanwhile
-_GONE = {PodPhase.TERMINATING, PodPhase.LOST}
 _WARNINGS = {Reason.INSUFFICIENT_GPU, Reason.MODEL_REFUSED, Reason.METRICS_MISSING, Reason.AT_MAXIMUM}
 
 
@@ -20,21 +22,30 @@ def plan(
     observed: Observed,
     decision: Decision,
     *,
+    progress: Progress,
     said: Reason | None,
     now: float,
 ) -> list[Action]:
     """`said`: the reason that was announced last; an event is news, not a heartbeat."""
     actions: list[Action] = _announcements(decision, said)
-    actions += _leave(observed, now)
-    actions += revisions.keep(deployment, image, observed)
-    revision = observed.revision(revisions.asked(deployment))
+    if deployment.scaling.mode is Mode.SHADOW:
+        return actions
+    actions += leave(observed, deployment.drain_timeout, now)
+    actions += revisions.keep(deployment, image, observed, (progress.stable, progress.updated))
+    actions += trial.place(deployment, observed, progress, decision.replicas)
+    actions += _off_the_wrong_device(observed)
+    revision = observed.revision(progress.serving)
     if revision is None:  # its record comes first, and the tick after it makes the pods
         return actions
+    observed = trial.without_canaries(observed, progress)
+    decision = replace(decision, replicas=trial.stable_replicas(deployment, progress, decision.replicas))
     old = [pod for pod in observed.live if pod.revision != revision.hash]
     if old:
         actions += roll(deployment, revision, observed, old, decision.replicas)
     else:
         actions += size(deployment, revision, observed, decision)
+    if not any(isinstance(action, CreatePod | Promote | Demote) for action in actions):
+        actions += tend_standby(deployment, revision, observed)
     return actions
 
 
@@ -43,13 +54,7 @@ def _announcements(decision: Decision, said: Reason | None) -> list[Action]:
     return [Announce(decision.reason, decision.message, decision.reason in _WARNINGS)] if is_news else []
 
 
-def _leave(observed: Observed, now: float) -> list[Action]:
-    """Unrouted pods whose routers had time to notice, and pods that will never run again."""
-    lost: list[Action] = [
-        DeletePod(pod.name, pod.uid, f"lost: {pod.message}") for pod in observed.pods if pod.phase is PodPhase.LOST
-    ]
-    return lost + [
-        DeletePod(pod.name, pod.uid, "drains")
-        for pod in observed.pods
-        if not pod.routable and pod.phase not in _GONE and now - (pod.unrouted_at or 0.0) >= ROUTE_SETTLE
-    ]
+def _off_the_wrong_device(observed: Observed) -> list[Action]:
+    """What computes on another device than it should serves nobody; it stays, because its successor would do the same."""
+    wrong = [pod for pod in observed.in_phase(PodPhase.DEVICE_MISMATCH) if pod.routable]
+    return [Unroute(pod.name, pod.uid, pod.message) for pod in wrong]

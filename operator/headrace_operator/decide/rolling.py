@@ -1,10 +1,18 @@
 """From one revision to the next without losing a request: surge by one, or on a full cluster by none."""
 
+from headrace_operator.decide import standby
 from headrace_operator.decide.actions import Action, Announce, DeletePod
 from headrace_operator.decide.reasons import Announcement
 from headrace_operator.decide.sizing import create, remove, victim_order
 from headrace_operator.decide.values import Observed, PodPhase, PodState, Revision
 from headrace_operator.service import InferenceDeployment
+
+NO_ROOM = "Insufficient "  # in the scheduler's words, before the resource that a node lacks
+
+
+def waits_for_room(pod: PodState) -> bool:
+    """The scheduler would place it if something left; a selector that no node matches is no such case."""
+    return pod.phase is PodPhase.UNSCHEDULABLE and NO_ROOM in pod.message
 
 
 def roll(
@@ -19,9 +27,10 @@ def roll(
     if spare < 0:
         return create(deployment, revision, observed, -spare)
     if (surplus := spare - bool(new)) > 0:  # the decision fell meanwhile; beside one that replaces, nobody is spare
-        return [remove(pod, "fewer replicas are needed") for pod in sorted(observed.live, key=victim_order)[:surplus]]
-    if any(pod.phase is PodPhase.UNSCHEDULABLE for pod in new):
-        return _make_room(observed, victims[0])
+        leaving = sorted(observed.live, key=lambda pod: (pod.is_ready, pod in new, victim_order(pod)))
+        return [remove(pod, "fewer replicas are needed") for pod in leaving[:surplus]]
+    if any(waits_for_room(pod) for pod in new):
+        return _make_room(observed, revision, victims[0])
     if not all(pod.is_ready for pod in new):
         return []
     return (
@@ -29,10 +38,13 @@ def roll(
     )
 
 
-def _make_room(observed: Observed, victim: PodState) -> list[Action]:
+def _make_room(observed: Observed, revision: Revision, victim: PodState) -> list[Action]:
     """What leaves already makes room, even if its drain takes minutes; only then another pod leaves."""
-    is_leaving = len(observed.live) < len(observed.pods)
-    return [] if is_leaving else [remove(victim, "full cluster: the old pod leaves before its replacement starts")]
+    is_leaving = any(not pod.is_live and not pod.is_standby for pod in observed.pods)
+    if is_leaving:
+        return []
+    why = "full cluster: the old pod leaves before its replacement starts"
+    return standby.make_room(observed, revision.hash) or [remove(victim, why)]
 
 
 def _surge(

@@ -15,7 +15,10 @@ from headrace_operator.decide import conditions, conflicts, manifests, record, r
 from headrace_operator.decide.conditions import timestamp
 from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.history import History
+from headrace_operator.decide.progress import progressing
 from headrace_operator.decide.replicas import Decision
+from headrace_operator.decide.rollout_record import as_status
+from headrace_operator.decide.rollouts import Progress
 from headrace_operator.decide.values import Observed
 from headrace_operator.service import InferenceDeployment
 
@@ -37,6 +40,7 @@ class Tick:
     history: History
     now: float
     claims: Claims = Claims()
+    progress: Progress | None = None  # of the rollout; None = nothing has been seen of it
 
 
 def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,15 +68,21 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
             (
                 *conditions.conditions(deployment, observed, decision),
                 conflicts.condition(deployment.scaling.mode, tick.claims),
+                *([progressing(observed, tick.progress)] if tick.progress else []),
             ),
             before.get("conditions", []),
             deployment.generation,
             tick.now,
         ),
+        "rollout": _rollout(tick, before.get("rollout", {})),
         "lastDecision": last,
         "lastChange": last if is_change else before.get("lastChange", {}),
         "decisions": _ring(last, before.get("decisions", [])) if is_change else before.get("decisions", []),
     }
+
+
+def _rollout(tick: Tick, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    return as_status(tick.deployment, tick.progress, before) if tick.progress else before
 
 
 def milliseconds(seconds: float | None) -> str:

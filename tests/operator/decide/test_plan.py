@@ -9,7 +9,7 @@ from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.values import Observed, PodPhase, PodState
 from hypothesis import given
 from hypothesis import strategies as st
-from observations import IMAGE, NOW, decided, deployment, pod, recorded, sample, signals
+from observations import IMAGE, NOW, decided, deployment, pod, recorded, sample, settled, signals
 
 CURRENT = recorded().hash
 
@@ -23,7 +23,10 @@ def decision(replicas: int, *, current: int | None = None, reason: Reason = Reas
 
 def planned(replicas: int, *pods: PodState, **changes: Any) -> list[Action]:
     seen = Observed(pods, (recorded(),))
-    return plan(deployment(), IMAGE, seen, decision(replicas, **changes), said=None, now=NOW)
+    return plan(deployment(), IMAGE, seen, decision(replicas, **changes), progress=settled(), said=None, now=NOW)
+
+
+ROOM = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 
 
 def current(ordinal: int, phase: PodPhase = PodPhase.READY, **changes: Any) -> PodState:
@@ -109,12 +112,14 @@ def test_a_pod_that_fails_is_left_to_its_restarts(phase: PodPhase) -> None:
 def test_an_event_is_news_not_a_heartbeat() -> None:
     risen = decision(3, current=2, reason=Reason.LOAD_ROSE)
     pods = Observed((current(0), current(1)), (recorded(),))
-    assert Announce(Reason.LOAD_ROSE, "2 -> 3") in plan(deployment(), IMAGE, pods, risen, said=None, now=NOW)
+    assert Announce(Reason.LOAD_ROSE, "2 -> 3") in plan(
+        deployment(), IMAGE, pods, risen, progress=settled(), said=None, now=NOW
+    )
     full = decision(2, reason=Reason.INSUFFICIENT_GPU)
-    assert plan(deployment(), IMAGE, pods, full, said=None, now=NOW) == [
+    assert plan(deployment(), IMAGE, pods, full, progress=settled(), said=None, now=NOW) == [
         Announce(Reason.INSUFFICIENT_GPU, "2 -> 3", is_warning=True)
     ]
-    assert plan(deployment(), IMAGE, pods, full, said=Reason.INSUFFICIENT_GPU, now=NOW) == []
+    assert plan(deployment(), IMAGE, pods, full, progress=settled(), said=Reason.INSUFFICIENT_GPU, now=NOW) == []
 
 
 def test_a_new_revision_begins_with_one_more_pod_and_says_so() -> None:
@@ -130,7 +135,7 @@ def test_an_old_pod_leaves_only_when_the_new_one_is_ready() -> None:
 
 
 def test_on_a_full_cluster_one_old_pod_leaves_first_and_only_one() -> None:
-    waiting = current(2, PodPhase.UNSCHEDULABLE)
+    waiting = current(2, PodPhase.UNSCHEDULABLE, message=ROOM)
     (action,) = planned(2, pod(0), pod(1, created_at=NOW), waiting)
     assert isinstance(action, Unroute)
     assert action.why.startswith("full cluster")

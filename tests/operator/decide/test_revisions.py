@@ -9,14 +9,14 @@ from headrace_operator.decide.plan import plan
 from headrace_operator.decide.values import Observed, Revision
 from headrace_operator.service import Batching, InferenceDeployment, Mode, Model, Resources, Rollout, Strategy
 from headrace_operator.sources import ClaimSource
-from observations import IMAGE, NOW, decided, deployment, pod, recorded, scaling, signals
+from observations import IMAGE, NOW, decided, deployment, pod, recorded, scaling, settled, signals
 
 CURRENT = recorded()
 
 
 def planned(given: InferenceDeployment, observed: Observed, *, image: str = IMAGE, replicas: int = 2) -> list[object]:
     decision = replace(decided(1, signals(1, load=1.0)), replicas=replicas, current=replicas)
-    return list(plan(given, image, observed, decision, said=None, now=NOW))
+    return list(plan(given, image, observed, decision, progress=settled(given), said=None, now=NOW))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""The condition Progressing: does a rollout go on, and if it does not, why?"""
+
+from headrace_operator.decide.conditions import Condition
+from headrace_operator.decide.reasons import Progress as Reason
+from headrace_operator.decide.rollouts import Progress, State
+from headrace_operator.decide.values import Observed
+
+
+def progressing(observed: Observed, progress: Progress) -> Condition:
+    if observed.revisions and observed.revision(progress.serving) is None:
+        remedy = "its record was deleted and no pod of it can be made; change the pod template in the manifest"
+        return Condition("Progressing", False, Reason.REVISION_LOST, f"revision {progress.serving}: {remedy}")
+    return _OF[progress.state](observed, progress)
+
+
+def _complete(observed: Observed, progress: Progress) -> Condition:
+    message = f"all {len(observed.live)} replicas are of revision {progress.updated}"
+    return Condition("Progressing", False, Reason.ROLLOUT_COMPLETE, message)
+
+
+def _trial(observed: Observed, progress: Progress) -> Condition:
+    canaries = [pod for pod in observed.live if progress.is_canary(pod)]
+    ready = sum(pod.is_ready for pod in canaries)
+    tried = f"{ready} of {len(canaries)} canary pods of revision {progress.updated} are ready; {progress.message}"
+    if progress.surge:
+        return Condition("Progressing", True, Reason.CANARY_TRIAL, tried)
+    message = f"the cluster is full: canary pods take the place of replicas, and never of the last one; {tried}"
+    return Condition("Progressing", True, Reason.SURGE_IMPOSSIBLE, message)
+
+
+def _promoting(observed: Observed, progress: Progress) -> Condition:
+    new = sum(pod.revision == progress.updated for pod in observed.ready)
+    message = f"{new} of {len(observed.live)} replicas are ready and of revision {progress.updated}"
+    if progress.surge:
+        return Condition("Progressing", True, Reason.ROLLING_UPDATE, message)
+    full = "the cluster is full: an old replica leaves before its replacement starts"
+    return Condition("Progressing", True, Reason.SURGE_IMPOSSIBLE, f"{full}; {message}")
+
+
+def _rolled_back(observed: Observed, progress: Progress) -> Condition:
+    del observed
+    back = f"revision {progress.stable} serves on; change the pod template in the manifest to try again"
+    message = f"revision {progress.updated}: {progress.verdict}: {progress.message}; {back}"
+    return Condition("Progressing", False, Reason.CANARY_ROLLED_BACK, message)
+
+
+_OF = {
+    State.BASELINE: _complete,
+    State.TRIAL: _trial,
+    State.PROMOTING: _promoting,
+    State.ROLLED_BACK: _rolled_back,
+}

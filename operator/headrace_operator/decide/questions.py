@@ -1,0 +1,44 @@
+"""What is still to be asked about golden prompts, and of whom."""
+
+import math
+from dataclasses import dataclass
+
+from headrace_operator.decide import manifests
+from headrace_operator.decide.evidence import key
+from headrace_operator.decide.rollouts import Progress, State
+from headrace_operator.decide.values import Observed, PodState
+from headrace_operator.service import GoldenPrompt, InferenceDeployment
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Of one trial. The same prompt goes to one pod of each side."""
+
+    trial: str  # tells one trial from the next
+    model: str  # name under which the servers serve
+    stable: str  # http://HOST:PORT of a ready pod
+    canary: str  # http://HOST:PORT of a ready pod
+    prompts: tuple[GoldenPrompt, ...]
+
+
+def questions(deployment: InferenceDeployment, observed: Observed, progress: Progress | None) -> Questions | None:
+    """None outside a trial, when all scores are there, or while one side has no ready pod."""
+    if progress is None or progress.state is not State.TRIAL:
+        return None
+    scored = {score.key for score in progress.evidence.scores}
+    prompts = tuple(golden for golden in deployment.rollout.canary.golden if key(golden) not in scored)
+    stable, canary = (_door(observed, revision) for revision in (progress.stable, progress.updated))
+    if not prompts or stable is None or canary is None:
+        return None
+    trial = f"{deployment.uid}/{progress.updated}/{progress.started_at:.0f}"
+    return Questions(trial, deployment.name, stable, canary, prompts)
+
+
+def _door(observed: Observed, revision: str) -> str | None:
+    """Of the ready pod that carries least."""
+    ready = [pod for pod in observed.ready if pod.revision == revision and pod.address]
+    return f"http://{min(ready, key=_carries).address}:{manifests.HTTP_PORT}" if ready else None
+
+
+def _carries(pod: PodState) -> float:
+    return pod.sample.running + pod.sample.waiting if pod.sample else math.inf

@@ -1,0 +1,154 @@
+"""Where a rollout stands, as a state machine: Baseline -> [Trial ->] Promoting -> Baseline, or Trial -> RolledBack.
+
+Baseline    every pod is of the revision that the manifest asks for
+Trial       canary pods of the new revision serve beside the stable one, and evidence is gathered
+Promoting   pods are replaced one by one by the new revision
+RolledBack  the manifest asks for a revision that failed its trial; the stable one serves on, until the manifest changes
+
+Everything here goes to status and comes back from there, so that another operator continues where this one ended.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from headrace_operator.decide import revisions
+from headrace_operator.decide.actions import Action, Announce
+from headrace_operator.decide.canary import Gates, Judgement, judge
+from headrace_operator.decide.evidence import Evidence, Score
+from headrace_operator.decide.reasons import Announcement, Verdict
+from headrace_operator.decide.rolling import waits_for_room
+from headrace_operator.decide.values import Observed, PodState
+from headrace_operator.service import InferenceDeployment, Mode, Strategy
+
+
+class State(StrEnum):
+    BASELINE = "Baseline"
+    TRIAL = "Trial"
+    PROMOTING = "Promoting"
+    ROLLED_BACK = "RolledBack"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of one InferenceDeployment's rollout."""
+
+    state: State
+    stable: str  # hash of the revision that served before, and that a rollback goes back to
+    updated: str  # hash of the revision that the manifest asks for
+    started_at: float  # of this rollout, epoch seconds
+    verdict: Verdict = Verdict.NOT_TRIED
+    message: str = ""  # of the verdict, with the numbers
+    surge: bool = True  # False once a new pod found no room beside the old ones
+    evidence: Evidence = field(default_factory=Evidence)
+
+    @property
+    def serving(self) -> str:
+        """Hash of the revision that replicas are made from; canary pods are of the updated one."""
+        return self.stable if self.state in {State.TRIAL, State.ROLLED_BACK} else self.updated
+
+    def is_canary(self, pod: PodState) -> bool:
+        """Of the revision on trial, or of one that failed it."""
+        return self.serving != self.updated and pod.revision == self.updated and not pod.is_standby
+
+
+def advance(
+    deployment: InferenceDeployment,
+    observed: Observed,
+    before: Progress | None,
+    scores: Sequence[Score],
+    now: float,
+) -> Progress:
+    """The next state; the same one where nothing happened. `scores`: of golden prompts, as far as answered.
+
+    Without a `before` (a first look, or a status that was lost), what serves now is stable.
+    """
+    asked = revisions.asked(deployment)
+    if before is None:
+        serving = _serving(observed, asked)
+        before = Progress(State.BASELINE, serving, serving, now)
+    if deployment.scaling.mode is Mode.SHADOW:
+        return before
+    if asked != before.updated:
+        return _begun(deployment, observed, before, asked, now)
+    match before.state:
+        case State.TRIAL:
+            return _tried(deployment, observed, before, scores, now)
+        case State.ROLLED_BACK if deployment.rollout.strategy is not Strategy.CANARY:
+            return replace(before, state=State.PROMOTING, verdict=Verdict.NOT_TRIED, message="strategy is Rolling now")
+        case State.PROMOTING:
+            return _promoted(observed, before)
+        case _:
+            return before
+
+
+def news(before: Progress | None, after: Progress) -> list[Action]:
+    """Events for what changed."""
+    if before is None or (before.state, before.updated) == (after.state, after.updated):
+        return []
+    if after.state is State.TRIAL:
+        told = f"revision {after.updated} is tried beside {after.stable}"
+        return [Announce(Announcement.CANARY_STARTED, told)]
+    if after.state is State.ROLLED_BACK:
+        told = f"{after.verdict}: {after.message}; revision {after.stable} serves on"
+        return [Announce(Announcement.CANARY_ROLLED_BACK, told, is_warning=True)]
+    if before.state is State.TRIAL and before.updated == after.updated:
+        return [Announce(Announcement.CANARY_PROMOTED, f"{after.verdict}: {after.message}")]
+    return []
+
+
+def _serving(observed: Observed, asked: str) -> str:
+    """The revision of most ready pods, as far as it is on record: pods of any other could never be made again."""
+    ready = Counter(pod.revision for pod in observed.ready if observed.revision(pod.revision))
+    return ready.most_common(1)[0][0] if ready else asked
+
+
+def _begun(deployment: InferenceDeployment, observed: Observed, before: Progress, asked: str, now: float) -> Progress:
+    """The manifest changed. What was stable stays so until something else has taken over completely."""
+    new = Progress(State.PROMOTING, before.stable, asked, now)
+    if asked == before.stable:
+        return _promoted(observed, new)
+    # With nothing that serves there is nothing to compare with, and nothing to protect.
+    serves = any(pod.revision == before.stable for pod in observed.ready)
+    if deployment.rollout.strategy is Strategy.CANARY and serves:
+        return replace(new, state=State.TRIAL, verdict=Verdict.EVIDENCE_MISSING)
+    return new
+
+
+def _tried(
+    deployment: InferenceDeployment, observed: Observed, before: Progress, scores: Sequence[Score], now: float
+) -> Progress:
+    if deployment.rollout.strategy is not Strategy.CANARY:
+        return replace(before, state=State.PROMOTING, verdict=Verdict.NOT_TRIED, message="strategy is Rolling now")
+    policy = deployment.rollout.canary
+    pods = [pod for pod in observed.live if pod.revision == before.updated]
+    stable = [pod for pod in observed.live if pod.revision == before.stable]
+    is_ready = len(pods) >= policy.replicas and all(pod.is_ready for pod in pods)
+    evidence = before.evidence.gathered(stable, pods, scores).ready(is_ready=is_ready, now=now)
+    gates = Gates(policy, deployment.scaling.queue_wait_target, pods, evidence, before.started_at, now)
+    judged = judge(gates)
+    return replace(
+        before,
+        state=_after(judged),
+        verdict=judged.verdict,
+        message=judged.message,
+        surge=before.surge and not any(waits_for_room(pod) for pod in pods),
+        evidence=evidence,
+    )
+
+
+def _after(judged: Judgement) -> State:
+    if judged.is_back:
+        return State.ROLLED_BACK
+    return State.PROMOTING if judged.verdict is Verdict.ALL_GATES_PASSED else State.TRIAL
+
+
+def _promoted(observed: Observed, before: Progress) -> Progress:
+    """Complete when no pod of another revision is left, and one of the new revision serves."""
+    kept = [*observed.live, *observed.standby]
+    is_complete = bool(observed.ready) and all(pod.revision == before.updated for pod in kept)
+    if is_complete:
+        return replace(before, state=State.BASELINE, stable=before.updated, surge=True)
+    no_room = any(pod.revision == before.updated and waits_for_room(pod) for pod in observed.live)
+    return replace(before, surge=before.surge and not no_room)
