@@ -101,9 +101,9 @@ def _unless_readable(found: re.Match[str]) -> str:
 
 
 def _emptied(value: Any) -> Any:
-    """The same shape without a text. In managedFields, the key of a list's item is its name."""
+    """The same shape without a text. In managedFields, items of lists and sets are keys."""
     if isinstance(value, dict):
-        return {REDACTED if ":{" in key else key: _emptied(below) for key, below in value.items()}
+        return {REDACTED if key.startswith(("k:", "v:")) else key: _emptied(below) for key, below in value.items()}
     if isinstance(value, list):
         return [_emptied(item) for item in value]
     return REDACTED if isinstance(value, str) else value

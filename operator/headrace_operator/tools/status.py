@@ -10,7 +10,7 @@ from typing import Any
 from headrace_operator import kube
 from headrace_operator.decide.values import PodState
 from headrace_operator.kube import Body
-from headrace_operator.observe.pods import observed
+from headrace_operator.observe.pods import Around, observed
 from headrace_operator.tools.connection import Connection, find, pods
 from headrace_operator.tools.table import duration, table
 
@@ -82,7 +82,7 @@ def _all(rows: list[Row], output: str, namespace: str) -> str:
 
 
 def _one(body: Body, bodies: list[Body], output: str, now: float) -> str:
-    states = observed(bodies, {}).pods
+    states = observed(bodies, Around()).pods
     conditions = body.get("status", {}).get("conditions", [])
     if output == "json":
         told = [_pod_as_json(pod) for pod in states]

@@ -29,7 +29,7 @@ POD = {
                 "manager": "headrace",
                 "fieldsV1": {
                     "f:spec": {
-                        "f:imagePullSecrets": {'k:{"name":"planted-credential-3"}': {".": {}}},
+                        "f:imagePullSecrets": {'k:{"name":"planted-credential-3"}': {".": {}}, 'v:"planted-15"': {}},
                         "f:containers": {'k:{"name":"server"}': {"f:image": {}}},
                     }
                 },
