@@ -1,0 +1,178 @@
+"""A new revision: rolled out on a full cluster, promoted after its trial, taken back when it is worse."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cluster import LocalCluster
+from demo import story
+from demo.users import Answers, Habit, converse
+from deployments import Body, condition, manifest, pods, status, wait_ready
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+SHORT = Habit(story.PROMPTS, max_new_tokens=16)
+GOLDEN = [  # which the smaller model thinks less likely
+    {"prompt": "And God said, Let there be light:", "answer": " and there was light."},
+    {"prompt": "Blessed are the meek:", "answer": " for they shall inherit the earth."},
+]
+Apply = Callable[..., str]
+
+
+@pytest.fixture
+def apply(cluster: LocalCluster, deploy: Apply) -> Apply:
+    """Like `deploy`, for a whole spec: the autoscaling of two replicas, and what a test says."""
+    name = deploy(minReplicas=2, maxReplicas=2)
+
+    def changed(*, path: str = "scripture-5m", replicas: int = 2, **spec: Any) -> str:
+        body = manifest(name, path=path, autoscaling={"minReplicas": replicas, "maxReplicas": replicas}, **spec)
+        cluster.apply(body)
+        return name
+
+    return changed
+
+
+def canary(**policy: Any) -> Body:
+    """A trial that ends soon, on a machine whose speed is anybody's guess."""
+    limits = {"queueWaitP95": "1000%", "tokensPerSecond": "10%"}
+    usual = {"minSamples": 20, "minDuration": "5s", "deadline": "150s", "limits": limits}
+    return {"strategy": "Canary", "canary": usual | policy}
+
+
+def rollout(cluster: LocalCluster, name: str) -> Body:
+    found: Body = status(cluster, name).get("rollout", {})
+    return found
+
+
+def wait_state(cluster: LocalCluster, name: str, state: str, updated: str | None = None) -> Body:
+    """The rollout once it is in a state; `updated`: and not about this revision any more."""
+
+    def reached() -> Body | None:
+        now = rollout(cluster, name)
+        return now if now.get("state") == state and now.get("updatedRevision") != updated else None
+
+    found: Body = cluster.wait(f"{name} is in state {state}", reached, timeout=200)
+    return found
+
+
+def of_revision(cluster: LocalCluster, name: str, revision: str) -> list[Body]:
+    """Routed pods of one revision."""
+    labels = {"headrace.dev/revision": revision, "headrace.dev/routable": "true"}
+    return [pod for pod in pods(cluster, name) if labels.items() <= pod["metadata"]["labels"].items()]
+
+
+async def under_load(cluster: LocalCluster, name: str, done: Callable[[], Any]) -> Answers:
+    """Users talk until `done` returns."""
+    answers = Answers()
+    talking = asyncio.create_task(converse(story.doors(cluster, name), 4, 280, SHORT, answers))
+    try:
+        await asyncio.to_thread(done)
+    finally:
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+    return answers
+
+
+def test_an_upgraded_operator_touches_no_pod(cluster: LocalCluster, apply: Apply) -> None:
+    name = apply()
+    wait_ready(cluster, name, 2)
+    before = {pod["metadata"]["uid"]: pod["spec"]["containers"][0]["image"] for pod in pods(cluster, name)}
+
+    def upgrade(*options: str) -> None:
+        where = ("--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "120s")
+        cluster.helm("upgrade", "headrace", str(story.CHART), *where, *options)
+
+    upgrade("--set", "server.image.tag=9.9.9")
+    try:
+        apply(replicas=3)  # the upgraded operator is at work, and makes the third like the first two
+        wait_ready(cluster, name, 3)
+        after = {pod["metadata"]["uid"]: pod["spec"]["containers"][0]["image"] for pod in pods(cluster, name)}
+        assert before.items() <= after.items()
+        assert set(after.values()) == set(before.values())
+    finally:
+        upgrade()
+
+
+def test_a_good_canary_is_promoted_and_no_request_fails(cluster: LocalCluster, apply: Apply) -> None:
+    name = apply(rollout=canary())
+    wait_ready(cluster, name, 2)
+    stable = wait_state(cluster, name, "Baseline")["stableRevision"]
+
+    def edit() -> None:
+        apply(rollout=canary(), batching={"maxRunning": 3})
+        trial = wait_state(cluster, name, "Trial")
+        assert trial["stableRevision"] == stable
+        wait_state(cluster, name, "Baseline", updated=stable)
+
+    answers = asyncio.run(under_load(cluster, name, edit))
+    assert answers.sent > 0
+    assert dict(answers.failures) == {}
+    ended = rollout(cluster, name)
+    assert ended["reason"] == "AllGatesPassed"
+    assert ended["evidence"]["canary"]["requests"] >= 16  # told at the last notable growth
+    assert of_revision(cluster, name, stable) == []
+    assert {pod["metadata"]["labels"]["headrace.dev/role"] for pod in pods(cluster, name)} == {"replica"}
+    assert condition(cluster, name, "Progressing")["reason"] == "RolloutComplete"
+    assert "CanaryPromoted" in cluster.kubectl("describe", "infdep", name)
+
+
+def test_a_canary_that_answers_worse_is_taken_back_with_the_evidence(cluster: LocalCluster, apply: Apply) -> None:
+    """A model a fifth of the size, which thinks the golden answers less likely."""
+    policy = canary(golden=GOLDEN, minSamples=100_000)
+    name = apply(rollout=policy)
+    wait_ready(cluster, name, 2)
+    stable = wait_state(cluster, name, "Baseline")["stableRevision"]
+    before = {pod["metadata"]["uid"] for pod in pods(cluster, name)}
+    apply(path="scripture-1m", rollout=policy)
+    back = wait_state(cluster, name, "RolledBack")
+    assert (back["reason"], back["stableRevision"]) == ("QualityWorse", stable)
+    scores = back["evidence"]["golden"]
+    assert [score["prompt"] for score in scores] == [golden["prompt"] for golden in GOLDEN]
+    assert sum(float(score["stable"]) - float(score["canary"]) for score in scores) / len(scores) > 0.05
+    said = condition(cluster, name, "Progressing")
+    assert (said["status"], said["reason"]) == ("False", "CanaryRolledBack")
+    assert "nats a token" in said["message"]
+    cluster.wait(
+        "the canary is gone", lambda: {p["metadata"]["uid"] for p in pods(cluster, name)} == before, timeout=90
+    )
+    apply(rollout=policy)  # back to the old template
+    assert wait_state(cluster, name, "Baseline")["updatedRevision"] == stable
+    assert {pod["metadata"]["uid"] for pod in pods(cluster, name)} == before
+
+
+def test_on_a_full_cluster_a_canary_takes_the_place_of_a_replica_and_gives_it_back(
+    cluster: LocalCluster, apply: Apply
+) -> None:
+    name = apply(replicas=4, rollout=canary())  # as many as the nodes have GPUs
+    wait_ready(cluster, name, 4)
+    stable = wait_state(cluster, name, "Baseline")["stableRevision"]
+    apply(path="nowhere", replicas=4, rollout=canary())
+    cluster.wait(
+        "the full cluster is said",
+        lambda: condition(cluster, name, "Progressing")["reason"] == "SurgeImpossible",
+        timeout=60,
+    )
+    back = wait_state(cluster, name, "RolledBack")
+    assert back["reason"] == "CanaryFailed"
+    assert "ModelRefused" in back["message"]
+    cluster.wait("four old replicas", lambda: len(of_revision(cluster, name, stable)) == 4, timeout=60)
+    wait_ready(cluster, name, 4)
+
+
+def test_on_a_full_cluster_replicas_are_replaced_one_by_one(cluster: LocalCluster, apply: Apply) -> None:
+    name = apply(replicas=4)
+    wait_ready(cluster, name, 4)
+    stable = wait_state(cluster, name, "Baseline")["stableRevision"]
+    apply(replicas=4, batching={"maxRunning": 3})
+    reasons, ready = set(), []
+
+    def is_complete() -> bool:
+        reasons.add(condition(cluster, name, "Progressing")["reason"])
+        ready.append(status(cluster, name)["readyReplicas"])
+        now = rollout(cluster, name)
+        return bool(now["state"] == "Baseline" and now["stableRevision"] != stable)
+
+    cluster.wait("all replicas are new", is_complete, timeout=240)
+    assert "SurgeImpossible" in reasons
+    assert min(ready) >= 3
+    wait_ready(cluster, name, 4)
