@@ -32,10 +32,10 @@ def fluid(load: Callable[[float], float], *, min_replicas: int = 2, max_replicas
     return Fluid(deployment(scaling=policy), load, history=changes.pop("history", KNOWN), **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def after_the_step() -> Fluid:
-    """The scenario in which seven known autoscalers were compared: 1 -> 8 -> 1 requests/s, 90 s of cold start."""
-    return fluid(step, cold_start=90.0).run(3000)
+@pytest.fixture(scope="module", params=[90.0, 120.0], ids=["a start of 90 s", "a start of 120 s"])
+def after_the_step(request: pytest.FixtureRequest) -> Fluid:
+    """The scenario in which seven known autoscalers were compared: 1 -> 8 -> 1 requests/s, 120 s of cold start."""
+    return fluid(step, cold_start=request.param).run(3000)
 
 
 def desired_at(run: Fluid, now: float) -> int:
@@ -64,7 +64,7 @@ def test_without_any_knowledge_the_step_is_served_all_the_same() -> None:
     assert sum(replica.waiting for replica in run.replicas) == 0
 
 
-@pytest.mark.parametrize("rate", [1.0, 5.0])
+@pytest.mark.parametrize("rate", [1.0, 3.0, 5.0, 8.0])
 def test_noise_of_thirty_percent_turns_the_number_at_most_four_times_an_hour(rate: float) -> None:
     rng = random.Random(int(rate))
     noise = [rng.uniform(0.7, 1.3) for _ in range(2500)]
