@@ -3,11 +3,25 @@
 ServerError
 ├── InvalidRequest   the caller's fault; names the field and the remedy
 │   └── UnknownModel it asks for a model that is not served here
-├── Overloaded       full; try again after `retry_after` seconds
+├── Overloaded       no room for it now; try again after `retry_after` seconds
+├── DeadlineExceeded admitted, and its deadline passed before the answer was complete
 ├── Draining         this replica is going away or not ready yet; another one will answer
 ├── EngineFailed     a forward pass broke; the process ends and Kubernetes restarts it
 └── ModelRefused     the model cannot be served, or not as asked; ends the start-up with exit code 78 (EX_CONFIG)
 """
+
+from enum import StrEnum
+
+
+class Refusal(StrEnum):
+    """Why a request was refused, as `reason` labels headrace_requests_refused. Each kind of refusal has one."""
+
+    OVERLOADED = "overloaded"  # the queue is full, in requests or in tokens
+    TENANT_LIMIT = "tenant_limit"  # its tenant has used up what it may; more replicas would not help
+    LATE = "late"  # its deadline would pass before it could begin
+    INVALID = "invalid"
+    UNKNOWN_MODEL = "unknown_model"
+    UNAVAILABLE = "unavailable"
 
 
 class ServerError(Exception):
@@ -26,9 +40,16 @@ class UnknownModel(InvalidRequest):
 
 
 class Overloaded(ServerError):
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float, reason: Refusal = Refusal.OVERLOADED) -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds
+        self.reason = reason
+
+
+class DeadlineExceeded(ServerError):
+    def __init__(self, message: str, *, started: bool) -> None:
+        super().__init__(message)
+        self.started = started  # False: not one forward pass was spent on it
 
 
 class Draining(ServerError):

@@ -49,6 +49,14 @@ class Grammar(Protocol):
         """Writes which tokens may come next, one bit a token, the lowest bit first."""
 
 
+class Priority(StrEnum):
+    """A request's class: how urgent it is. The same member is in the request, the metric label and the test."""
+
+    INTERACTIVE = "interactive"  # somebody reads along
+    STANDARD = "standard"
+    BATCH = "batch"  # offline: nobody waits for this one; it runs in what the others leave, and in its reserve
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One prompt to continue, already tokenised."""
@@ -62,8 +70,10 @@ class Request:
     stop: tuple[str, ...] = ()  # what `stops` looks for; the text that callers see is cut by the doors
     stops: Stops | None = None  # generation ends with the token that completes a stop string; it is delivered
     prompt_logprobs: int | None = None  # None: none; n: those of each prompt token and of the n likeliest in its place
-    tenant: str = ""  # cached KV pages are shared within one tenant only; "" = nobody said
+    tenant: str = ""  # who asks: KV pages are shared within one tenant only, capacity between them; "" = nobody said
     grammar: Grammar | None = None
+    priority: Priority = Priority.STANDARD
+    deadline: float | None = None  # seconds on the clock of `arrived_at`; later the answer is of no use; None = none
 
 
 class Finish(StrEnum):
@@ -72,6 +82,9 @@ class Finish(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     CANCELLED = "cancelled"
+    EXPIRED = (
+        "expired"  # its deadline passed; the stream ends with errors.DeadlineExceeded, never with this as a reason
+    )
     FAILED = "failed"
 
 

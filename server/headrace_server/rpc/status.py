@@ -1,11 +1,20 @@
 """What an error is called on the wire: one table for both doors."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grpc import StatusCode
 
-from headrace_server.errors import Draining, EngineFailed, InvalidRequest, Overloaded, ServerError, UnknownModel
+from headrace_server.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+    Refusal,
+    ServerError,
+    UnknownModel,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,14 +22,17 @@ class Status:
     grpc: StatusCode
     http: int
     kind: str  # `type` of an OpenAI error body
-    refusal: str | None  # label `reason` of headrace_requests_refused; None: admitted first, and counted as finished
+    refusal: (
+        Refusal | None
+    )  # label `reason` of headrace_requests_refused; None: admitted first, and counted as finished
 
 
 STATUS: dict[type[ServerError], Status] = {
-    InvalidRequest: Status(StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error", "invalid"),
-    UnknownModel: Status(StatusCode.NOT_FOUND, 404, "model_not_found", "unknown_model"),
-    Overloaded: Status(StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded_error", "overloaded"),
-    Draining: Status(StatusCode.UNAVAILABLE, 503, "unavailable_error", "unavailable"),
+    InvalidRequest: Status(StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error", Refusal.INVALID),
+    UnknownModel: Status(StatusCode.NOT_FOUND, 404, "model_not_found", Refusal.UNKNOWN_MODEL),
+    Overloaded: Status(StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded_error", Refusal.OVERLOADED),
+    DeadlineExceeded: Status(StatusCode.DEADLINE_EXCEEDED, 504, "timeout_error", None),
+    Draining: Status(StatusCode.UNAVAILABLE, 503, "unavailable_error", Refusal.UNAVAILABLE),
     # Not UNAVAILABLE, which clients retry: the same request might break the next replica too.
     EngineFailed: Status(StatusCode.INTERNAL, 500, "server_error", None),
 }
@@ -28,7 +40,8 @@ STATUS: dict[type[ServerError], Status] = {
 
 def status_of(error: ServerError) -> Status:
     """Raises KeyError for an error that must not reach a client, such as ModelRefused."""
-    return STATUS[type(error)]
+    status = STATUS[type(error)]
+    return replace(status, refusal=error.reason) if isinstance(error, Overloaded) else status
 
 
 def trailers(error: ServerError) -> tuple[tuple[str, str], ...]:
