@@ -1,0 +1,116 @@
+"""kill -9 before and after every write that the operator makes: what it left behind is found, finished, and never doubled.
+
+Each life of the operator ends at one write more than the life before, until one life reaches the goal alive. The goals
+follow each other: pods come, more pods come, pods of another revision replace them, pods go.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from cluster import LocalCluster
+from deployments import Body, pods, status
+from fault_proxy import Call, FaultProxy
+from kubelet_free import manifest
+from operator_process import OperatorProcess
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+NAME = "killed"
+MOST_LIVES = 40
+
+
+@dataclass(slots=True)
+class Death:
+    """SIGKILL at the operator's `index`-th write, before the API server hears of it or before the operator hears back."""
+
+    operator: OperatorProcess
+    index: int
+    is_done: bool
+    writes: int = 0
+
+    def before(self, call: Call) -> None:
+        if call.is_election:
+            return
+        self.writes += 1
+        if self.writes == self.index and not self.is_done:
+            self.operator.kill()
+
+    def after(self, call: Call, status: int) -> None:
+        if not call.is_election and self.writes == self.index and self.is_done:
+            self.operator.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    name: str
+    body: Body
+    replicas: int
+    most_pods: int  # at any time on the way, pods that are going included
+
+
+GOALS = (
+    Goal("created", manifest(NAME, replicas=2), 2, 2),
+    Goal("grown", manifest(NAME, replicas=3), 3, 3),
+    Goal("rolled", manifest(NAME, replicas=3, batching={"maxRunning": 3}), 3, 5),
+    Goal("shrunk", manifest(NAME, replicas=1, batching={"maxRunning": 3}), 1, 5),
+)
+
+
+@pytest.fixture
+def gone_afterwards(cluster: LocalCluster) -> Iterator[None]:
+    yield
+    cluster.kubectl("delete", "infdep", NAME, "--ignore-not-found")
+    cluster.wait("nothing is left", lambda: not pods(cluster, NAME), timeout=60)
+
+
+@pytest.mark.usefixtures("gone_afterwards")
+def test_killed_at_every_write(cluster: LocalCluster, proxy: FaultProxy, start: Callable[..., OperatorProcess]) -> None:
+    operator = start(proxy, interval=0.2)
+    operator.kill()
+    for goal in GOALS:
+        cluster.apply(goal.body)
+        lives = 0
+        for index in range(1, MOST_LIVES):
+            for is_done in (False, True):
+                lives += 1
+                reached = live(cluster, proxy, operator, Death(operator, index, is_done), goal)
+            if reached:
+                break
+        assert reached, f"{goal.name}: not reached in {lives} lives\n{operator.log()[-3000:]}"
+        print(f"{goal.name}: {lives} lives")
+        operator.kill()
+
+
+def live(cluster: LocalCluster, proxy: FaultProxy, operator: OperatorProcess, death: Death, goal: Goal) -> bool:
+    """One life: until it is killed, or has reached the goal."""
+    operator.kill()
+    proxy.switches.before, proxy.switches.after = death.before, death.after
+    operator.start()
+
+    def is_over() -> bool:
+        assert_sound(cluster, goal)
+        return not operator.is_running or is_reached(cluster, goal)
+
+    cluster.wait(f"the end of life {death.index}, {goal.name}", is_over, timeout=40)
+    return operator.is_running
+
+
+def assert_sound(cluster: LocalCluster, goal: Goal) -> None:
+    """At every moment: no pod without an owner, no place taken twice, never more pods than the goal allows."""
+    owner = cluster.object("infdep", NAME)["metadata"]["uid"]
+    found = pods(cluster, NAME)
+    assert all([ref["uid"] for ref in pod["metadata"]["ownerReferences"]] == [owner] for pod in found)
+    ordinals = [pod["metadata"]["labels"]["headrace.dev/ordinal"] for pod in found]
+    assert len(set(ordinals)) == len(ordinals), ordinals
+    assert len(found) <= goal.most_pods, [pod["metadata"]["name"] for pod in found]
+
+
+def is_reached(cluster: LocalCluster, goal: Goal) -> bool:
+    now, found = status(cluster, NAME), pods(cluster, NAME)
+    revisions = {pod["metadata"]["labels"]["headrace.dev/revision"] for pod in found}
+    generation = cluster.object("infdep", NAME)["metadata"]["generation"]
+    return (
+        now.get("observedGeneration") == generation
+        and len(found) == now["readyReplicas"] == now["replicas"] == goal.replicas
+        and revisions == {now["revision"]}
+    )

@@ -1,0 +1,94 @@
+"""What the operator sees of a server, for pods without one: metrics of a steady load, and a drain that is over at once.
+
+The text has every series of the real server's metrics, in its form; only the numbers that the operator reads are alive.
+"""
+
+import asyncio
+import math
+import re
+import time
+from dataclasses import dataclass, field
+
+from headrace_server.metrics import ServerMetrics
+from prometheus_client import CollectorRegistry, generate_latest
+
+WORK = 200.0  # tokens of a request
+PERIOD = 60.0  # s of the load's waves
+
+
+@dataclass(slots=True)
+class Load:
+    rate: float  # requests/s of a pod, in the mean
+    slots: int
+    began: float = field(default_factory=time.monotonic)
+    template: list[str] = field(default_factory=lambda: template())
+
+    def text(self, phase: float) -> str:
+        """`phase` (radians) shifts the waves, so that deployments differ."""
+        at = time.monotonic() - self.began
+        wave = 0.3 * PERIOD / math.tau
+        done = self.rate * (at + wave * (math.sin(phase) - math.sin(math.tau * at / PERIOD + phase)))
+        running = min(self.slots, round(self.rate * (1 - 0.3 * math.cos(math.tau * at / PERIOD + phase)) * 2))
+        values = {
+            "headrace_requests_running": running, "headrace_max_running": self.slots,
+            "headrace_requests_received_total": done, "headrace_prompt_tokens_total": done * WORK / 2,
+            "headrace_generation_tokens_total": done * WORK / 2, "headrace_finished_request_tokens_total": done * WORK,
+            "headrace_queue_wait_seconds_count": done, "headrace_queue_wait_seconds_sum": done * 0.004,
+        }  # fmt: skip
+        return "".join(self._line(line, values, done) for line in self.template)
+
+    @staticmethod
+    def _line(line: str, values: dict[str, float], done: float) -> str:
+        if line.startswith("headrace_queue_wait_seconds_bucket") and 'le="0.001"' not in line:
+            return f"{line.rpartition(' ')[0]} {done}\n"
+        name = line.partition(" ")[0]
+        return f"{name} {values[name]}\n" if name in values else line
+
+
+class FakeServer:
+    """One pod's. `hangs`: a scrape is taken and never answered."""
+
+    def __init__(self, deployment: str, load: Load, *, hangs: bool) -> None:
+        self._phase = (hash(deployment) % 628) / 100
+        self._load = load
+        self._hangs = hangs
+
+    def connection(self) -> asyncio.Protocol:
+        return _Connection(self)
+
+    def answer(self, request: str) -> tuple[str, str] | None:
+        """Content type and body; None = no answer, ever."""
+        if "/metrics" in request:
+            return None if self._hangs else ("text/plain; version=0.0.4", self._load.text(self._phase))
+        return "application/json", '{"in_flight": 0}'
+
+
+class _Connection(asyncio.Protocol):
+    """Just enough HTTP/1.1 for requests that fit into one packet: thousands a second cost little."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        line = data.split(b"\r\n", 1)[0].decode()
+        if not (answer := self._server.answer(line)):
+            return
+        kind, text = answer
+        body = text.encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._transport.write(head.encode() + body)
+
+
+def template() -> list[str]:
+    registry = CollectorRegistry()
+    metrics = ServerMetrics(registry)
+    for outcome in ("length", "stop", "cancelled"):
+        metrics.requests_finished.labels(outcome)
+    metrics.model_info.labels("m", "cuda", "bfloat16").set(1)
+    metrics.ready.set(1)
+    text = re.sub(r"^headrace_\w+_created.*\n", "", generate_latest(registry).decode(), flags=re.MULTILINE)
+    return text.splitlines(keepends=True)
