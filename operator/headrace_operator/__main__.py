@@ -31,7 +31,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks at every object")
     parser.add_argument("--host", default="127.0.0.1", help="address of /metrics, /healthz, /readyz")
     parser.add_argument("--http-port", type=int, default=8080)
-    parser.add_argument("--watch-nodes", action="store_true", help="replace pods before a cordoned or tainted node goes")
+    parser.add_argument("--watch-nodes", action="store_true", help="replace a pod before its node goes")
     parser.add_argument("--kubeconfig", type=Path, help="instead of the pod's service account")
     parser.set_defaults(run=run)
 

@@ -19,6 +19,7 @@ class OperatorMetrics:
         self.ready_replicas = gauge("ready_replicas", "Replicas ready and routed", *OBJECT)
         self.queue_wait_p95_seconds = gauge("queue_wait_p95_seconds", "Measured over the last 15 s", *OBJECT)
         self.capacity = gauge("replica_capacity_tokens_per_second", "Learned work of one warm replica", *OBJECT)
+        self.warm_replicas = gauge("warm_replicas", "Standby pods that could serve at once", *OBJECT)
         self.decisions = counter("decisions", "Decisions by reason, doing nothing included", *OBJECT, "reason")
         self.reversals = counter("reversals", "Changes of direction of the number of replicas", *OBJECT)
         self.scrape_failures = counter("scrape_failures", "Pods that did not answer a scrape", *OBJECT)
@@ -27,7 +28,12 @@ class OperatorMetrics:
         self.reconcile_seconds = Histogram(
             "headrace_operator_reconcile_seconds", "One observe-decide-act of one object", registry=registry
         )
+        self.startup_seconds = Histogram(
+            "headrace_operator_startup_seconds", "Start of a pod: each step, and the whole", (*OBJECT, "step"),
+            buckets=(1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800), registry=registry,
+        )  # fmt: skip
         self._of_object = (
+            self.warm_replicas, self.startup_seconds,
             self.desired_replicas, self.ready_replicas, self.queue_wait_p95_seconds, self.capacity, self.decisions,
             self.reversals, self.scrape_failures, self.reconcile_failures, self.events_dropped,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace_operator import kube
@@ -22,12 +22,12 @@ from headrace_operator.decide.rollout_record import restored
 from headrace_operator.decide.rollouts import Progress
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
+from headrace_operator.decide.startup import Ledger
 from headrace_operator.decide.status import Tick, status
 from headrace_operator.decide.values import Observed
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import OperatorMetrics
-from headrace_operator.observe import server_facts
 from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.pods import Around, metrics_urls, observed
@@ -51,6 +51,7 @@ class Memory:
     direction: int = 0  # of the last change of replicas, to count reversals
     service_generation: int = -1  # generation for which the Service was applied
     service_at: float = 0.0  # epoch seconds of that
+    ledger: Ledger = field(default_factory=Ledger)  # of starts
     refused: str | None = None  # why the API server created no pod at the last tick
     progress: Progress | None = None  # of the rollout; None before the first look
 
@@ -96,6 +97,7 @@ class Reconciler:
         seen = await self._observe(key, deployment.uid)
         now = self._clock()
         memory = self._memory(key, body, seen, now)
+        self._time_starts(key, seen, memory)
         memory.history, signals = measure(seen, memory.history, now)
         budget = self._budgets.cap(deployment, seen, now)
         decision = decide(look(deployment.scaling, seen, signals, memory.history, now, budget=budget))
@@ -107,7 +109,8 @@ class Reconciler:
         await self._act(deployment, [*news, *planned], memory, now)
         memory.said = decision.reason
         claims = await self._claims(body, deployment, now)
-        tick = Tick(deployment, self._image, seen, decision, memory.history, now, claims, progress)
+        seen = replace(seen, refused=memory.refused)
+        tick = Tick(deployment, self._image, seen, decision, memory.history, now, claims, progress, memory.ledger)
         await self._write_status(body, tick)
         self._count(key, decision, seen, memory)
         self._metrics.reconcile_seconds.observe(time.monotonic() - started)
@@ -132,11 +135,10 @@ class Reconciler:
     async def _observe(self, key: Key, uid: str) -> Observed:
         pods = self._store.pods(key)
         readings = await self._scraper.scrape(metrics_urls(pods))
-        samples = {uid: reading and reading.sample for uid, reading in readings.items()}
-        told = {uid: reading and reading.facts for uid, reading in readings.items()}
-        uids = [pod["metadata"]["uid"] for pod in pods]
-        facts = self._facts[key] = server_facts.remembered(self._facts.get(key, {}), told, uids)
-        seen = observed(pods, Around(samples, facts, self._store.nodes_of(pods)))
+        known = {pod["metadata"]["uid"]: self._facts.get(key, {}).get(pod["metadata"]["uid"]) for pod in pods}
+        around = Around.told(readings, known, self._store.nodes_of(pods))
+        self._facts[key] = around.facts
+        seen = observed(pods, around)
         self._metrics.scrape_failures.labels(*key).inc(sum(pod.sample is None for pod in seen.ready))
         memory = self._memories.get(key)
         refused = memory.refused if memory else None
@@ -181,6 +183,12 @@ class Reconciler:
             written = await self._api.merge(path, {"metadata": {"uid": tick.deployment.uid}, "status": after})
             self._store.put_object(written)
 
+    def _time_starts(self, key: Key, seen: Observed, memory: Memory) -> None:
+        memory.ledger, ended = memory.ledger.seen(seen)
+        for start in ended:
+            for step, seconds in start.seconds:
+                self._metrics.startup_seconds.labels(*key, str(step)).observe(seconds)
+
     def _memory(self, key: Key, body: Mapping[str, Any], seen: Observed, now: float) -> Memory:
         """A new object of the same name starts afresh; after a restart, the status tells what was learned."""
         uid = body["metadata"]["uid"]
@@ -197,6 +205,7 @@ class Reconciler:
         metrics.decisions.labels(*key, str(decision.reason)).inc()
         metrics.desired_replicas.labels(*key).set(decision.replicas)
         metrics.ready_replicas.labels(*key).set(len(seen.ready))
+        metrics.warm_replicas.labels(*key).set(sum(pod.is_warm for pod in seen.pods))
         if signals.queue_wait_p95 is not None:
             metrics.queue_wait_p95_seconds.labels(*key).set(signals.queue_wait_p95)
         if signals.capacity is not None:

@@ -1,4 +1,4 @@
-"""Status conditions: five questions, each with a reason and a message that carries numbers or the remedy.
+"""Status conditions about what is promised, each with a reason and a message that carries numbers or the remedy.
 
 Ready             are minReplicas ready?
 ModelValid        did a server load the model? (Unknown until one tried)
@@ -31,7 +31,7 @@ def conditions(deployment: InferenceDeployment, observed: Observed, decision: De
         _ready(decision, observed),
         _model_valid(observed),
         _metrics_available(observed, decision),
-        _gpu_capacity(decision),
+        _gpu_capacity(observed, decision),
         _scaling_limited(decision),
     )
 
@@ -41,18 +41,24 @@ def _ready(decision: Decision, observed: Observed) -> Condition:
     message = f"{ready} of at least {needed} replicas are ready"
     if ready >= needed:
         return Condition("Ready", True, Health.ENOUGH_READY, message)
-    for phase, reason in _TROUBLES:
+    for phase, reason in _NOT_YET:
         if pods := observed.in_phase(phase):
-            return Condition("Ready", False, reason, f"{message}; {pods[0].name}: {pods[0].message}")
-    reason = Health.STARTING if observed.in_phase(PodPhase.STARTING) else Health.TOO_FEW_READY
-    return Condition("Ready", False, reason, message)
+            return Condition("Ready", False, reason, f"{message}; {pods[0].name}: {pods[0].message}".rstrip(": "))
+    return Condition("Ready", False, Health.TOO_FEW_READY, message)
 
 
-_TROUBLES: tuple[tuple[PodPhase, Reason | Health], ...] = (
+# What stands in the way: the worst first, and of starts that go well the one that has furthest to go.
+_NOT_YET: tuple[tuple[PodPhase, Reason | Health], ...] = (
     (PodPhase.MODEL_REFUSED, Reason.MODEL_REFUSED),
+    (PodPhase.DEVICE_MISMATCH, Health.DEVICE_MISMATCH),
     (PodPhase.IMAGE_PULL_FAILED, Health.IMAGE_PULL_FAILED),
     (PodPhase.CRASH_LOOPING, Health.CRASH_LOOPING),
-    (PodPhase.UNSCHEDULABLE, Reason.INSUFFICIENT_GPU),
+    (PodPhase.UNSCHEDULABLE, Health.WAITING_FOR_GPU),
+    (PodPhase.UNREADY, Health.NOT_READY),
+    (PodPhase.STARTING, Health.STARTING),
+    (PodPhase.PULLING, Health.PULLING),
+    (PodPhase.LOADING, Health.LOADING),
+    (PodPhase.WARMING_UP, Health.WARMING_UP),
 )
 
 
@@ -76,7 +82,9 @@ def _metrics_available(observed: Observed, decision: Decision) -> Condition:
     return Condition("MetricsAvailable", False, reason, message)
 
 
-def _gpu_capacity(decision: Decision) -> Condition:
+def _gpu_capacity(observed: Observed, decision: Decision) -> Condition:
+    if observed.refused is not None:
+        return Condition("GPUCapacity", False, Health.QUOTA_EXCEEDED, observed.refused)
     stuck = decision.situation.supply.without_gpu
     if stuck.pods:
         return Condition("GPUCapacity", False, Reason.INSUFFICIENT_GPU, f"{stuck.pods} pods wait: {stuck.message}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace_operator.decide.rates import SHORTEST, Series
-from headrace_operator.decide.values import Observed, PodSample, PodState
+from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
 
 WINDOW = 15.0  # seconds of samples that a decision looks at: several scrapes, and short against a cold start
 STARTUPS_KEPT = 20
@@ -86,10 +86,10 @@ class History:
         # or that was ready before this operator came, does not.
         starting = frozenset(
             pod.uid
-            for pod in observed.live
-            if not pod.is_ready and (pod.uid in self.starting_uids or pod.uid not in self.uids)
+            for pod in (*observed.live, *observed.standby)
+            if pod.phase is not PodPhase.READY and (pod.uid in self.starting_uids or pod.uid not in self.uids)
         )
-        started = [pod for pod in observed.ready if pod.uid in self.starting_uids]
+        started = [pod for pod in observed.pods if pod.phase is PodPhase.READY and pod.uid in self.starting_uids]
         return {
             "uids": frozenset(pod.uid for pod in observed.pods),
             "ready_uids": ready,

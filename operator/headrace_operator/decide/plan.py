@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from headrace_operator.decide import revisions, trial
-from headrace_operator.decide.actions import Action, Announce, CreatePod, Demote, Promote, Unroute
+from headrace_operator.decide.actions import Action, Announce, CreatePod, DeletePod, Demote, Promote, Unroute
 from headrace_operator.decide.leaving import leave
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.replicas import Decision
@@ -33,7 +33,6 @@ def plan(
     actions += leave(observed, deployment.drain_timeout, now)
     actions += revisions.keep(deployment, image, observed, (progress.stable, progress.updated))
     actions += trial.place(deployment, observed, progress, decision.replicas)
-    actions += _off_the_wrong_device(observed)
     revision = observed.revision(progress.serving)
     if revision is None:  # its record comes first, and the tick after it makes the pods
         return actions
@@ -46,7 +45,7 @@ def plan(
         actions += size(deployment, revision, observed, decision)
     if not any(isinstance(action, CreatePod | Promote | Demote) for action in actions):
         actions += tend_standby(deployment, revision, observed)
-    return actions
+    return actions + _off_the_wrong_device(observed, actions)
 
 
 def _announcements(decision: Decision, said: Reason | None) -> list[Action]:
@@ -54,7 +53,9 @@ def _announcements(decision: Decision, said: Reason | None) -> list[Action]:
     return [Announce(decision.reason, decision.message, decision.reason in _WARNINGS)] if is_news else []
 
 
-def _off_the_wrong_device(observed: Observed) -> list[Action]:
-    """What computes on another device than it should serves nobody; it stays, because its successor would do the same."""
-    wrong = [pod for pod in observed.in_phase(PodPhase.DEVICE_MISMATCH) if pod.routable]
+def _off_the_wrong_device(observed: Observed, planned: list[Action]) -> list[Action]:
+    """What computes on another device than it should is not routed; it stays, for its successor would do the same."""
+    leaving = {action.name for action in planned if isinstance(action, Unroute | Demote | DeletePod)}
+    routed = [pod for pod in observed.in_phase(PodPhase.DEVICE_MISMATCH) if pod.routable]
+    wrong = [pod for pod in routed if pod.name not in leaving]
     return [Unroute(pod.name, pod.uid, pod.message) for pod in wrong]

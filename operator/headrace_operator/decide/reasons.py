@@ -85,6 +85,12 @@ class Health(StrEnum):
     ENOUGH_READY = "EnoughReady"
     TOO_FEW_READY = "TooFewReady"
     STARTING = "Starting"
+    WAITING_FOR_GPU = "WaitingForGPU"
+    PULLING = "Pulling"
+    LOADING = "Loading"
+    WARMING_UP = "WarmingUp"
+    NOT_READY = "NotReady"  # it has served, and its readiness probe fails now
+    DEVICE_MISMATCH = "DeviceMismatch"
     CRASH_LOOPING = "CrashLooping"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     MODEL_LOADED = "ModelLoaded"
@@ -92,6 +98,13 @@ class Health(StrEnum):
     ALL_ANSWER = "AllAnswer"
     WITHIN_BOUNDS = "WithinBounds"
     SCHEDULED = "Scheduled"
+    QUOTA_EXCEEDED = "QuotaExceeded"  # a ResourceQuota refuses another pod
+    LOSS_ANNOUNCED = "LossAnnounced"  # a pod is replaced because it will soon be gone
+    ALL_WELL = "AllWell"
+    READY_FOR_NEW_SCALE = "ReadyForNewScale"
+    SCALE_DOWN_STABILIZED = "ScaleDownStabilized"
+    VALID_METRIC_FOUND = "ValidMetricFound"
+    SHADOW = "Shadow"
     UNDISPUTED = "Undisputed"  # nobody else scales this
     FOREIGN_AUTOSCALER = "ForeignAutoscaler"
     FOREIGN_REPLICAS = "ForeignReplicas"  # somebody writes spec.replicas

@@ -37,14 +37,14 @@ def create(deployment: InferenceDeployment, revision: Revision, observed: Observ
 def order(
     deployment: InferenceDeployment, revision: Revision, observed: Observed, number: int, role: Role
 ) -> list[Action]:
-    """New pods with the lowest free ordinals: names are deterministic, so that a stale leader collides instead of adding."""
+    """With the lowest free ordinals: names are deterministic, so that a stale leader collides instead of adding."""
     taken = {pod.ordinal for pod in observed.pods}
     free = [ordinal for ordinal in range(len(taken) + number) if ordinal not in taken][:number]
     return [CreatePod(manifests.pod(deployment, revision, ordinal, role)) for ordinal in free]
 
 
 def tend_standby(deployment: InferenceDeployment, revision: Revision, observed: Observed) -> list[Action]:
-    """As many standby pods as wanted. For a tick in which no replica is created or changes its role: those come first."""
+    """As many standby pods as wanted. For a tick that creates no replica and changes no role: those come first."""
     wanted = deployment.scaling.warm_standby
     missing = max(0, standby.wanted_more(observed, wanted))
     new = order(deployment, revision, observed, missing, Role.STANDBY)

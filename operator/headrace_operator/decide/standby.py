@@ -16,7 +16,7 @@ def warm(observed: Observed, revision: str) -> list[PodState]:
 
 
 def loading(observed: Observed, revision: str) -> list[PodState]:
-    """Those of this revision that are on their way, the furthest first: as replicas they are ready sooner than new ones."""
+    """Those of this revision that are on their way, the furthest first: they are ready sooner than new pods."""
     found = [pod for pod in observed.standby if pod.revision == revision and not pod.is_warm]
     return sorted((pod for pod in found if pod.loss_announced is None), key=_way_to_go)
 

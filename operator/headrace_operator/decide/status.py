@@ -7,18 +7,20 @@ measured, `since` when this was decided first.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from headrace_operator.decide import conditions, conflicts, manifests, record, revisions
+from headrace_operator.decide import conditions, conflicts, manifests, phases, record, revisions
 from headrace_operator.decide.conditions import timestamp
 from headrace_operator.decide.conflicts import Claims
+from headrace_operator.decide.health import health
 from headrace_operator.decide.history import History
 from headrace_operator.decide.progress import progressing
 from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.rollout_record import as_status
 from headrace_operator.decide.rollouts import Progress
+from headrace_operator.decide.startup import Ledger
 from headrace_operator.decide.values import Observed
 from headrace_operator.service import InferenceDeployment
 
@@ -39,8 +41,9 @@ class Tick:
     decision: Decision
     history: History
     now: float
-    claims: Claims = Claims()
+    claims: Claims = field(default_factory=Claims)
     progress: Progress | None = None  # of the rollout; None = nothing has been seen of it
+    ledger: Ledger = field(default_factory=Ledger)  # of starts
 
 
 def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +57,8 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "observedGeneration": deployment.generation,
         "replicas": len(observed.live),
         "readyReplicas": len(observed.ready),
+        "warmReplicas": sum(pod.is_warm for pod in observed.pods),
+        "podPhases": phases.as_status(observed),
         "desiredReplicas": decision.replicas,
         "selector": manifests.selector(deployment),
         "revision": revisions.asked(deployment),
@@ -63,10 +68,11 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
             name: _steady(before.get("capacity", {}).get(name), rounded(value), NOTABLE_LEARNED)
             for name, value in tick.history.remembered().items()
         },
-        "startup": _startup(tick.history),
+        "startup": {**_startup(tick.history), "phases": tick.ledger.as_status()},
         "conditions": conditions.as_status(
             (
                 *conditions.conditions(deployment, observed, decision),
+                *health(observed, decision),
                 conflicts.condition(deployment.scaling.mode, tick.claims),
                 *([progressing(observed, tick.progress)] if tick.progress else []),
             ),

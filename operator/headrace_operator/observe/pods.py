@@ -8,6 +8,7 @@ from typing import Any
 from headrace_operator.decide import manifests
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Role, Startup
 from headrace_operator.observe.nodes import NodeFacts, loss_announced
+from headrace_operator.observe.scrape import Reading
 from headrace_operator.observe.server_facts import ServerFacts
 
 CONFIGURATION_ERROR = 78  # EX_CONFIG: the server's word for "this model cannot be served"
@@ -24,9 +25,22 @@ Body = Mapping[str, Any]
 class Around:
     """What is known beside the pods themselves."""
 
-    samples: Mapping[str, PodSample | None] = field(default_factory=dict)  # by pod UID
+    samples: Mapping[str, PodSample] = field(default_factory=dict)  # by pod UID; none of a pod that did not answer
     facts: Mapping[str, ServerFacts] = field(default_factory=dict)  # by pod UID
     nodes: Mapping[str, NodeFacts] = field(default_factory=dict)  # by name
+
+    @classmethod
+    def told(
+        cls,
+        readings: Mapping[str, Reading | None],
+        known: Mapping[str, ServerFacts | None],
+        nodes: Mapping[str, NodeFacts],
+    ) -> "Around":
+        """`known`: what each pod had said before. One that misses a question still computes where it did."""
+        answers = {uid: reading for uid, reading in readings.items() if reading is not None}
+        before = {uid: facts for uid, facts in known.items() if facts is not None}
+        now = {uid: reading.facts for uid, reading in answers.items()}
+        return cls({uid: reading.sample for uid, reading in answers.items()}, {**before, **now}, nodes)
 
 
 def observed(bodies: Iterable[Body], around: Around) -> Observed:
@@ -66,7 +80,7 @@ def state(body: Body, around: Around) -> PodState:
 
 
 def metrics_urls(bodies: Iterable[Body]) -> dict[str, str]:
-    """Pods worth asking, by UID: those whose server runs. One that loads does not listen at once; that is no failure."""
+    """Pods worth asking, by UID: those whose server runs. One that loads may not listen yet; that is no failure."""
     return {
         body["metadata"]["uid"]: f"http://{body['status']['podIP']}:{manifests.HTTP_PORT}/metrics"
         for body in bodies

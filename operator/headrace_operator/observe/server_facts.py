@@ -4,7 +4,6 @@ Read from the first moment at which it listens, long before it is ready.
 """
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 WANTED = re.compile(
@@ -34,11 +33,3 @@ def server_facts(exposition: str) -> ServerFacts:
         found[match["phase"] or match["drained"] or "device"] = float(match["value"])
     drained = found.get("drained")
     return ServerFacts(found.get("weights"), found.get("warming"), device, None if drained is None else drained == 1)
-
-
-def remembered(
-    known: Mapping[str, ServerFacts], told: Mapping[str, ServerFacts | None], uids: Iterable[str]
-) -> dict[str, ServerFacts]:
-    """By pod UID, what each pod said last: a pod that misses one question computes where it did before."""
-    latest = {uid: told.get(uid) or known.get(uid) for uid in uids}
-    return {uid: facts for uid, facts in latest.items() if facts is not None}

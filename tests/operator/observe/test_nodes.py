@@ -9,8 +9,9 @@ Body = dict[str, Any]
 
 
 def a_pod(*tolerations: Body, conditions: list[Body] | None = None, **annotations: str) -> Body:
+    named = {f"headrace.dev/{name.replace('_', '-')}": text for name, text in annotations.items()}
     return {
-        "metadata": {"annotations": {f"headrace.dev/{name.replace('_', '-')}": text for name, text in annotations.items()}},
+        "metadata": {"annotations": named},
         "spec": {"nodeName": "gpu-a", "tolerations": list(tolerations)},
         "status": {"conditions": conditions or []},
     }  # fmt: skip

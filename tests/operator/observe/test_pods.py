@@ -56,26 +56,36 @@ def waiting(reason: str, message: str = "") -> Body:
         pytest.param(a_pod(conditions=[FULL]), PodPhase.UNSCHEDULABLE, "Insufficient nvidia", id="full cluster"),
         pytest.param(
             a_pod(container={"state": waiting("ImagePullBackOff", "no such image")}),
-            PodPhase.IMAGE_PULL_FAILED, "no such image", id="image",
+            PodPhase.IMAGE_PULL_FAILED,
+            "no such image",
+            id="image",
         ),
         pytest.param(
             a_pod(container={"state": waiting("CrashLoopBackOff"), "lastState": ended(139, "segfault")}),
-            PodPhase.CRASH_LOOPING, "segfault", id="crash loop",
+            PodPhase.CRASH_LOOPING,
+            "segfault",
+            id="crash loop",
         ),
         pytest.param(
             a_pod(container={"state": waiting("CrashLoopBackOff"), "lastState": ended(78, "no safetensors")}),
-            PodPhase.MODEL_REFUSED, "no safetensors", id="model refused, waiting to try again",
+            PodPhase.MODEL_REFUSED,
+            "no safetensors",
+            id="model refused, waiting to try again",
         ),
         pytest.param(
             a_pod(container={"state": ended(78, "no safetensors")}),
-            PodPhase.MODEL_REFUSED, "no safetensors", id="model refused just now",
+            PodPhase.MODEL_REFUSED,
+            "no safetensors",
+            id="model refused just now",
         ),
         pytest.param(
-            a_pod(conditions=[READY], deletionTimestamp="2026-01-01T00:01:00Z"), PodPhase.TERMINATING, "",
+            a_pod(conditions=[READY], deletionTimestamp="2026-01-01T00:01:00Z"),
+            PodPhase.TERMINATING,
+            "",
             id="terminating",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_a_pod_is_doing(pod: Body, phase: PodPhase, message: str) -> None:
     seen = state(pod, Around())
     assert seen.phase is phase
@@ -113,24 +123,35 @@ def again(code: int = 1, restarts: int = 2, **container: Any) -> Body:
         pytest.param(
             starting({"state": waiting("ContainerCreating")}), ServerFacts(), PodPhase.PULLING, id="the image comes"
         ),
-        pytest.param(starting({"state": RUNNING}), ServerFacts(), PodPhase.LOADING, id="the server does not listen yet"),
         pytest.param(
-            starting({"state": RUNNING}), ServerFacts(weights_at=STARTED_AT + 5), PodPhase.WARMING_UP, id="weights there"
+            starting({"state": RUNNING}), ServerFacts(), PodPhase.LOADING, id="the server does not listen yet"
         ),
         pytest.param(
-            starting({"state": RUNNING}), ServerFacts(weights_at=STARTED_AT - 5), PodPhase.LOADING,
+            starting({"state": RUNNING}),
+            ServerFacts(weights_at=STARTED_AT + 5),
+            PodPhase.WARMING_UP,
+            id="weights there",
+        ),
+        pytest.param(
+            starting({"state": RUNNING}),
+            ServerFacts(weights_at=STARTED_AT - 5),
+            PodPhase.LOADING,
             id="what the process before said is void",
         ),
         pytest.param(
-            starting({"state": RUNNING, "started": True}), ServerFacts(weights_at=STARTED_AT + 5), PodPhase.UNREADY,
+            starting({"state": RUNNING, "started": True}),
+            ServerFacts(weights_at=STARTED_AT + 5),
+            PodPhase.UNREADY,
             id="it has served before",
         ),
         pytest.param(starting(again()), ServerFacts(), PodPhase.CRASH_LOOPING, id="it runs until the next crash"),
-        pytest.param(starting(again(started=True)), ServerFacts(), PodPhase.UNREADY, id="it ran well since the crashes"),
+        pytest.param(
+            starting(again(started=True)), ServerFacts(), PodPhase.UNREADY, id="it ran well since the crashes"
+        ),
         pytest.param(starting(again(restarts=1)), ServerFacts(), PodPhase.LOADING, id="one crash is no loop"),
         pytest.param(starting(again(code=0)), ServerFacts(), PodPhase.LOADING, id="it was told to end"),
     ],
-)  # fmt: skip
+)
 def test_how_far_a_start_is(pod: Body, facts: ServerFacts, phase: PodPhase) -> None:
     assert state(pod, Around(facts={"u3": facts})).phase is phase
 
@@ -145,7 +166,10 @@ def test_how_far_a_start_is(pod: Body, facts: ServerFacts, phase: PodPhase) -> N
     ],
 )
 def test_a_ready_pod_on_the_wrong_device_is_told_apart(args: list[str], device: str | None, phase: PodPhase) -> None:
-    pod = {**a_pod(conditions=[READY, SCHEDULED], container={"state": RUNNING}), "spec": {"containers": [{"args": args}]}}
+    pod = {
+        **a_pod(conditions=[READY, SCHEDULED], container={"state": RUNNING}),
+        "spec": {"containers": [{"args": args}]},
+    }
     seen = state(pod, Around(facts={"u3": ServerFacts(STARTED_AT + 5, STARTED_AT + 9, device)}))
     assert seen.phase is phase
     if phase is PodPhase.DEVICE_MISMATCH:
