@@ -55,5 +55,5 @@ def _holding(deployment: InferenceDeployment, seen: Observed, now: float) -> Hol
         gpus=deployment.resources.gpus,
         min_replicas=schedules.bounds(deployment.scaling, now).min_replicas,
         replicas=len(seen.live),
-        beside=present - len(seen.live),
+        beside=max(present - len(seen.live), deployment.scaling.warm_standby),  # wanted standby keeps its place
     )

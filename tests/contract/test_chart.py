@@ -59,6 +59,11 @@ def test_the_whole_cluster_is_watched_by_default() -> None:
     assert options.watch_nodes
 
 
+def test_gpu_budgets_reach_the_operator() -> None:
+    options = operator_options(rendered("--set", "gpuBudgets.team-a=16,gpuBudgets.team-b=1000000"))
+    assert dict(options.gpu_budgets) == {"team-a": 16, "team-b": 1_000_000}
+
+
 def test_watched_namespaces_need_no_rights_elsewhere() -> None:
     bodies = rendered("--set", "watchNamespaces={team-a,team-b}")
     options = operator_options(bodies)
@@ -98,6 +103,7 @@ def test_no_secrets_no_wildcards_and_no_writes_to_what_users_own() -> None:
         ("replicas=0", "replicas"),
         ("interval=0", "interval"),
         ("image.pullPolicy=Often", "pullPolicy"),
+        ("gpuBudgets.team-a=-1", "gpuBudgets"),
     ],
 )
 def test_an_unknown_or_impossible_value_is_refused(option: str, field: str) -> None:
