@@ -18,6 +18,7 @@ from headrace_operator.decide.plan import plan
 from headrace_operator.decide.questions import questions
 from headrace_operator.decide.reasons import Announcement, Reason
 from headrace_operator.decide.replicas import Decision, decide, remembered
+from headrace_operator.decide.rolling import is_full
 from headrace_operator.decide.rollout_record import restored
 from headrace_operator.decide.rollouts import Progress
 from headrace_operator.decide.signals import measure
@@ -104,7 +105,7 @@ class Reconciler:
         if deployment.scaling.mode is not Mode.SHADOW:
             self._budgets.ordered(key, decision.replicas)
         memory.history = remembered(memory.history, decision, now)
-        progress, news = self._advance(key, deployment, seen, memory, now)
+        progress, news = self._advance(key, deployment, seen, memory, decision)
         planned = plan(deployment, self._image, seen, decision, progress=progress, said=memory.said, now=now)
         await self._act(deployment, [*news, *planned], memory, now)
         memory.said = decision.reason
@@ -145,12 +146,13 @@ class Reconciler:
         return replace(seen, revisions=recorded(self._store.revisions(key), uid), refused=refused)
 
     def _advance(
-        self, key: Key, deployment: InferenceDeployment, seen: Observed, memory: Memory, now: float
+        self, key: Key, deployment: InferenceDeployment, seen: Observed, memory: Memory, decision: Decision
     ) -> tuple[Progress, list[Action]]:
         """The rollout's next step, and the events that tell of it."""
         before = memory.progress
         scores = self._golden.scores(key, questions(deployment, seen, before))
-        memory.progress = rollouts.advance(deployment, seen, before, scores, now)
+        full = is_full(seen, decision.situation.budget)
+        memory.progress = rollouts.advance(deployment, seen, before, scores, self._clock(), full=full)
         return memory.progress, rollouts.news(before, memory.progress)
 
     async def _act(self, deployment: InferenceDeployment, actions: list[Action], memory: Memory, now: float) -> None:

@@ -7,7 +7,7 @@ from headrace_operator.decide.actions import Action, Announce, CreatePod, Delete
 from headrace_operator.decide.leaving import leave
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.replicas import Decision
-from headrace_operator.decide.rolling import roll
+from headrace_operator.decide.rolling import is_full, roll
 from headrace_operator.decide.rollouts import Progress
 from headrace_operator.decide.sizing import size, tend_standby
 from headrace_operator.decide.values import Observed, PodPhase
@@ -32,15 +32,15 @@ def plan(
         return actions
     actions += leave(observed, deployment.drain_timeout, now)
     actions += revisions.keep(deployment, image, observed, (progress.stable, progress.updated))
-    actions += trial.place(deployment, observed, progress, decision.replicas)
+    full = is_full(observed, decision.situation.budget)
+    actions += trial.place(deployment, observed, progress, decision.replicas, full=full)
     revision = observed.revision(progress.serving)
     if revision is None:  # its record comes first, and the tick after it makes the pods
         return actions
+    decision = replace(decision, replicas=trial.stable_replicas(deployment, observed, progress, decision.replicas))
     observed = trial.without_canaries(observed, progress)
-    decision = replace(decision, replicas=trial.stable_replicas(deployment, progress, decision.replicas))
-    old = [pod for pod in observed.live if pod.revision != revision.hash]
-    if old:
-        actions += roll(deployment, revision, observed, old, decision.replicas)
+    if any(pod.revision != revision.hash for pod in observed.live):
+        actions += roll(deployment, revision, observed, decision.replicas, full=full)
     else:
         actions += size(deployment, revision, observed, decision)
     if not any(isinstance(action, CreatePod | Promote | Demote) for action in actions):

@@ -7,7 +7,8 @@ from headrace_operator.decide.values import Observed
 
 
 def progressing(observed: Observed, progress: Progress) -> Condition:
-    if observed.revisions and observed.revision(progress.serving) is None:
+    # The record of what the manifest asks for is made where it is missing; that of the stable revision cannot be.
+    if progress.serving != progress.updated and observed.revision(progress.serving) is None:
         remedy = "its record was deleted and no pod of it can be made; change the pod template in the manifest"
         return Condition("Progressing", False, Reason.REVISION_LOST, f"revision {progress.serving}: {remedy}")
     return _OF[progress.state](observed, progress)
@@ -24,16 +25,19 @@ def _trial(observed: Observed, progress: Progress) -> Condition:
     tried = f"{ready} of {len(canaries)} canary pods of revision {progress.updated} are ready; {progress.message}"
     if progress.surge:
         return Condition("Progressing", True, Reason.CANARY_TRIAL, tried)
-    message = f"the cluster is full: canary pods take the place of replicas, and never of the last one; {tried}"
+    message = f"no GPU is free: canary pods take the place of replicas, and never of the last one; {tried}"
     return Condition("Progressing", True, Reason.SURGE_IMPOSSIBLE, message)
 
 
 def _promoting(observed: Observed, progress: Progress) -> Condition:
-    new = sum(pod.revision == progress.updated for pod in observed.ready)
-    message = f"{new} of {len(observed.live)} replicas are ready and of revision {progress.updated}"
+    new = [pod for pod in observed.live if pod.revision == progress.updated]
+    ready = sum(pod.is_ready for pod in new)
+    message = f"{ready} of {len(observed.live)} replicas are ready and of revision {progress.updated}"
+    if waiting := [pod for pod in new if not pod.is_ready]:
+        message += f"; {waiting[0].name} is {waiting[0].phase}: {waiting[0].message}".removesuffix(": ")
     if progress.surge:
         return Condition("Progressing", True, Reason.ROLLING_UPDATE, message)
-    full = "the cluster is full: an old replica leaves before its replacement starts"
+    full = "no GPU is free: an old replica leaves before its replacement starts"
     return Condition("Progressing", True, Reason.SURGE_IMPOSSIBLE, f"{full}; {message}")
 
 

@@ -59,9 +59,12 @@ def advance(
     before: Progress | None,
     scores: Sequence[Score],
     now: float,
+    *,
+    full: bool,
 ) -> Progress:
-    """The next state; the same one where nothing happened. `scores`: of golden prompts, as far as answered.
+    """The next state; the same one where nothing happened.
 
+    `scores`: of golden prompts, as far as answered. `full`: no pod may be added now, as `rolling.is_full` says.
     Without a `before` (a first look, or a status that was lost), what serves now is stable.
     """
     asked = revisions.asked(deployment)
@@ -74,11 +77,12 @@ def advance(
         return _begun(deployment, observed, before, asked, now)
     match before.state:
         case State.TRIAL:
-            return _tried(deployment, observed, before, scores, now)
+            tried = _tried(deployment, observed, before, scores, now)
+            return _surged(tried, observed, deployment.rollout.canary.replicas, full)
         case State.ROLLED_BACK if deployment.rollout.strategy is not Strategy.CANARY:
             return replace(before, state=State.PROMOTING, verdict=Verdict.NOT_TRIED, message="strategy is Rolling now")
         case State.PROMOTING:
-            return _promoted(observed, before)
+            return _surged(_promoted(observed, before), observed, 1, full)
         case _:
             return before
 
@@ -133,7 +137,6 @@ def _tried(
         state=_after(judged),
         verdict=judged.verdict,
         message=judged.message,
-        surge=before.surge and not any(waits_for_room(pod) for pod in pods),
         evidence=evidence,
     )
 
@@ -148,7 +151,12 @@ def _promoted(observed: Observed, before: Progress) -> Progress:
     """Complete when no pod of another revision is left, and one of the new revision serves."""
     kept = [*observed.live, *observed.standby]
     is_complete = bool(observed.ready) and all(pod.revision == before.updated for pod in kept)
-    if is_complete:
-        return replace(before, state=State.BASELINE, stable=before.updated, surge=True)
-    no_room = any(pod.revision == before.updated and waits_for_room(pod) for pod in observed.live)
-    return replace(before, surge=before.surge and not no_room)
+    return replace(before, state=State.BASELINE, stable=before.updated, surge=True) if is_complete else before
+
+
+def _surged(progress: Progress, observed: Observed, wanted: int, full: bool) -> Progress:
+    """Did `wanted` new pods find room beside the old ones? Once one did not, the rollout goes on without a surge."""
+    new = [pod for pod in observed.live if pod.revision == progress.updated]
+    is_stuck = any(waits_for_room(pod) for pod in new) or (full and len(new) < wanted)
+    is_over = progress.state in {State.BASELINE, State.ROLLED_BACK}
+    return replace(progress, surge=False) if is_stuck and not is_over else progress

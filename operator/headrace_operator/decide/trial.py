@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from headrace_operator.decide.actions import Action, Promote
+from headrace_operator.decide.rolling import is_leaving
 from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.sizing import order, remove, victim_order
 from headrace_operator.decide.values import Observed, PodState, Role
@@ -14,17 +15,27 @@ def without_canaries(observed: Observed, progress: Progress) -> Observed:
     return replace(observed, pods=tuple(pod for pod in observed.pods if not progress.is_canary(pod)))
 
 
-def stable_replicas(deployment: InferenceDeployment, progress: Progress, replicas: int) -> int:
-    """As many as decided. Only a canary that found no room beside them takes the place of one; the last one stays."""
-    if progress.state is not State.TRIAL or progress.surge:
+def stable_replicas(deployment: InferenceDeployment, observed: Observed, progress: Progress, replicas: int) -> int:
+    """As many as decided. Only a canary that found no room beside them takes the place of one; the last one stays.
+
+    What leaves still has its GPU, so that meanwhile nobody else is told to leave, and nobody comes for it.
+    """
+    if progress.surge or progress.state not in {State.TRIAL, State.ROLLED_BACK}:
         return replicas
-    return max(1, replicas - deployment.rollout.canary.replicas)
+    canaries = sum(progress.is_canary(pod) for pod in observed.live)
+    others = min(replicas, len(observed.live) - canaries)
+    if progress.state is State.ROLLED_BACK:
+        return others if canaries else replicas
+    wanted = max(1, replicas - deployment.rollout.canary.replicas)
+    return max(wanted, others) if is_leaving(observed) else wanted
 
 
-def place(deployment: InferenceDeployment, observed: Observed, progress: Progress, replicas: int) -> list[Action]:
+def place(
+    deployment: InferenceDeployment, observed: Observed, progress: Progress, replicas: int, *, full: bool
+) -> list[Action]:
     """Canary pods of a trial, as many as wanted. After a failed one they leave at once, whatever the rest does.
 
-    `replicas`: as many as were decided, canary pods included.
+    `replicas`: as many as were decided. `full`: no pod may be added now.
     """
     canaries = sorted((pod for pod in observed.live if progress.is_canary(pod)), key=victim_order)
     if progress.state is State.ROLLED_BACK:
@@ -36,7 +47,7 @@ def place(deployment: InferenceDeployment, observed: Observed, progress: Progres
     if missing < 0:
         return _surplus(observed, canaries, -missing, replicas)
     revision = observed.revision(progress.updated)
-    return order(deployment, revision, observed, missing, Role.CANARY) if revision else []
+    return order(deployment, revision, observed, missing, Role.CANARY) if revision and not full else []
 
 
 def _surplus(observed: Observed, canaries: list[PodState], number: int, replicas: int) -> list[Action]:

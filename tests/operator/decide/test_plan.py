@@ -144,6 +144,30 @@ def test_on_a_full_cluster_one_old_pod_leaves_first_and_only_one() -> None:
     assert planned(2, pod(0), pod(1, PodPhase.TERMINATING), waiting) == []
 
 
+def test_a_new_pod_that_fits_nowhere_takes_nobodys_place() -> None:
+    nowhere = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
+    assert planned(2, pod(0), pod(1), current(2, PodPhase.UNSCHEDULABLE, message=nowhere)) == []
+
+
+@pytest.mark.parametrize(
+    ("pods", "leaves"),
+    [
+        pytest.param([pod(0), pod(1, created_at=NOW)], ["llama-1"], id="an old pod leaves first"),
+        pytest.param([pod(0), pod(1, PodPhase.TERMINATING)], [], id="and only one"),
+        pytest.param([pod(0), current(2, PodPhase.LOADING)], [], id="and the next one when its replacement is ready"),
+        pytest.param([pod(0), current(2)], ["llama-0"], id="which it is now"),
+    ],
+)
+def test_where_a_quota_or_a_budget_is_full_there_is_no_surge(pods: list[PodState], leaves: list[str]) -> None:
+    replicas = len([state for state in pods if state.is_live])
+    refused = Observed(tuple(pods), (recorded(),), refused="exceeded quota: gpus")
+    budget = replace(decision(replicas).situation, budget=replicas)
+    held = replace(decision(replicas), situation=budget)
+    for seen, decided_on in ((refused, decision(replicas)), (replace(refused, refused=None), held)):
+        actions = plan(deployment(), IMAGE, seen, decided_on, progress=settled(), said=None, now=NOW)
+        assert (created(actions), leaving(actions)) == ([], leaves)
+
+
 def test_a_new_revision_that_is_refused_stops_the_rollout_and_keeps_what_serves() -> None:
     assert planned(2, pod(0), pod(1), current(2, PodPhase.MODEL_REFUSED, message="no config.json")) == []
 

@@ -114,22 +114,24 @@ BACK = in_state(State.ROLLED_BACK, verdict=Verdict.QUALITY_WORSE)
 def test_the_states(
     before: Progress | None, asked: InferenceDeployment, pods: Sequence[PodState], after: tuple[State, str, str]
 ) -> None:
-    found = advance(asked, seen(*pods), before, (), NOW)
+    found = advance(asked, seen(*pods), before, (), NOW, full=False)
     assert (found.state, found.stable, found.updated) == after
 
 
 def test_in_shadow_nothing_moves() -> None:
     shadow = replace(NEW, scaling=scaling(mode=Mode.SHADOW))
     before = in_state(State.BASELINE, A, A)
-    assert advance(shadow, seen(old()), before, (), NOW) == before
+    assert advance(shadow, seen(old()), before, (), NOW, full=False) == before
 
 
 def test_a_canary_without_room_is_remembered_and_one_that_fits_nowhere_is_not() -> None:
-    found = advance(NEW, seen(old(), new(5, PodPhase.UNSCHEDULABLE, message=ROOM)), TRIAL, (), NOW)
+    found = advance(NEW, seen(old(), new(5, PodPhase.UNSCHEDULABLE, message=ROOM)), TRIAL, (), NOW, full=False)
     assert not found.surge
-    assert not advance(NEW, seen(old(), new(5, PodPhase.LOADING)), found, (), NOW).surge  # it came in by that
+    assert not advance(
+        NEW, seen(old(), new(5, PodPhase.LOADING)), found, (), NOW, full=False
+    ).surge  # it came in by that
     nowhere = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
-    assert advance(NEW, seen(old(), new(5, PodPhase.UNSCHEDULABLE, message=nowhere)), TRIAL, (), NOW).surge
+    assert advance(NEW, seen(old(), new(5, PodPhase.UNSCHEDULABLE, message=nowhere)), TRIAL, (), NOW, full=False).surge
 
 
 def works(at: float, finished: float, **changes: Any) -> Any:
@@ -157,7 +159,7 @@ class Trial:
         pods = seen(old(sample=works(self.now, done)), new(sample=works(self.now, done, **bad)))
         if self.restart_every and self.ticks % self.restart_every == 0:
             self.progress = restored(self.told) or self.progress
-        self.progress = advance(NEW, pods, self.progress, (), self.now)
+        self.progress = advance(NEW, pods, self.progress, (), self.now, full=False)
         self.told = json.loads(json.dumps(as_status(NEW, self.progress, self.told)))
         self.now += 2.0
         self.ticks += 1
@@ -266,7 +268,7 @@ def test_nothing_is_restored_from_a_status_without_a_rollout() -> None:
             [old(), new()],
             True,
             Reason.SURGE_IMPOSSIBLE,
-            "full",
+            "no GPU is free",
             id="a trial without room",
         ),
         pytest.param(
@@ -277,7 +279,7 @@ def test_nothing_is_restored_from_a_status_without_a_rollout() -> None:
             [old()],
             True,
             Reason.SURGE_IMPOSSIBLE,
-            "full",
+            "no GPU is free",
             id="no room to surge",
         ),
         pytest.param(

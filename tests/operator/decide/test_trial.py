@@ -8,6 +8,7 @@ from headrace_operator.decide import revisions
 from headrace_operator.decide.actions import Action, CreatePod, DeletePod, Promote, Unroute
 from headrace_operator.decide.plan import plan
 from headrace_operator.decide.reasons import Verdict
+from headrace_operator.decide.rolling import is_full
 from headrace_operator.decide.rollouts import Progress, State, advance
 from headrace_operator.decide.values import Observed, PodPhase, PodState, Role
 from headrace_operator.service import Batching, Canary, Rollout, Strategy
@@ -145,33 +146,46 @@ def test_with_spare_gpus_no_plan_takes_a_ready_pod_that_is_needed(
 
 
 class Cluster:
-    """A trial on a cluster with so many GPUs, by the real plan and state machine. Pods are ready a tick later."""
+    """A trial by the real plan and state machine, with room for so many pods: of GPUs, or of a namespace's budget.
 
-    def __init__(self, gpus: int, replicas: int, *, bad: bool) -> None:
-        self.gpus, self.replicas, self.bad = gpus, replicas, bad
+    Pods are ready a tick after they found a place, and stop three ticks after they were told to.
+    """
+
+    def __init__(self, room: int, replicas: int, *, bad: bool, by_budget: bool) -> None:
+        self.room, self.replicas, self.bad, self.by_budget = room, replicas, bad, by_budget
         self.given = replace(NEW, scaling=scaling(min_replicas=replicas))
         self.pods = [old(n) for n in range(replicas)]
         self.progress: Progress | None = Progress(State.BASELINE, A, A, NOW - 60)
         self.now = NOW
-        self.least = replicas
-        self.ticks = 0
+        self.least = self.most = replicas
+        self.gone: dict[str, float] = {}
 
     def tick(self) -> None:
         self._run_pods()
         seen = Observed(tuple(self.pods), RECORDS)
-        self.progress = advance(self.given, seen, self.progress, (), self.now)
-        decision = replace(decided(1, signals(1, load=1.0)), replicas=self.replicas, current=self.replicas)
+        budget = self._budget(seen)
+        replicas = min(self.replicas, budget or self.replicas)
+        usual = decided(1, signals(1, load=1.0))
+        situation = replace(usual.situation, budget=budget)
+        decision = replace(usual, situation=situation, replicas=replicas, current=replicas)
+        self.progress = advance(self.given, seen, self.progress, (), self.now, full=is_full(seen, budget))
         for action in plan(self.given, IMAGE, seen, decision, progress=self.progress, said=None, now=self.now):
             self._apply(action)
         self.least = min(self.least, sum(state.is_ready for state in self.pods))
+        self.most = max(self.most, len(self.pods))
         self.now += 2.0
-        self.ticks += 1
+
+    def _budget(self, seen: Observed) -> int | None:
+        """As budgets count: never below what runs, and what stops still has its GPU."""
+        beside = len(seen.pods) - len(seen.live)
+        return max(self.room - beside, len(seen.live), 1) if self.by_budget else None
 
     def _run_pods(self) -> None:
-        running = [state for state in self.pods if state.phase is not PodPhase.UNSCHEDULABLE]
+        self.pods = [state for state in self.pods if self.gone.get(state.name, self.now + 1) > self.now]
+        placed = [state for state in self.pods if state.phase is not PodPhase.UNSCHEDULABLE]
         for n, state in enumerate(self.pods):
-            if state.phase is PodPhase.UNSCHEDULABLE and len(running) < self.gpus:
-                running.append(state)
+            if state.phase is PodPhase.UNSCHEDULABLE and (self.by_budget or len(placed) < self.room):
+                placed.append(state)
                 self.pods[n] = replace(state, phase=PodPhase.LOADING, message="")
             elif state.phase is PodPhase.LOADING:
                 is_bad = self.bad and state.revision == B
@@ -190,30 +204,34 @@ class Cluster:
                 fresh = pod(int(ordinal), name=metadata["name"], uid=f"{metadata['name']}-{self.now}")
                 self.pods.append(replace(fresh, revision=revision, **waits))
             case Unroute(name) | DeletePod(name):
-                self.pods = [state for state in self.pods if state.name != name]
+                self.gone.setdefault(name, self.now + 6.0)
+                self.pods = [replace(s, phase=PodPhase.TERMINATING) if s.name == name else s for s in self.pods]
             case Promote(name):
                 self.pods = [replace(s, role=Role.REPLICA) if s.name == name else s for s in self.pods]
             case _:
                 pass
 
 
+@pytest.mark.parametrize("by_budget", [False, True], ids=["GPUs", "budget"])
 @pytest.mark.parametrize("replicas", [1, 2, 4])
-@pytest.mark.parametrize("spare", [0, 1])
-@pytest.mark.parametrize("bad", [False, True])
-def test_a_trial_comes_to_its_end_on_any_cluster(replicas: int, spare: int, bad: bool) -> None:
-    run = Cluster(replicas + spare, replicas, bad=bad)
+@pytest.mark.parametrize("spare", [0, 1], ids=["full", "spare"])
+@pytest.mark.parametrize("bad", [False, True], ids=["good", "bad"])
+def test_a_trial_comes_to_its_end_on_any_cluster(replicas: int, spare: int, bad: bool, by_budget: bool) -> None:
+    run = Cluster(replicas + spare, replicas, bad=bad, by_budget=by_budget)
     for _ in range(2000):
         run.tick()
         assert run.progress is not None
-        if run.progress.state in {State.BASELINE, State.ROLLED_BACK} and len(run.pods) == replicas:
+        if run.progress.state in {State.BASELINE, State.ROLLED_BACK} and run.progress.updated == B:
             break
     has_no_trial = replicas == 1 and not spare  # the only replica never gives way, and so the deadline decides
     ends_well = not bad and not has_no_trial
     assert run.progress.state is (State.BASELINE if ends_well else State.ROLLED_BACK)
     if has_no_trial:
         assert run.progress.verdict is Verdict.DEADLINE_PASSED
-    for _ in range(5):
+    for _ in range(20):
         run.tick()
     assert {state.revision for state in run.pods} == {B if ends_well else A}
-    assert sum(state.is_ready for state in run.pods) == replicas
+    assert sum(state.is_ready for state in run.pods) == len(run.pods) == replicas
     assert run.least >= replicas - (0 if spare or has_no_trial else 1)
+    if by_budget:
+        assert run.most <= replicas + spare
