@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from headrace_operator.decide import manifests
+from headrace_operator.observe.conflicts import foreign
 from headrace_operator.observe.nodes import NodeFacts
 from headrace_operator.work_queue import Key
 
@@ -143,8 +144,10 @@ def _asked(body: Body) -> list[Any]:
 
 
 def _slim(child: Body) -> Body:
-    """Without the record of who wrote which field: half of a pod, which nobody here reads."""
-    return {**child, "metadata": {name: value for name, value in child["metadata"].items() if name != "managedFields"}}
+    """Without the record of who wrote which field, half of a pod, but for what others wrote that is ours."""
+    metadata = {name: value for name, value in child["metadata"].items() if name != "managedFields"}
+    written = foreign(child)
+    return {**child, "metadata": {**metadata, "managedFields": written} if written else metadata}
 
 
 def _uid(body: Body) -> str:

@@ -109,6 +109,15 @@ def test_who_wrote_which_field_is_not_kept(store: Store) -> None:
     assert "managedFields" not in store.pods(KEY)[0]["metadata"]
 
 
+def test_what_others_wrote_into_a_pod_is_kept(store: Store) -> None:
+    pod = a_pod(1)
+    ours = {"manager": "headrace", "fieldsV1": {"f:spec": {"f:containers": {}}}}
+    theirs = {"manager": "kubectl-label", "fieldsV1": {"f:metadata": {"f:labels": {"f:headrace.dev/ordinal": {}}}}}
+    pod["metadata"]["managedFields"] = [ours, theirs]
+    store.put_pod(pod)
+    assert store.pods(KEY)[0]["metadata"]["managedFields"] == [theirs]
+
+
 def on_node(name: str, **metadata: str) -> Body:
     pod = a_pod(1)
     return {**pod, "spec": {"nodeName": name}, "metadata": {**pod["metadata"], **metadata}}

@@ -8,7 +8,7 @@ from headrace_operator import kube
 from headrace_operator.decide import manifests
 from headrace_operator.decide.conflicts import Autoscaler, Claims, Edit
 from headrace_operator.kube import Body, Kube, KubeError
-from headrace_operator.observe.fields import entries, leaves, owners
+from headrace_operator.observe.fields import Entry, entries, leaves, owners
 
 LOOK = 30.0  # seconds between two lists of autoscalers
 OURS = {kube.FIELD_MANAGER, "headrace-cli"}
@@ -71,9 +71,19 @@ def edits(pod: Mapping[str, Any]) -> list[Edit]:
     place = f"pod {pod['metadata']['name']}"
     return [
         Edit(place, field, str(entry.get("manager", "unknown")))
-        for entry in entries(pod)
-        if entry.get("manager") not in OURS and entry.get("subresource") not in NOT_OURS
+        for entry in foreign(pod)
         for field in leaves(_owned(entry.get("fieldsV1", {})))
+    ]
+
+
+def foreign(child: Mapping[str, Any]) -> list[Entry]:
+    """Entries of managedFields in which others wrote what is the operator's; few, and mostly none."""
+    return [
+        entry
+        for entry in entries(child)
+        if entry.get("manager") not in OURS
+        and entry.get("subresource") not in NOT_OURS
+        and _owned(entry.get("fieldsV1", {}))
     ]
 
 
