@@ -22,6 +22,7 @@ class OperatorMetrics:
         self.warm_replicas = gauge("warm_replicas", "Standby pods that could serve at once", *OBJECT)
         self.decisions = counter("decisions", "Decisions by reason, doing nothing included", *OBJECT, "reason")
         self.reversals = counter("reversals", "Changes of direction of the number of replicas", *OBJECT)
+        self.rollout_steps = counter("rollout_steps", "Changes of a rollout's state", *OBJECT, "state", "reason")
         self.scrape_failures = counter("scrape_failures", "Pods that did not answer a scrape", *OBJECT)
         self.reconcile_failures = counter("reconcile_failures", "Reconciles that raised", *OBJECT)
         self.events_dropped = counter("events_dropped", "Events beyond an object's rate limit", *OBJECT)
@@ -33,7 +34,7 @@ class OperatorMetrics:
             buckets=(1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800), registry=registry,
         )  # fmt: skip
         self._of_object = (
-            self.warm_replicas, self.startup_seconds,
+            self.warm_replicas, self.startup_seconds, self.rollout_steps,
             self.desired_replicas, self.ready_replicas, self.queue_wait_p95_seconds, self.capacity, self.decisions,
             self.reversals, self.scrape_failures, self.reconcile_failures, self.events_dropped,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from cluster import LocalCluster
 from demo import story
 from demo.users import Answers, Habit, converse
-from deployments import Body, condition, manifest, pods, status, wait_ready
+from deployments import Body, condition, manifest, operator_process, pods, status, wait_ready
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 SHORT = Habit(story.PROMPTS, max_new_tokens=16)
@@ -94,6 +94,7 @@ def test_an_upgraded_operator_touches_no_pod(cluster: LocalCluster, apply: Apply
 
 
 def test_a_good_canary_is_promoted_and_no_request_fails(cluster: LocalCluster, apply: Apply) -> None:
+    """Although the operator is killed in the middle of the trial: another one continues it."""
     name = apply(rollout=canary())
     wait_ready(cluster, name, 2)
     stable = wait_state(cluster, name, "Baseline")["stableRevision"]
@@ -102,7 +103,9 @@ def test_a_good_canary_is_promoted_and_no_request_fails(cluster: LocalCluster, a
         apply(rollout=canary(), batching={"maxRunning": 3})
         trial = wait_state(cluster, name, "Trial")
         assert trial["stableRevision"] == stable
-        wait_state(cluster, name, "Baseline", updated=stable)
+        operator_process(cluster).kill()
+        ended = wait_state(cluster, name, "Baseline", updated=stable)
+        assert ended["startedAt"] == trial["startedAt"]
 
     answers = asyncio.run(under_load(cluster, name, edit))
     assert answers.sent > 0

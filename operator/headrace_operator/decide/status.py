@@ -7,12 +7,12 @@ measured, `since` when this was decided first.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from headrace_operator.decide import conditions, conflicts, manifests, phases, record, revisions
-from headrace_operator.decide.conditions import timestamp
+from headrace_operator.decide.conditions import Condition, timestamp
 from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.health import health
 from headrace_operator.decide.history import History
@@ -53,6 +53,7 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
     # In mode Shadow the same change is decided at every tick; it is told once.
     is_change = decision.replicas != decision.current and _is_new(decision, before.get("lastDecision", {}))
     signals = decision.signals
+    rollout = _rollout(tick, before.get("rollout", {}))
     return {
         "observedGeneration": deployment.generation,
         "replicas": len(observed.live),
@@ -74,13 +75,13 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
                 *conditions.conditions(deployment, observed, decision),
                 *health(observed, decision),
                 conflicts.condition(deployment.scaling.mode, tick.claims),
-                *([progressing(observed, tick.progress)] if tick.progress else []),
+                *_progressing(tick, rollout),
             ),
             before.get("conditions", []),
             deployment.generation,
             tick.now,
         ),
-        "rollout": _rollout(tick, before.get("rollout", {})),
+        "rollout": rollout,
         "lastDecision": last,
         "lastChange": last if is_change else before.get("lastChange", {}),
         "decisions": _ring(last, before.get("decisions", [])) if is_change else before.get("decisions", []),
@@ -89,6 +90,11 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rollout(tick: Tick, before: Mapping[str, Any]) -> Mapping[str, Any]:
     return as_status(tick.deployment, tick.progress, before) if tick.progress else before
+
+
+def _progressing(tick: Tick, told: Mapping[str, Any]) -> list[Condition]:
+    """With the numbers that the rollout itself tells, which stay for a while: one story, and no write at every tick."""
+    return [progressing(tick.observed, replace(tick.progress, message=told["message"]))] if tick.progress else []
 
 
 def milliseconds(seconds: float | None) -> str:

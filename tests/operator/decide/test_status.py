@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from headrace_operator.decide import record
 from headrace_operator.decide.conditions import timestamp
+from headrace_operator.decide.evidence import Evidence, Tally
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import Decision, decide
+from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.status import RING, Tick, rounded, status
 from headrace_operator.service import Mode
@@ -45,6 +47,23 @@ def test_the_same_again_is_the_same_to_the_letter() -> None:
     first = kept(status(tick(signals(4, load=0.95), now=NOW), {}))
     again = kept(status(tick(signals(4, load=0.96, running=7), now=NOW + 2), first))
     assert again == first
+
+
+def test_a_trial_writes_no_status_at_every_tick() -> None:
+    """Its requests grow all the time: what is told of them, in the rollout and in the condition, stays for a while."""
+
+    def told(requests: float, before: dict[str, Any]) -> dict[str, Any]:
+        evidence = Evidence(Tally(requests), Tally(requests), ready_since=NOW)
+        trial = Progress(State.TRIAL, recorded().hash, "b", NOW, message=f"{requests} requests", evidence=evidence)
+        seen = replace(observed(4), revisions=(recorded(),))
+        return kept(status(replace(tick(signals(4, load=1.0)), observed=seen, progress=trial), before))
+
+    first = told(100, {})
+    assert told(119, first) == first
+    grown = told(121, first)
+    assert grown["rollout"]["message"] == "121 requests"
+    (progressing,) = (entry for entry in grown["conditions"] if entry["type"] == "Progressing")
+    assert progressing["message"].endswith("121 requests")
 
 
 @pytest.mark.parametrize(
