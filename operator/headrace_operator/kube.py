@@ -152,7 +152,7 @@ class Kube:
         data: bytes = await on_retry_after_error(PATIENCE, lambda error: _may_repeat(method, error), once)
         return data
 
-    async def _once(self, request: Any) -> bytes:
+    async def _once(self, request: tuple[str, str, Any, Any, Any]) -> bytes:
         try:
             response = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT)
             data: bytes = await response.read()

@@ -1,4 +1,4 @@
-"""Nodes without a kubelet, for tests and benchmarks of the operator alone: pods are bound by the real scheduler, said to
+"""Nodes without a kubelet, to test and measure the operator alone: pods are bound by the real scheduler, said to
 be Ready, and removed when they are deleted. One process plays all nodes and answers /metrics and /drain for all pods.
 
     python -m fake_nodes --kubeconfig FILE --share 3 --nodes 4 --gpus 8

@@ -21,7 +21,10 @@ class Load:
     rate: float  # requests/s of a pod, in the mean
     slots: int
     began: float = field(default_factory=time.monotonic)
-    template: list[str] = field(default_factory=lambda: template())
+    template: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.template = template()
 
     def text(self, phase: float) -> str:
         """`phase` (radians) shifts the waves, so that deployments differ."""

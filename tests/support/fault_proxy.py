@@ -21,7 +21,7 @@ from cluster.users import User
 
 KEPT = {"Authorization", "Content-Type", "Accept", "User-Agent"}  # of a request's headers
 PASSED = {"Content-Type", "Retry-After"}  # of an answer's
-READS = {"GET", "HEAD"}
+REFUSALS = {"throttled": (429, {"Retry-After": "1"}), "failing": (500, {})}
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -61,7 +61,7 @@ class Switches:
     faults: Faults = Faults()
     half_open: bool = False  # everything is taken and nothing is done or answered, running watches included
     silent_watches: bool = False  # watches, running and new, say nothing
-    before: Callable[[Call], None] = lambda call: None  # a write is about to be done
+    before: Callable[[Call], bool] = lambda call: True  # a write is about to be done; False: it is not
     after: Callable[[Call, int], None] = lambda call, status: None  # a write is done and not answered yet
 
 
@@ -113,7 +113,7 @@ class FaultProxy:
         ours.load_cert_chain(self._pki / "apiserver.crt", self._pki / "apiserver.key")
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handler_cancellation=True)
         await self._runner.setup()
         host = urlsplit(self._upstream).hostname
         await web.TCPSite(self._runner, host, 0, ssl_context=ours).start()
@@ -123,39 +123,37 @@ class FaultProxy:
         self._closing.set()
         await self._session.close()  # ends the watches, and with them their handlers
         await self._runner.cleanup()
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if _ends(task)), return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        call = understood(request)
-        body = await request.read()
-        fault = self._fault()
+        call, body, fault = understood(request), await request.read(), self._fault()
         if self.switches.half_open or fault == "lost":
+            return await self._never(request, call)
+        if fault in REFUSALS:
             self.calls.append((call, 0))
-            return await self._never(request)
-        if fault == "throttled":
-            return self._refused(call, 429, {"Retry-After": "1"})
-        if fault == "failing":
-            return self._refused(call, 500, {})
-        headers = {name: value for name, value in request.headers.items() if name in KEPT}
-        if call.is_write:
-            self.switches.before(call)
-        url = self._upstream + request.raw_path
+            return refused(*REFUSALS[fault])
+        if call.is_write and not self.switches.before(call):
+            return _hung_up(request)
         try:
-            async with self._session.request(request.method, url, data=body or None, headers=headers) as answer:
-                if call.verb == "watch" and answer.status == 200:
-                    return await self._watch(call, request, answer)
-                data = await answer.read()
+            answer = await self._ask(request, call, body)
         except aiohttp.ClientConnectionError:  # the API server is down: so are we
             self.calls.append((call, 0))
             return _hung_up(request)
-        self.calls.append((call, answer.status))
+        return await self._never(request) if fault == "unanswered" else answer
+
+    async def _ask(self, request: web.Request, call: Call, body: bytes) -> web.StreamResponse:
+        headers = _some(request.headers.items(), KEPT)
+        url = self._upstream + request.raw_path
+        async with self._session.request(request.method, url, data=body or None, headers=headers) as answer:
+            self.calls.append((call, answer.status))
+            if call.verb == "watch" and answer.status == 200:
+                return await self._watch(request, answer)
+            data = await answer.read()
         if call.is_write:
             self.switches.after(call, answer.status)
-        if fault == "unanswered":
-            return await self._never(request)
         return web.Response(status=answer.status, body=data, headers=_some(answer.headers.items(), PASSED))
 
-    async def _watch(self, call: Call, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        self.calls.append((call, answer.status))
+    async def _watch(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(headers=_some(answer.headers.items(), PASSED))
         await response.prepare(request)
         async for chunk in answer.content.iter_any():
@@ -172,20 +170,17 @@ class FaultProxy:
                 return name
         return None
 
-    async def _never(self, request: web.Request) -> web.StreamResponse:
+    async def _never(self, request: web.Request, call: Call | None = None) -> web.StreamResponse:
+        """`call`: one that the API server does not hear of."""
+        if call:
+            self.calls.append((call, 0))
         await self._closing.wait()
         return _hung_up(request)
 
-    def _refused(self, call: Call, status: int, headers: dict[str, str]) -> web.Response:
-        self.calls.append((call, 0))
-        body = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "status": "Failure",
-            "message": "a fault for a test",
-            "code": status,
-        }
-        return web.json_response(body, status=status, headers=headers)
+
+def refused(status: int, headers: dict[str, str]) -> web.Response:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "a fault for a test", "code": status}
+    return web.json_response(body, status=status, headers=headers)
 
 
 def understood(request: web.Request) -> Call:
@@ -206,6 +201,10 @@ def _hung_up(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
+
+
+def _ends(task: "asyncio.Task[object]") -> bool:
+    return task is not asyncio.current_task() and task.cancel()
 
 
 def _some(headers: Iterable[tuple[str, str]], names: set[str]) -> dict[str, str]:
