@@ -15,7 +15,7 @@ from headrace_operator.decide.status import RING, Tick, rounded, status
 from headrace_operator.service import Mode
 from hypothesis import given
 from hypothesis import strategies as st
-from observations import NOW, decided, deployment, observed, pod, scaling, signals
+from observations import NOW, decided, deployment, observed, pod, recorded, scaling, signals
 
 
 def tick(seen: Signals, *, ready: int = 4, now: float = NOW, history: History | None = None) -> Tick:
