@@ -132,9 +132,15 @@ def _progress(body: Body, startup: Startup) -> tuple[PodPhase, str]:
     if _running_since(body) is None:
         waiting = _container(body).get("state", {}).get("waiting", {})
         return PodPhase.PULLING, waiting.get("message", "")
-    if _container(body).get("started"):
+    if _was_ready(body):
         return PodPhase.UNREADY, _condition(body, "Ready").get("message", "")
     return (PodPhase.LOADING if startup.weights_at is None else PodPhase.WARMING_UP), ""
+
+
+def _was_ready(body: Body) -> bool:
+    """In this run of its container: since it began, Ready has turned False, and from what else than True?"""
+    lost, began = _condition(body, "Ready").get("lastTransitionTime"), _running_since(body)
+    return lost is not None and began is not None and epoch(lost) > began
 
 
 def _startup(body: Body, facts: ServerFacts) -> tuple[Startup, str | None]:

@@ -11,6 +11,7 @@ from observations import sample
 
 Body = dict[str, Any]
 READY = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:30Z"}
+LOST_READY = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:40Z"}
 NOT_READY = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:10Z"}
 FULL = {
     "type": "PodScheduled",
@@ -141,12 +142,18 @@ def again(code: int = 1, restarts: int = 2, **container: Any) -> Body:
         pytest.param(
             starting({"state": RUNNING, "started": True}),
             ServerFacts(weights_at=STARTED_AT + 5),
+            PodPhase.WARMING_UP,
+            id="its startup probe has passed, and its readiness probe not yet",
+        ),
+        pytest.param(
+            a_pod(conditions=[LOST_READY, SCHEDULED], container={"state": RUNNING, "started": True}),
+            ServerFacts(weights_at=STARTED_AT + 5),
             PodPhase.UNREADY,
             id="it has served before",
         ),
         pytest.param(starting(again()), ServerFacts(), PodPhase.CRASH_LOOPING, id="it runs until the next crash"),
         pytest.param(
-            starting(again(started=True)), ServerFacts(), PodPhase.UNREADY, id="it ran well since the crashes"
+            starting(again(started=True)), ServerFacts(), PodPhase.LOADING, id="it runs well since the crashes"
         ),
         pytest.param(starting(again(restarts=1)), ServerFacts(), PodPhase.LOADING, id="one crash is no loop"),
         pytest.param(starting(again(code=0)), ServerFacts(), PodPhase.LOADING, id="it was told to end"),
