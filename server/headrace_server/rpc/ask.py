@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace_server.errors import InvalidRequest
-from headrace_server.request import MOST_BIASES, MOST_STOP_TOKENS, Sampling
+from headrace_server.request import MOST_BIASES, MOST_STOP_TOKENS, Priority, Sampling
 from headrace_server.rpc.structured import Format, check_goes_with
 
 MOST_STOPS = 16
@@ -42,6 +42,9 @@ class Ask:
     echo: bool = False  # the answer's text begins with the prompt's
     prompt_logprobs: int | None = None  # None: none; n: of each prompt token and of the n likeliest in its place
     format: Format | None = None  # None: free text
+    priority: Priority = Priority.STANDARD
+    timeout: float | None = None  # seconds from arrival in which the answer is of use; None: no such limit
+    tenant: str = ""  # who asks; "" = nobody said, or nobody who is believed
 
     def __post_init__(self) -> None:
         if self.prompt == "":  # a tokenizer may make a BOS of nothing; the rest the engine's limits see

@@ -4,12 +4,12 @@ import json
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from headrace_server.errors import InvalidRequest
-from headrace_server.request import Sampling
+from headrace_server.request import Priority, Sampling
 from headrace_server.rpc.ask import Ask, Chat
 from headrace_server.rpc.structured import Format, ResponseFormat, StructuredOutputs, format_of
 
@@ -33,7 +33,7 @@ UNSERVED: Mapping[str, tuple[Any, ...]] = {
 # Fields that change nothing here.
 IGNORED = frozenset(
     {
-        "user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls",
+        "user", "metadata", "store", "safety_identifier", "parallel_tool_calls",
         "prompt_cache_key", "prompt_cache_retention", "verbosity",
     }
 )  # fmt: skip
@@ -69,17 +69,25 @@ class Body(BaseModel):
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None  # load tests need answers of a known length
     structured_outputs: StructuredOutputs | None = None
+    # How urgent, and until when:
+    priority: Literal["interactive", "standard", "batch"] | None = None
+    service_tier: str | None = None  # OpenAI's "flex" is work that may wait; its other tiers change nothing here
+    timeout: Annotated[float, Field(gt=0)] | None = None  # seconds from arrival in which the answer is of use
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Raises InvalidRequest naming the field in the client's words."""
-        document = _json_object(raw)
+        return cls.of(json_object(raw))
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Likewise."""
         _refuse_unserved(document)
         known = {name: value for name, value in document.items() if name not in IGNORED and name not in UNSERVED}
         try:
             return cls.model_validate(known)
         except ValidationError as invalid:
-            raise _as_refusal(invalid) from invalid
+            raise as_refusal(invalid) from invalid
 
     @abstractmethod
     def ask(self) -> Ask:
@@ -111,6 +119,11 @@ class Body(BaseModel):
     def called(self, field: str) -> str:
         """The client's name of one of our fields."""
         return "max_tokens" if field == "max_new_tokens" else field
+
+    def urgency(self) -> Priority:
+        if self.priority is not None:
+            return Priority(self.priority)
+        return Priority.BATCH if self.service_tier == "flex" else Priority.STANDARD
 
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -153,6 +166,8 @@ class CompletionBody(Body):
             echo=bool(self.echo),
             prompt_logprobs=self.logprobs if self.echo else None,
             format=self.format(),
+            priority=self.urgency(),
+            timeout=self.timeout,
         )
 
     def wanted_logprobs(self) -> int | None:
@@ -199,6 +214,8 @@ class ChatBody(Body):
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
             format=self.format(),
+            priority=self.urgency(),
+            timeout=self.timeout,
         )
 
     def wanted_logprobs(self) -> int | None:
@@ -207,7 +224,8 @@ class ChatBody(Body):
         return self.top_logprobs or 0 if self.logprobs else None
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Raises InvalidRequest."""
     try:
         document = json.loads(raw)
     except ValueError as broken:
@@ -224,7 +242,7 @@ def _refuse_unserved(document: Mapping[str, Any]) -> None:
             raise InvalidRequest(name, "is not served here and would change the answer; leave it out")
 
 
-def _as_refusal(invalid: ValidationError) -> InvalidRequest:
+def as_refusal(invalid: ValidationError) -> InvalidRequest:
     """The first fault; a message of one line serves a client better than a list."""
     fault = invalid.errors(include_url=False)[0]
     field = ".".join(str(part) for part in fault["loc"]) or "body"

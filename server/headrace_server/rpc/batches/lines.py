@@ -1,0 +1,134 @@
+"""The lines of an offline job, as OpenAI's batches have them: a request each, and a result each.
+
+The command that sends a file and the server that keeps one check it by the same rules, before the first request runs.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headrace_server.errors import InvalidRequest
+from headrace_server.request import Priority
+from headrace_server.rpc.openai import Body, ChatBody, CompletionBody, as_refusal, json_object
+
+BODIES: Mapping[str, type[Body]] = {"/v1/completions": CompletionBody, "/v1/chat/completions": ChatBody}
+LONGEST_ID = 512  # characters
+
+
+class Code(StrEnum):
+    """Why a line cannot run, or did not. Found in a batch's `errors` and in the `error` of a result."""
+
+    INVALID_LINE = "invalid_json_line"
+    INVALID_REQUEST = "invalid_request"
+    DUPLICATE_ID = "duplicate_custom_id"
+    WRONG_ENDPOINT = "mismatched_endpoint"
+    UNKNOWN_MODEL = "model_not_found"
+    EMPTY = "empty_file"
+    TOO_MANY = "too_many_requests"
+    NOT_JSON = "answer_is_not_json"
+    EXPIRED = "batch_expired"
+    CANCELLED = "batch_cancelled"
+    GIVEN_UP = "server_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A request that may run."""
+
+    number: int  # in its file, from 1
+    custom_id: str
+    url: str  # a key of BODIES
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a file cannot run."""
+
+    code: Code
+    message: str
+    line: int | None = None  # in its file, from 1; None: the file as a whole
+    field: str | None = None
+
+    def __str__(self) -> str:
+        return self.message if self.line is None else f"line {self.line}: {self.message}"
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    custom_id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
+    method: Literal["POST"]
+    url: str
+    body: dict[str, Any]
+
+
+def read_lines(raw: Iterable[bytes], endpoint: str | None = None) -> Iterator[Line | Fault]:
+    """Every line in turn; empty ones are passed over. `endpoint`: the only url allowed; None: any that is served."""
+    seen: dict[str, int] = {}
+    for number, text in enumerate(raw, start=1):
+        if not text.strip():
+            continue
+        line = _line(number, text, endpoint)
+        if isinstance(line, Line):
+            first = seen.setdefault(line.custom_id, number)
+            if first != number:
+                line = Fault(
+                    Code.DUPLICATE_ID,
+                    f"custom_id: {line.custom_id!r} is that of line {first} too; give each line its own",
+                    number,
+                    "custom_id",
+                )
+        yield line
+
+
+def _line(number: int, text: bytes, endpoint: str | None) -> Line | Fault:
+    try:
+        shape = _Shape.model_validate(json_object(text))
+    except InvalidRequest as no_object:
+        return Fault(Code.INVALID_LINE, f"{no_object.message}; write one JSON object a line", number)
+    except ValidationError as invalid:
+        refusal = as_refusal(invalid)
+        return Fault(Code.INVALID_REQUEST, str(refusal), number, refusal.field)
+    allowed = tuple(BODIES) if endpoint is None else (endpoint,)
+    if shape.url not in allowed:
+        message = f"url: is {shape.url!r}; must be {' or '.join(allowed)}"
+        return Fault(Code.WRONG_ENDPOINT, message, number, "url")
+    try:
+        _check_body(shape)
+    except InvalidRequest as invalid:
+        field = f"body.{invalid.field}"
+        return Fault(Code.INVALID_REQUEST, f"{field}: {invalid.message}", number, field)
+    return Line(number, shape.custom_id, shape.url, shape.body)
+
+
+def _check_body(shape: _Shape) -> None:
+    """Raises InvalidRequest for what no model could answer; what depends on the model its server finds."""
+    body = BODIES[shape.url].of(shape.body)
+    if body.stream:
+        raise InvalidRequest("stream", "is true; nobody waits for an offline answer, leave it out")
+    if body.priority not in {None, Priority.BATCH}:
+        raise InvalidRequest("priority", f"is {body.priority}; offline requests are always `batch`, leave it out")
+    try:
+        body.ask()
+    except InvalidRequest as invalid:
+        raise InvalidRequest(body.called(invalid.field), invalid.message) from invalid
+
+
+def new_result_id() -> str:
+    return f"batch_req_{uuid4().hex}"
+
+
+def answered(custom_id: str, status: int, request_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a request that was answered, be it with a refusal. `status` is HTTP's."""
+    response = {"status_code": status, "request_id": request_id, "body": body}
+    return {"id": new_result_id(), "custom_id": custom_id, "response": response, "error": None}
+
+
+def unanswered(custom_id: str, code: Code, message: str) -> dict[str, Any]:
+    """The result of a request that was not answered, and never will be."""
+    error = {"code": code, "message": message}
+    return {"id": new_result_id(), "custom_id": custom_id, "response": None, "error": error}
