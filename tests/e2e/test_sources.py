@@ -1,0 +1,65 @@
+"""Where a model may come from, and what its pods may be told, on the real control plane."""
+
+from pathlib import Path
+
+import pytest
+from cluster import LocalCluster
+from demo import story
+from deployments import condition, manifest, pods, wait_ready
+from openai import OpenAI
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def fill(cache: Path) -> None:
+    """A Hugging Face cache, as `hf download` leaves it: a snapshot of links to blobs, and a ref that names it."""
+    repository = cache / "models--headrace--scripture"
+    for folder in ("blobs", "refs", f"snapshots/{COMMIT}"):
+        (repository / folder).mkdir(parents=True)
+    for number, file in enumerate(sorted((story.MODELS / "scripture-1m").iterdir())):
+        (repository / "blobs" / str(number)).write_bytes(file.read_bytes())
+        (repository / "snapshots" / COMMIT / file.name).symlink_to(Path("..", "..", "blobs", str(number)))
+    (repository / "refs" / "main").write_text(COMMIT)
+
+
+def test_a_model_of_a_hub_cache_is_served_by_pods_placed_as_asked(cluster: LocalCluster) -> None:
+    name = "from-a-hub"
+    fill(cluster.directory / "hub")
+    cluster.volume("default", "hub", cluster.directory / "hub")
+    fields = {
+        "nodeSelector": {"kubernetes.io/hostname": "gpu-b"},
+        "topologySpread": [{"topologyKey": "kubernetes.io/hostname"}],
+        "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+        "labels": {"team": "scribes"},
+        "annotations": {"example.com/owner": "ezra"},
+    }
+    body = manifest(name, pod=fields)
+    body["spec"]["model"] |= {"source": "hf://headrace/scripture", "cacheClaim": "hub"}
+    cluster.apply(body)
+    try:
+        wait_ready(cluster, name, 1)
+        (pod,) = pods(cluster, name)
+        assert pod["spec"]["nodeName"] == "gpu-b"
+        assert pod["metadata"]["labels"]["team"] == "scribes"
+        assert pod["metadata"]["annotations"]["example.com/owner"] == "ezra"
+        client = OpenAI(base_url=f"{story.doors(cluster, name).http}/v1", api_key="unused")
+        assert client.completions.create(model=name, prompt="In the beginning", max_tokens=4).choices[0].text
+    finally:
+        cluster.kubectl("delete", "infdep", name)
+        cluster.wait("pods gone", lambda: not pods(cluster, name), timeout=90)
+
+
+def test_more_gpus_than_the_server_can_use_are_refused_rather_than_left_idle(cluster: LocalCluster) -> None:
+    name = "two-devices"
+    cluster.apply(manifest(name, resources={"gpus": 2}))
+    try:
+        refused = cluster.wait(
+            "ModelValid=False",
+            lambda: (found := condition(cluster, name, "ModelValid"))["status"] == "False" and found,
+            timeout=60,
+        )
+        assert "resources.gpus" in refused["message"]
+    finally:
+        cluster.kubectl("delete", "infdep", name)
+        cluster.wait("pods gone", lambda: not pods(cluster, name), timeout=90)
