@@ -1,12 +1,14 @@
 """What the operator renders into a pod, the server's own command line accepts, number for number."""
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 import headrace_server.__main__ as server
+import pytest
 from headrace_operator.decide import manifests
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling
-from headrace_operator.sources import ClaimSource
+from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
 
 DEPLOYMENT = InferenceDeployment(
     namespace="default",
@@ -21,13 +23,13 @@ DEPLOYMENT = InferenceDeployment(
 )
 
 
-def rendered() -> dict[str, Any]:
-    container: dict[str, Any] = manifests.pod_spec(DEPLOYMENT, "headrace-server:1")["containers"][0]
+def rendered(deployment: InferenceDeployment = DEPLOYMENT) -> dict[str, Any]:
+    container: dict[str, Any] = manifests.pod_spec(deployment, "headrace-server:1")["containers"][0]
     return container
 
 
-def parsed() -> argparse.Namespace:
-    container = rendered()
+def parsed(deployment: InferenceDeployment = DEPLOYMENT) -> argparse.Namespace:
+    container = rendered(deployment)
     assert container["command"] == ["headrace"]
     assert container["args"][0] == "serve"
     parser = argparse.ArgumentParser(exit_on_error=False)
@@ -41,6 +43,25 @@ def test_every_argument_arrives() -> None:
     assert (options.name, options.device, options.dtype) == ("chat", "cuda", "bfloat16")
     assert (options.max_running, options.max_tokens_per_step, options.max_waiting) == (7, 300, 11)
     assert options.drain_timeout == 90.0
+
+
+@pytest.mark.parametrize(
+    ("source", "model", "hub_cache"),
+    [
+        (HubSource("meta/llama", "v2", "hub"), "hf://meta/llama@v2", "/models"),
+        (HubSource("meta/llama", None, "hub"), "hf://meta/llama", "/models"),
+        (ImageSource("registry.example/llama:8b", ""), "/models", "None"),
+    ],
+    ids=["a revision of a hub", "a hub", "an image"],
+)
+def test_a_source_arrives_as_the_server_reads_it(source: Source, model: str, hub_cache: str) -> None:
+    options = parsed(replace(DEPLOYMENT, model=Model(source, "bfloat16", "cuda")))
+    assert (options.model, str(options.hub_cache)) == (model, hub_cache)
+
+
+def test_several_gpus_arrive_as_a_tensor_parallel_size() -> None:
+    assert parsed().tensor_parallel_size == 1
+    assert parsed(replace(DEPLOYMENT, resources=Resources(gpus=4))).tensor_parallel_size == 4
 
 
 def test_the_ports_are_those_of_container_service_and_probes() -> None:

@@ -30,7 +30,7 @@ def test_a_manifest_becomes_pods_that_answer(cluster: LocalCluster, deploy: Call
     assert [model.id for model in client.models.list()] == [name]
 
     table = cluster.kubectl("get", "infdep", name).splitlines()
-    assert table[0].split() == ["NAME", "READY", "DESIRED", "QUEUE-WAIT", "TOK/S", "REASON", "AGE"]
+    assert table[0].split() == ["NAME", "READY", "DESIRED", "WARM", "QUEUE-WAIT", "TOK/S", "REASON", "AGE"]
     assert table[1].split()[:3] == [name, "2", "2"]
     described = cluster.kubectl("describe", "infdep", name)
     for word in ("EnoughReady", "ModelLoaded", "AllAnswer", "BelowMinimum", "PodCreated"):
