@@ -1,8 +1,7 @@
 """From one revision to the next without losing a request: surge by one, or on a full cluster by none."""
 
 from headrace_operator.decide import standby
-from headrace_operator.decide.actions import Action, Announce, DeletePod
-from headrace_operator.decide.reasons import Announcement
+from headrace_operator.decide.actions import Action, DeletePod
 from headrace_operator.decide.sizing import create, remove, victim_order
 from headrace_operator.decide.values import Observed, PodPhase, PodState, Revision
 from headrace_operator.service import InferenceDeployment
@@ -49,7 +48,7 @@ def roll(
     if spare and not is_stuck:
         return [remove(victim, "replaced by the new revision")]
     no_surge = is_stuck or full
-    return _make_room(observed, revision, victim) if no_surge else _surge(deployment, revision, observed, new)
+    return _make_room(observed, revision, victim) if no_surge else create(deployment, revision, observed, 1)
 
 
 def _make_room(observed: Observed, revision: Revision, victim: PodState) -> list[Action]:
@@ -58,13 +57,3 @@ def _make_room(observed: Observed, revision: Revision, victim: PodState) -> list
         return []
     why = "full cluster: the old pod leaves before its replacement starts"
     return standby.make_room(observed, revision.hash) or [remove(victim, why)]
-
-
-def _surge(
-    deployment: InferenceDeployment, revision: Revision, observed: Observed, new: list[PodState]
-) -> list[Action]:
-    created = create(deployment, revision, observed, 1)
-    if new:
-        return created
-    message = f"{len(observed.live)} pods are replaced one by one by revision {revision.hash}"
-    return [Announce(Announcement.ROLLOUT_STARTED, message), *created]

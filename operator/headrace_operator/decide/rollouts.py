@@ -97,9 +97,12 @@ def news(before: Progress | None, after: Progress) -> list[Action]:
     if after.state is State.ROLLED_BACK:
         told = f"{after.verdict}: {after.message}; revision {after.stable} serves on"
         return [Announce(Announcement.CANARY_ROLLED_BACK, told, is_warning=True)]
-    if before.state is State.TRIAL and before.updated == after.updated:
+    if after.state is not State.PROMOTING:
+        return []
+    if before.state is State.TRIAL and after.verdict is Verdict.ALL_GATES_PASSED:
         return [Announce(Announcement.CANARY_PROMOTED, f"{after.verdict}: {after.message}")]
-    return []
+    told = f"pods are replaced one by one by revision {after.updated}"
+    return [Announce(Announcement.ROLLOUT_STARTED, f"{told}: {after.message}" if after.message else told)]
 
 
 def _serving(observed: Observed, asked: str) -> str:

@@ -9,7 +9,7 @@ from headrace_operator.decide.evidence import Evidence, Score, Tally, key
 from headrace_operator.decide.reasons import Verdict
 from headrace_operator.decide.values import PodPhase, PodState
 from headrace_operator.service import Canary, GoldenPrompt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from observations import NOW, pod
 
@@ -125,6 +125,7 @@ sides = st.builds(
 phases = st.lists(st.sampled_from(list(PodPhase)), min_size=1, max_size=3)
 
 
+@settings(deadline=None)
 @given(sides, sides, phases, st.none() | st.floats(0, 1000), st.booleans())
 def test_promotion_takes_evidence(
     canary: Tally, stable: Tally, drawn: list[PodPhase], ready_for: float | None, has_score: bool

@@ -17,7 +17,7 @@ from headrace_operator.decide.rollout_record import as_status, restored
 from headrace_operator.decide.rollouts import Progress, State, advance, news
 from headrace_operator.decide.values import Observed, PodPhase, PodState, Role
 from headrace_operator.service import Batching, Canary, InferenceDeployment, Mode, Rollout, Strategy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from observations import NOW, deployment, pod, recorded, sample, scaling
 
@@ -237,6 +237,7 @@ evidences = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(State), st.sampled_from(Verdict), st.booleans(), evidences)
 def test_what_status_tells_is_what_the_next_operator_knows(
     state: State, verdict: Verdict, surge: bool, evidence: Evidence
@@ -302,11 +303,21 @@ def test_the_condition_progressing(
     ("before", "after", "reason"),
     [
         pytest.param(in_state(State.BASELINE, A, A), TRIAL, Announcement.CANARY_STARTED, id="a trial begins"),
-        pytest.param(TRIAL, in_state(State.PROMOTING), Announcement.CANARY_PROMOTED, id="it passes"),
+        pytest.param(
+            TRIAL,
+            in_state(State.PROMOTING, verdict=Verdict.ALL_GATES_PASSED),
+            Announcement.CANARY_PROMOTED,
+            id="it passes",
+        ),
+        pytest.param(TRIAL, in_state(State.PROMOTING), Announcement.ROLLOUT_STARTED, id="a person cuts it short"),
+        pytest.param(
+            in_state(State.BASELINE, A, A), in_state(State.PROMOTING), Announcement.ROLLOUT_STARTED, id="it rolls"
+        ),
+        pytest.param(in_state(State.PROMOTING), in_state(State.BASELINE, B, B), None, id="it is complete"),
         pytest.param(TRIAL, BACK, Announcement.CANARY_ROLLED_BACK, id="it fails"),
         pytest.param(TRIAL, replace(TRIAL, message="more"), None, id="it goes on"),
         pytest.param(None, TRIAL, None, id="another operator continues it"),
-        pytest.param(TRIAL, in_state(State.PROMOTING, A, A), None, id="the edit is taken back"),
+        pytest.param(TRIAL, in_state(State.PROMOTING, A, A), Announcement.ROLLOUT_STARTED, id="the edit is taken back"),
     ],
 )
 def test_what_is_told(before: Progress | None, after: Progress, reason: Announcement | None) -> None:

@@ -12,7 +12,7 @@ from headrace_operator.decide.rolling import is_full
 from headrace_operator.decide.rollouts import Progress, State, advance
 from headrace_operator.decide.values import Observed, PodPhase, PodState, Role
 from headrace_operator.service import Batching, Canary, Rollout, Strategy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from observations import IMAGE, NOW, decided, deployment, pod, recorded, sample, scaling, signals
 
@@ -132,6 +132,7 @@ phases = st.sampled_from([PodPhase.READY, PodPhase.LOADING, PodPhase.CRASH_LOOPI
 drawn = st.lists(st.tuples(st.booleans(), phases, st.integers(0, 9)), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), drawn, st.sampled_from([TRIAL, PROMOTING]))
 def test_with_spare_gpus_no_plan_takes_a_ready_pod_that_is_needed(
     replicas: int, pods: list[tuple[bool, PodPhase, int]], progress: Progress
