@@ -33,6 +33,12 @@ class OperatorMetrics:
             "headrace_operator_startup_seconds", "Start of a pod: each step, and the whole", (*OBJECT, "step"),
             buckets=(1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800), registry=registry,
         )  # fmt: skip
+        self.look_interval_seconds = Histogram(
+            "headrace_operator_look_interval_seconds",
+            "Between two looks at one object; --interval, or less after a change",
+            buckets=(0.1, 0.25, 0.5, 1, 1.5, 2, 2.25, 2.5, 3, 4, 5, 7.5, 10, 15, 30, 60),
+            registry=registry,
+        )
         self._of_object = (
             self.warm_replicas, self.startup_seconds, self.rollout_steps,
             self.desired_replicas, self.ready_replicas, self.queue_wait_p95_seconds, self.capacity, self.decisions,

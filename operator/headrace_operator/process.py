@@ -124,9 +124,17 @@ class Process:
             await lease.release()
 
     def _only_as_leader(self, work: Reconciler, lease: Lease) -> Any:
+        looked: dict[Key, float] = {}  # loop time of the last look
+
         async def reconcile(key: Key) -> None:
-            if lease.is_held and self._listed:
-                await work.reconcile(key)
+            if not (lease.is_held and self._listed):
+                looked.clear()  # whoever leads now looks
+                return
+            now = time.monotonic()
+            if (before := looked.get(key)) is not None:
+                self._metrics.look_interval_seconds.observe(now - before)
+            looked[key] = now
+            await work.reconcile(key)
 
         return reconcile
 

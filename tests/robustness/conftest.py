@@ -12,7 +12,7 @@ from operator_process import OperatorProcess
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with kubelet_free(tmp_path_factory.mktemp("faults"), "--nodes=2", "--gpus=64") as running:
+    with kubelet_free(tmp_path_factory.mktemp("faults"), "--nodes=2", "--gpus=64") as (running, _):
         yield running
 
 

@@ -36,6 +36,7 @@ class FakeNodes:
         self._load = Load(options.load, options.slots)
         self._pods: dict[str, asyncio.Task[None]] = {}  # by UID
         self._going: set[str] = set()
+        self._hanging = False
         self.mirror = Mirror(api, "/api/v1/pods", self._changed, fieldSelector="spec.nodeName!=")
 
     async def run(self) -> None:
@@ -50,6 +51,10 @@ class FakeNodes:
             for offer in offers:
                 group.create_task(node.keep_alive(self._api, offer, 10250))
             group.create_task(self.mirror.run())
+
+    def hang(self) -> None:
+        """From now on the pods that --hang names take a scrape and never answer."""
+        self._hanging = True
 
     def _changed(self, body: Body, is_gone: bool) -> None:
         uid = body["metadata"]["uid"]
@@ -67,8 +72,7 @@ class FakeNodes:
         name, name_of_node = body["metadata"]["name"], body["spec"]["nodeName"]
         deployment = body["metadata"].get("labels", {}).get("headrace.dev/deployment", "")
         address = self._addresses[name_of_node].pop(0)
-        hangs = self._options.hang is not None and name.startswith(self._options.hang)
-        server = FakeServer(deployment, self._load, hangs=hangs)
+        server = FakeServer(deployment, self._load, hangs=lambda: self._hanging and name.startswith(self._options.hang))
         try:
             listener = await asyncio.get_running_loop().create_server(server.connection, address, PORT)
             async with listener:
@@ -140,14 +144,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--end-delay", type=float, default=0.0, help="seconds from deleted to gone")
     parser.add_argument("--load", type=float, default=0.0, help="requests/s that each pod reports, about")
     parser.add_argument("--slots", type=int, default=64, help="requests that a pod could run together")
-    parser.add_argument("--hang", help="pods whose name begins so never answer a scrape")
+    parser.add_argument("--hang", default="-", help="pods whose name begins so never answer a scrape after SIGUSR1")
     return parser.parse_args()
 
 
 async def main(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     async with Api(options.kubeconfig) as api:
-        work = asyncio.create_task(FakeNodes(api, options).run())
+        nodes = FakeNodes(api, options)
+        work = asyncio.create_task(nodes.run())
+        loop.add_signal_handler(signal.SIGUSR1, nodes.hang)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, work.cancel)
         try:

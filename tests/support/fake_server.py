@@ -7,6 +7,7 @@ import asyncio
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headrace_server.metrics import ServerMetrics
@@ -49,9 +50,9 @@ class Load:
 
 
 class FakeServer:
-    """One pod's. `hangs`: a scrape is taken and never answered."""
+    """One pod's. `hangs`: is a scrape taken and never answered?"""
 
-    def __init__(self, deployment: str, load: Load, *, hangs: bool) -> None:
+    def __init__(self, deployment: str, load: Load, *, hangs: Callable[[], bool]) -> None:
         self._phase = (hash(deployment) % 628) / 100
         self._load = load
         self._hangs = hangs
@@ -62,7 +63,7 @@ class FakeServer:
     def answer(self, request: str) -> tuple[str, str] | None:
         """Content type and body; None = no answer, ever."""
         if "/metrics" in request:
-            return None if self._hangs else ("text/plain; version=0.0.4", self._load.text(self._phase))
+            return None if self._hangs() else ("text/plain; version=0.0.4", self._load.text(self._phase))
         return "application/json", '{"in_flight": 0}'
 
 

@@ -24,8 +24,8 @@ RBAC = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBind
 
 
 @contextmanager
-def kubelet_free(directory: Path, *flags: str) -> Iterator[LocalCluster]:
-    """`flags` are those of `python -m fake_nodes`."""
+def kubelet_free(directory: Path, *flags: str) -> Iterator[tuple[LocalCluster, Program]]:
+    """The cluster, and the program that plays its nodes; `flags` are those of `python -m fake_nodes`."""
     with LocalCluster(directory, nodes=()) as cluster:
         cluster.apply(CRD)
         cluster.kubectl("wait", "--for=condition=Established", "crd/inferencedeployments.headrace.dev", "--timeout=30s")
@@ -34,8 +34,8 @@ def kubelet_free(directory: Path, *flags: str) -> Iterator[LocalCluster]:
         nodes = fake_nodes(cluster, *flags)
         nodes.start()
         try:
-            cluster.wait("the nodes", lambda: "nodes" in nodes.log.read_text())
-            yield cluster
+            cluster.wait("the nodes", lambda: "nodes" in nodes.log.read_text(), timeout=60)
+            yield cluster, nodes
         finally:
             nodes.stop()
 
