@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -109,11 +110,11 @@ class Section:
         """An expression that comes true at some time."""
         text = self.text(key)
         try:
-            comes = next(CronSim(text, ANY_DAY), None)
+            comes_true = _comes_true(text)
         except CronSimError as error:
             why = f"must be cron with five fields such as '0 8 * * 1-5', not {text!r}: {str(error).lower()}"
             raise InvalidSpec(self.field(key), why) from error
-        if comes is None:
+        if not comes_true:
             raise InvalidSpec(self.field(key), f"must come true at some time; {text!r} never does")
         return text
 
@@ -131,6 +132,12 @@ class Section:
         if not isinstance(value, list):
             raise InvalidSpec(self.field(key), f"must be a list, not {value!r}")
         return value
+
+
+@lru_cache(maxsize=1024)  # every look at an object reads its schedules again, and 50 years take a while to search
+def _comes_true(expression: str) -> bool:
+    """Within 50 years. Raises CronSimError."""
+    return next(CronSim(expression, ANY_DAY), None) is not None
 
 
 def _section(value: object, where: str) -> Section:
