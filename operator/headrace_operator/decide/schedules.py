@@ -6,8 +6,9 @@ what falls into the hour that an autumn has twice fires in the first of both.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -49,16 +50,8 @@ def _is_on(schedule: Schedule, minute: int) -> bool:
 
 def _last_fire(cron: str, minute: int, zone: ZoneInfo) -> float:
     """Epoch seconds of the newest fire that is not later than this minute."""
-    local = datetime.fromtimestamp(minute * MINUTE, UTC).astimezone(zone)
-    fires = CronSim(cron, local + timedelta(seconds=1), reverse=True)
-    if local.fold and fires.fixup_tz:
-        # The clock shows an hour for the second time, and every fixed time in it has fired in the first.
-        fires = CronSim(cron, _after_fold(local), reverse=True)
-    return next(fires).timestamp()
-
-
-def _after_fold(local: datetime) -> datetime:
-    moment = local.astimezone(UTC)
-    while moment.astimezone(local.tzinfo).fold:
-        moment += timedelta(seconds=MINUTE)
-    return moment.astimezone(local.tzinfo)
+    now = minute * MINUTE
+    # Looking back loses fires in an hour that comes twice; counting forwards from what it finds does not.
+    back = next(CronSim(cron, datetime.fromtimestamp(now, zone) + timedelta(seconds=1), reverse=True))
+    fires = (fire.timestamp() for fire in CronSim(cron, back))
+    return max((back.timestamp(), *takewhile(lambda fire: fire <= now, fires)))
