@@ -22,6 +22,11 @@ class Holding:
         return (self.replicas + self.beside) * self.gpus
 
     @property
+    def assured(self) -> int:
+        """With the one replica that everybody gets."""
+        return (max(self.replicas, 1) + self.beside) * self.gpus
+
+    @property
     def owed(self) -> int:
         """With what it lacks of its minimum."""
         return (max(self.replicas, self.min_replicas) + self.beside) * self.gpus
@@ -33,6 +38,6 @@ def cap(budget: int, own: Holding, others: Iterable[Holding]) -> int | None:
         return None
     others = tuple(others)
     free = budget - own.beside * own.gpus
-    at_once = (free - sum(other.held for other in others)) // own.gpus
+    at_once = (free - sum(other.assured for other in others)) // own.gpus
     to_grow = (free - sum(other.owed for other in others)) // own.gpus
     return max(min(own.min_replicas, at_once), to_grow, own.replicas, 1)
