@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from typing import Any
 
 import kopf
@@ -33,9 +34,11 @@ def registry(
         settings.scanning.disabled = True  # no watch of CRDs and namespaces, hence no right to them
         settings.watching.server_timeout = 300
         settings.watching.client_timeout = 330
+        settings.watching.inactivity_timeout = 70  # the API server sends a bookmark every minute
+        settings.watching.chunk_size = 500
         settings.networking.connect_timeout = REQUEST_TIMEOUT
-        settings.networking.request_timeout = 60
-        settings.networking.error_backoffs = (1, 2, 4, 8)
+        settings.networking.request_timeout = 30  # of a list's page; the relist has its own
+        settings.networking.error_backoffs = Patience()
         settings.networking.enforce_retry_after = True
         settings.process.ultimate_exiting_timeout = 10
 
@@ -64,6 +67,13 @@ def registry(
             store.put_node(event["object"], is_gone=event["type"] == "DELETED")
 
     return handlers
+
+
+class Patience:
+    """Kopf ends the whole operator when these are used up. An API server that fails is no reason to: they never are."""
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1.0, 2.0, 4.0), repeat(8.0))
 
 
 class Watches:

@@ -1,4 +1,4 @@
-"""kill -9 before and after every write that the operator makes: what it left behind is found, finished, and never doubled.
+"""kill -9 before and after every write of the operator: what it left behind is found, finished, and never doubled.
 
 Each life of the operator ends at one write more than the life before, until one life reaches the goal alive. The goals
 follow each other: pods come, more pods come, pods of another revision replace them, pods go.

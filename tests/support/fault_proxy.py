@@ -44,6 +44,21 @@ class Call:
         return self.resource == "leases"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Right:
+    """What one verb of an RBAC rule gives."""
+
+    verb: str
+    group: str
+    resource: str
+
+
+def needed(call: Call, status: int) -> list[Right]:
+    """Server-side apply needs `create` too where it creates."""
+    verbs = ["create", "patch"] if (call.verb, status) == ("patch", 201) else [call.verb]
+    return [Right(verb, call.group, call.resource) for verb in verbs]
+
+
 @dataclass(frozen=True, slots=True)
 class Faults:
     """Shares of all requests, 0..1; watches count when they begin."""
@@ -94,10 +109,11 @@ class FaultProxy:
         users.write_kubeconfig(path, self.server, self._pki / "ca.crt", user)
         return path
 
-    def counted(self) -> Counter[Call]:
-        """How often each verb and resource was asked for and granted, whatever the object's name."""
-        answered = (call for call, status in list(self.calls) if 0 < status < 400)
-        return Counter(Call(call.verb, call.group, call.resource, "", "") for call in answered)
+    def used(self) -> Counter[Right]:
+        """How often each right was needed and granted. What is not there (404) is no question of rights."""
+        return Counter(
+            right for call, status in list(self.calls) if status not in {0, 401, 403} for right in needed(call, status)
+        )
 
     def writes(self, since: int = 0) -> list[tuple[Call, int]]:
         """All that were asked for, but for the election's own; `since`: an earlier length of `calls`."""

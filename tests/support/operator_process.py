@@ -28,8 +28,8 @@ class OperatorProcess:
         self._log = log
         self._command = [
             str(HEADRACE), "operator", f"--kubeconfig={kubeconfig}", f"--identity={identity}", "--all-namespaces",
-            "--lease-namespace=default", "--server-image=headrace-server:test", f"--interval={interval}",
-            f"--host={address}", f"--http-port={port}", *more,
+            "--watch-nodes", "--lease-namespace=default", "--server-image=headrace-server:test",
+            f"--interval={interval}", f"--host={address}", f"--http-port={port}", *more,
         ]  # fmt: skip
         self._url = f"http://{address}:{port}"
         self._process: subprocess.Popen[bytes] | None = None

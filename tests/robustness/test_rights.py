@@ -1,0 +1,67 @@
+"""The chart's rights against what the operator really asks for: none is missing, and none is there for nothing."""
+
+from collections.abc import Callable
+
+import pytest
+from cluster import LocalCluster
+from deployments import Body, pods, status
+from fault_proxy import FaultProxy, Right
+from kubelet_free import ACCOUNT, chart, manifest
+from operator_process import OperatorProcess
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+NAME = "rights"
+REVISIONS = 7  # more than the operator keeps records of
+
+
+def granted(cluster: LocalCluster) -> set[Right]:
+    """Every verb of every rule that the chart gives to the operator's account, and to nobody else."""
+    bindings = chart(cluster, {"RoleBinding", "ClusterRoleBinding"})
+    own = [body["roleRef"]["name"] for body in bindings if ACCOUNT in {s["name"] for s in body["subjects"]}]
+    roles: list[Body] = [body for body in chart(cluster, {"Role", "ClusterRole"}) if body["metadata"]["name"] in own]
+    return {
+        Right(verb, group, resource)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def is_settled(cluster: LocalCluster, replicas: int) -> bool:
+    now, found = status(cluster, NAME), pods(cluster, NAME)
+    generation = cluster.object("infdep", NAME)["metadata"]["generation"]
+    revisions = {pod["metadata"]["labels"]["headrace.dev/revision"] for pod in found}
+    return (
+        now.get("observedGeneration") == generation
+        and len(found) == now["readyReplicas"] == replicas
+        and revisions == {now["revision"]}
+    )
+
+
+def test_every_right_is_used_and_none_is_missing(
+    cluster: LocalCluster, proxy: FaultProxy, start: Callable[..., OperatorProcess]
+) -> None:
+    start(proxy, interval=0.2)
+
+    def goes_to(replicas: int, max_running: int) -> None:
+        cluster.apply(manifest(NAME, replicas=replicas, batching={"maxRunning": max_running}))
+        cluster.wait(f"{replicas} of {max_running}", lambda: is_settled(cluster, replicas), timeout=60)
+
+    goes_to(2, 1)
+    for _ in range(2):  # the same event twice is counted, not written anew
+        cluster.kubectl("delete", "pod", pods(cluster, NAME)[0]["metadata"]["name"])
+        cluster.wait("it is replaced", lambda: is_settled(cluster, 2), timeout=60)
+    goes_to(1, 1)
+    for number in range(REVISIONS):
+        goes_to(1, 2 + number)
+    cluster.kubectl("delete", "infdep", NAME)
+    cluster.wait("nothing is left", lambda: not pods(cluster, NAME), timeout=60)
+
+    used, rights = proxy.used(), granted(cluster)
+    refused = {call for call, status in proxy.calls if status == 403}
+    assert refused == set()
+    assert sorted(rights - set(used)) == [], "rights that nothing needs"
+    assert not any(right.resource.startswith("secrets") for right in rights)
+    assert not any(right.resource == "inferencedeployments" for right in used if right.verb not in {"list", "watch"})
