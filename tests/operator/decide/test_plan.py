@@ -183,6 +183,12 @@ def test_load_that_falls_during_a_rollout_takes_what_serves_nobody_first() -> No
     assert leaving(planned(1, *pods)) == ["llama-3", "llama-0"]
 
 
+def test_load_that_falls_during_a_rollout_takes_old_pods_before_new_ones() -> None:
+    busy = [pod(n, sample=sample(running=9)) for n in range(3)]
+    idle = [current(n, sample=sample(running=0)) for n in (3, 4)]
+    assert leaving(planned(2, *busy, *idle)) == ["llama-0", "llama-1"]
+
+
 phases = st.sampled_from([PodPhase.READY, PodPhase.STARTING, PodPhase.UNSCHEDULABLE, PodPhase.CRASH_LOOPING])
 
 

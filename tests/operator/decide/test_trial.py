@@ -104,6 +104,12 @@ def test_the_last_replica_stays_even_where_the_canary_finds_no_room() -> None:
     assert planned(replace(TRIAL, surge=False), 1, old(0), waiting) == []
 
 
+def test_a_standby_of_the_revision_on_trial_is_no_canary() -> None:
+    loaded = new(2, role=Role.STANDBY, routable=False)
+    assert created(planned(TRIAL, 2, old(0), old(1), loaded)) == [(B, "canary")]
+    assert not BACK.is_canary(loaded)
+
+
 def test_load_that_rises_during_a_trial_is_met_with_the_old_revision() -> None:
     assert created(planned(TRIAL, 5, old(0), old(1), new(2))) == [(A, "replica")] * 3
 
