@@ -113,7 +113,12 @@ def quality_loss(golden: Sequence[GoldenPrompt], evidence: Evidence) -> float | 
 
 
 def _has_samples(gates: Gates) -> bool:
-    return min(gates.evidence.stable.requests, gates.evidence.canary.requests) >= gates.policy.min_samples
+    return min(gates.evidence.stable.requests, gates.evidence.canary.requests) >= _needed(gates.policy)
+
+
+def _needed(policy: Canary) -> int:
+    """Requests. Those that ask for golden scores are among what the servers count, and nobody waited for them."""
+    return policy.min_samples + len(policy.golden)
 
 
 def _missing(gates: Gates) -> list[str]:
@@ -122,7 +127,7 @@ def _missing(gates: Gates) -> list[str]:
     missing = []
     if not _has_samples(gates):
         counts = f"{evidence.canary.requests:.0f} requests of the new revision and {evidence.stable.requests:.0f}"
-        missing.append(f"{counts} of the old one have ended, {policy.min_samples} of each are needed")
+        missing.append(f"{counts} of the old one have ended, {_needed(policy)} of each are needed")
     missing += [f"only one revision has {what}" for what, values in _measured(evidence) if values.count(None) == 1]
     ready = 0.0 if evidence.ready_since is None else gates.now - evidence.ready_since
     if ready < policy.min_duration:

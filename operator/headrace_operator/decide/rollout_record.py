@@ -94,8 +94,20 @@ def _tally(tally: Tally) -> dict[str, Any]:
         "failed": round(tally.failed),
         "tokenGaps": round(tally.token_gaps),
         "tokenGapSeconds": text(rounded(tally.token_gap_seconds)),
-        "queueWaits": [{"atMost": text(bound), "count": text(rounded(count))} for bound, count in tally.queue_waits],
+        "queueWaits": [
+            {"atMost": text(bound), "count": text(rounded(count))} for bound, count in _corners(tally.queue_waits)
+        ],
     }
+
+
+def _corners(waits: Histogram) -> Histogram:
+    """Without bounds between which nothing was counted: in between, counts are the same, and nothing is lost."""
+    last = len(waits) - 1
+    return tuple(
+        (bound, count)
+        for n, (bound, count) in enumerate(waits)
+        if n in {0, last} or not waits[n - 1][1] == count == waits[n + 1][1]
+    )
 
 
 def _told(value: float | None, factor: float = 1.0, unit: str = "") -> str:

@@ -119,7 +119,7 @@ def _begun(deployment: InferenceDeployment, observed: Observed, before: Progress
     # With nothing that serves there is nothing to compare with, and nothing to protect.
     serves = any(pod.revision == before.stable for pod in observed.ready)
     if deployment.rollout.strategy is Strategy.CANARY and serves:
-        return replace(new, state=State.TRIAL, verdict=Verdict.EVIDENCE_MISSING)
+        return replace(new, state=State.TRIAL, verdict=Verdict.EVIDENCE_MISSING, message="the trial begins")
     return new
 
 

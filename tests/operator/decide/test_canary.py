@@ -91,6 +91,11 @@ def test_golden_answers(scores: tuple[Score, ...], canary: Tally, verdict: Verdi
     assert judged(canary, policy=ASKING, scores=scores) is verdict
 
 
+def test_asking_for_scores_is_no_evidence_of_users() -> None:
+    assert judged(tally(50), policy=ASKING, scores=score(0.0)) is Verdict.EVIDENCE_MISSING
+    assert judged(tally(51), policy=ASKING, scores=score(0.0)) is Verdict.ALL_GATES_PASSED
+
+
 @pytest.mark.parametrize(
     "missing",
     [

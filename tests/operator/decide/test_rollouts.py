@@ -255,6 +255,25 @@ def test_a_trial_is_told_anew_only_when_its_requests_have_grown_by_a_fifth() -> 
     assert told(13, first)["evidence"]["canary"]["requests"] == 13
 
 
+@given(st.lists(st.tuples(st.floats(0.001, 100), st.integers(0, 3)), min_size=1, unique_by=lambda entry: entry[0]))
+@settings(deadline=None)
+def test_waits_are_told_short_and_whole(buckets: list[tuple[float, int]]) -> None:
+    """With many empty buckets the p95 is the same, and what comes after a restart is counted into the same places."""
+    counted, total = [], 0.0
+    for bound, count in sorted(buckets):
+        total += count
+        counted.append((float(f"{bound:.4g}"), total))
+    full = Tally(total, queue_waits=(*dict(counted).items(), (float("inf"), total)))
+    told = as_status(NEW, replace(TRIAL, evidence=Evidence(full)), {})
+    found = restored(told)
+    assert found is not None
+    short = found.evidence.stable
+    more = sample(queue_waits=full.queue_waits, received=1.0, tokens=1.0)
+    nothing = sample(queue_waits=tuple((bound, 0.0) for bound, _ in full.queue_waits))
+    assert short.queue_wait_p95 == full.queue_wait_p95
+    assert short.plus(nothing, more).queue_wait_p95 == pytest.approx(full.plus(nothing, more).queue_wait_p95)
+
+
 def test_nothing_is_restored_from_a_status_without_a_rollout() -> None:
     assert restored({}) is None
 
