@@ -58,6 +58,11 @@ def _holding_for_window(situation: Situation, because: str) -> str:
     return f"more were needed within the last {situation.policy.scale_down_window:g} s; {because}"
 
 
+def _none_ready(situation: Situation) -> str:
+    ready = situation.supply.ready
+    return f"{ready} pods are ready since a moment, and were not asked yet" if ready else "no pod is ready yet"
+
+
 def _over_budget(situation: Situation, because: str) -> str:
     told = f"the GPU budget of the namespace allows {situation.budget}"
     return f"{told}; {because}" if because else told
@@ -94,5 +99,5 @@ _SENTENCES: dict[Reason, Sentence] = {
     Reason.MODEL_REFUSED: _in_their_words(lambda situation: situation.supply.refused),
     Reason.EXTERNAL: lambda _, because: because or "spec.replicas is not set",
     Reason.PAUSED: lambda *_: "spec.autoscaling.mode is Paused",
-    Reason.NONE_READY: lambda *_: "no pod is ready yet",
+    Reason.NONE_READY: lambda situation, _: _none_ready(situation),
 }
