@@ -57,6 +57,11 @@ def test_a_field_that_a_later_version_adds_makes_no_new_revision() -> None:
     assert revisions.asked(deployment(resources=LaterResources(gpus=1, zone="b"))) != revisions.asked(deployment())
 
 
+def test_a_revision_keeps_its_name_in_every_later_version() -> None:
+    """Where this fails, every pod of every user would be replaced at the next upgrade."""
+    assert revisions.asked(deployment()) == "229d4330"
+
+
 def test_the_record_comes_before_the_first_pod() -> None:
     (action,) = planned(deployment(), Observed())
     assert isinstance(action, CreateRevision)
