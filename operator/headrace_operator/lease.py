@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace_operator import kube
 from headrace_operator.errors import LeaseLost
-from headrace_operator.kube import ApiUnavailable, Kube, KubeError
+from headrace_operator.kube import Kube, KubeError
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Lease:
             raise LeaseLost(f"lease {self._namespace}/{self._name}: not renewed for {self._terms.renew_within:g} s")
 
     async def acquire(self) -> None:
-        """Returns when this process leads. Raises KubeError when we may not use the Lease."""
+        """Returns when this process leads."""
         while not await self._attempt():  # noqa: ASYNC110 - the event would be on another machine
             await asyncio.sleep(self._terms.retry)
         logger.info("leading as %s", self._identity)
@@ -90,13 +90,13 @@ class Lease:
             logger.warning("the Lease is not released, a standby waits for it to expire: %s", error)
 
     async def _attempt(self) -> bool:
-        """Did we renew or take it? False too when the API server did not let us know."""
+        """Did we renew or take it? No for every error: an API server that just started refuses us until it knows roles."""
         sent_at = self._clock()
         try:
             async with asyncio.timeout(self._terms.attempt):
                 held = await self._renew() or await self._take()
-        except (TimeoutError, ApiUnavailable) as error:
-            logger.warning("the Lease cannot be reached: %s: %s", type(error).__name__, error)
+        except (TimeoutError, KubeError) as error:
+            logger.warning("the Lease is not to be had: %s: %s", type(error).__name__, error)
             return False
         if held:
             self._renewed_at = sent_at

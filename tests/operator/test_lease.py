@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from cluster import LocalCluster
 from headrace_operator.errors import LeaseLost
-from headrace_operator.kube import ApiUnavailable, Kube, configuration, events
+from headrace_operator.kube import ApiUnavailable, Kube, KubeError, configuration, events
 from headrace_operator.lease import Lease, Terms
 from headrace_operator.settings import Settings
 
@@ -131,3 +131,20 @@ async def test_a_renewal_is_one_call(api: Kube) -> None:
         await asyncio.wait_for(lease.hold(), 1.0)
     assert set(Counted.calls) == {"replace"}
     assert 2 <= len(Counted.calls) <= 5
+
+
+async def test_an_api_server_that_refuses_us_for_a_moment_ends_nothing(api: Kube) -> None:
+    """One that has just started answers 403 until it has read the roles."""
+
+    class Starting:
+        refusals = 3
+
+        def __getattr__(self, name: str) -> Any:
+            if self.refusals:
+                self.refusals -= 1
+                raise KubeError(403, "forbidden")
+            return getattr(api, name)
+
+    lease = candidate(Starting(), "refused", "one")
+    await asyncio.wait_for(lease.acquire(), 10)
+    assert lease.is_held
