@@ -90,7 +90,7 @@ class Lease:
             logger.warning("the Lease is not released, a standby waits for it to expire: %s", error)
 
     async def _attempt(self) -> bool:
-        """Did we renew or take it? No for every error: an API server that just started refuses us until it knows roles."""
+        """Did we renew or take it? No for every error: an API server that just started refuses us, too."""
         sent_at = self._clock()
         try:
             async with asyncio.timeout(self._terms.attempt):

@@ -66,7 +66,7 @@ class WorkQueue:
         try:
             await self._work(key)
         except Exception as error:
-            self._log(key, error)
+            _log(f"reconciling {'/'.join(key)} failed", error)
             self._block(key, LONGEST_OUTAGE_DELAY if isinstance(error, Unavailable) else LONGEST_DELAY)
             await self._tell(key, error)
         else:
@@ -86,10 +86,11 @@ class WorkQueue:
     async def _tell(self, key: Key, error: Exception) -> None:
         try:
             await self._failed(key, error)
-        except Exception:
-            logger.exception("the failure of %s could not be announced", "/".join(key))
+        except Exception as another:
+            _log(f"the failure of {'/'.join(key)} could not be announced", another)
 
-    def _log(self, key: Key, error: Exception) -> None:
-        """A trace where the fault may be ours; a line where it is the API server's."""
-        trace = None if isinstance(error, OperatorError) else error
-        logger.error("reconciling %s failed: %s: %s", "/".join(key), type(error).__name__, error, exc_info=trace)
+
+def _log(what: str, error: Exception) -> None:
+    """A trace where the fault may be ours; a line where it was foreseen."""
+    trace = None if isinstance(error, OperatorError) else error
+    logger.error("%s: %s: %s", what, type(error).__name__, error, exc_info=trace)
