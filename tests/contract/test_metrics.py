@@ -3,6 +3,7 @@
 import pytest
 from headrace_operator.errors import ScrapeFailed
 from headrace_operator.observe.exposition import NEEDED, parse
+from headrace_operator.observe.server_facts import ServerFacts, server_facts
 from headrace_server.metrics import ServerMetrics
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -58,3 +59,14 @@ def test_a_missing_series_is_unknown_and_never_zero(
     without = "\n".join(line for line in text.splitlines() if not line.startswith(f"{name} ")) + "\n"
     with pytest.raises(ScrapeFailed, match=name):
         parse(without, at=0.0)
+
+
+def test_a_server_tells_of_its_start_and_its_device(exported: tuple[ServerMetrics, CollectorRegistry]) -> None:
+    metrics, registry = exported
+    assert server_facts(generate_latest(registry).decode()) == ServerFacts(drained=False)
+    for phase, at in (("import", 1.0), ("weights", 1767225610.25), ("warming", 1767225619.5)):
+        metrics.startup_phase_timestamp_seconds.labels(phase).set(at)
+    metrics.device_info.labels("cuda").set(1)
+    metrics.drained.set(True)
+    told = server_facts(generate_latest(registry).decode())
+    assert told == ServerFacts(weights_at=1767225610.25, warmed_at=1767225619.5, device="cuda", drained=True)

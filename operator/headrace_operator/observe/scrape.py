@@ -39,6 +39,9 @@ class Scraper:
         try:
             async with self._session.get(url, timeout=self._timeout, raise_for_status=True) as response:
                 return _read(await response.text(), self._clock())
+        except aiohttp.ClientConnectorError as error:  # a server that loads may not listen yet
+            logger.debug("no metrics from %s: %s", url, error)
+            return None
         except (aiohttp.ClientError, TimeoutError, ScrapeFailed) as error:
             logger.info("no metrics from %s: %s: %s", url, type(error).__name__, error)
             return None
