@@ -152,7 +152,7 @@ class Process:
         """A watch that went silent is repaired by a full list; the first one makes this process ready."""
         while True:
             try:
-                store.replace(*await self._list(api))
+                await self._list(api, store)
                 if self._settings.watch_nodes:
                     store.replace_nodes([node async for page in api.pages(kube.nodes()) for node in page["items"]])
                 self._listed = True
@@ -160,23 +160,22 @@ class Process:
                 logger.warning("cannot list: %s: %s", type(error).__name__, error)
             await asyncio.sleep(RELIST if self._listed else 1.0)
 
-    async def _list(self, api: Kube) -> tuple[list[kube.Body], list[kube.Body], list[kube.Body], int]:
-        """All objects, all their pods and revisions, and the resourceVersion of the oldest of these lists."""
-        objects: list[kube.Body] = []
-        pods: list[kube.Body] = []
-        revisions: list[kube.Body] = []
+    async def _list(self, api: Kube, store: Store) -> None:
+        """Page by page: thousands of pods are never in memory twice. Children first, because a look needs all of them."""
+        listed: set[str] = set()
         versions = []
         for namespace in self._settings.namespaces or (None,):
-            for path, found in (
-                (kube.objects(namespace), objects),
-                (kube.pods(namespace), pods),
-                (kube.revisions(namespace), revisions),
+            for path, put, query in (
+                (kube.revisions(namespace), store.put_revision, {"labelSelector": kube.OWN_PODS}),
+                (kube.pods(namespace), store.put_pod, {"labelSelector": kube.OWN_PODS}),
+                (kube.objects(namespace), store.put_object, {}),
             ):
-                query = {} if found is objects else {"labelSelector": kube.OWN_PODS}
                 async for page in api.pages(path, **query):
-                    found.extend(page["items"])
                     versions.append(int(page["metadata"]["resourceVersion"]))
-        return objects, pods, revisions, min(versions)
+                    for body in page["items"]:
+                        listed.add(body["metadata"]["uid"])
+                        put(body)
+        store.keep(listed, min(versions))
 
     def _trouble(self, watches: Watches) -> str | None:
         if not watches.is_running:

@@ -4,7 +4,7 @@ Plain dictionaries whose single operations are atomic; the reader copies before 
 other: the newer resourceVersion wins, and what was seen to go stays gone (a UID never comes back).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from headrace_operator.decide import manifests
@@ -84,17 +84,17 @@ class Store:
     def put_revision(self, body: Body, *, is_gone: bool = False) -> None:
         self._put_child(self._revisions, body, is_gone)
 
-    def replace(self, objects: Sequence[Body], pods: Sequence[Body], revisions: Sequence[Body], version: int) -> None:
-        """What full lists of resourceVersion `version` say: what they lack is gone, unless it is younger."""
-        listed = {_uid(body) for body in (*objects, *pods, *revisions)}
-        kinds: tuple[tuple[Put, Sequence[Body], list[Body]], ...] = (
-            (self.put_revision, revisions, _children(self._revisions)),
-            (self.put_pod, pods, _children(self._pods)),
-            (self.put_object, objects, list(self._objects.values())),
+    def keep(self, listed: Collection[str], version: int) -> None:
+        """After full lists were put: what they lack is gone, unless it is younger than `version`, the oldest list's.
+
+        `listed`: UIDs of objects, pods and revisions.
+        """
+        kinds: tuple[tuple[Put, list[Body]], ...] = (
+            (self.put_revision, _children(self._revisions)),
+            (self.put_pod, _children(self._pods)),
+            (self.put_object, list(self._objects.values())),
         )
-        for put, found, known in kinds:
-            for body in found:
-                put(body)
+        for put, known in kinds:
             for body in known:
                 if _uid(body) not in listed and _version(body) <= version:
                     put(body, is_gone=True)

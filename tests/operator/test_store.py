@@ -52,7 +52,9 @@ def test_an_older_version_does_not_replace_a_newer_one(store: Store) -> None:
 def test_a_list_made_before_a_deletion_does_not_bring_the_pod_back(store: Store) -> None:
     store.put_pod(a_pod(5))
     store.put_pod(a_pod(6), is_gone=True)
-    store.replace([an_object(1)], [a_pod(5)], [], version=5)
+    store.put_pod(a_pod(5))
+    store.put_object(an_object(1))
+    store.keep({"o1", "p1"}, version=5)
     assert versions(store) == []
 
 
@@ -60,7 +62,7 @@ def test_a_list_repairs_a_deletion_that_the_watch_missed(store: Store, changes: 
     store.put_object(an_object(1))
     store.put_pod(a_pod(5))
     changes.clear()
-    store.replace([], [], [], version=9)
+    store.keep((), version=9)
     assert versions(store) == []
     assert store.object(KEY) is None
     assert KEY in changes
@@ -69,7 +71,7 @@ def test_a_list_repairs_a_deletion_that_the_watch_missed(store: Store, changes: 
 def test_a_list_does_not_remove_what_is_younger_than_it(store: Store) -> None:
     store.put_object(an_object(8))
     store.put_pod(a_pod(9))
-    store.replace([], [], [], version=7)
+    store.keep((), version=7)
     assert versions(store) == ["9"]
     assert store.keys() == [KEY]
 
