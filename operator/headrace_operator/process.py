@@ -161,7 +161,7 @@ class Process:
             await asyncio.sleep(RELIST if self._listed else 1.0)
 
     async def _list(self, api: Kube, store: Store) -> None:
-        """Page by page: thousands of pods are never in memory twice. Children first, because a look needs all of them."""
+        """Page by page: thousands of pods are never in memory twice. Children first: a look needs all of them."""
         listed: set[str] = set()
         versions = []
         for namespace in self._settings.namespaces or (None,):
