@@ -1,6 +1,7 @@
 """One cluster with Headrace installed, as the README installs it, for all end-to-end tests."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ NODES = (NodeShape("gpu-a", gpus=2), NodeShape("gpu-b", gpus=2))
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     directory = tmp_path_factory.mktemp("cluster")
-    with LocalCluster(directory, nodes=NODES, images=story.IMAGES) as running:
+    images = {**story.IMAGES, "headrace-wrong-device": wrong_device(tmp_path_factory.mktemp("wrong-device"))}
+    with LocalCluster(directory, nodes=NODES, images=images) as running:
         story.install(running)
         running.volume("default", "models", story.MODELS)
         yield running
@@ -32,3 +34,15 @@ def deploy(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[Ca
     yield apply
     cluster.kubectl("delete", "infdep", name, "--ignore-not-found")
     cluster.wait(f"pods of {name} gone", lambda: not pods(cluster, name), timeout=90)
+
+
+def wrong_device(programs: Path) -> Path:
+    """An image whose server computes on the CPU whatever device it is told: no real one would."""
+    script = programs / "headrace"
+    script.write_text(
+        "#!/bin/sh\n"
+        'for word; do shift; case $word in --device=*) word=--device=cpu ;; esac; set -- "$@" "$word"; done\n'
+        f'exec {story.PROGRAMS / "headrace"} "$@"\n'
+    )
+    script.chmod(0o755)
+    return programs

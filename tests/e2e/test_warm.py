@@ -1,0 +1,184 @@
+"""A standby that serves at once, a replacement that is ready before a pod is lost, a drain that loses nothing."""
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from cluster import LocalCluster
+from demo import story
+from demo.users import Answers, Habit, converse
+from deployments import condition, pods, status, wait_ready
+from headrace_server.rpc.pb import inference_pb2 as pb
+from headrace_server.rpc.pb import inference_pb2_grpc
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+Body = dict[str, Any]
+SHORT = Habit(story.PROMPTS, max_new_tokens=24)
+PROMOTION = 2.0  # seconds from the label to the first token
+LOOK = 0.05  # seconds between two looks
+
+
+def is_routed(pod: Body) -> bool:
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+    return ready and pod["metadata"]["labels"]["headrace.dev/routable"] == "true"
+
+
+def uid(pod: Body) -> str:
+    return str(pod["metadata"]["uid"])
+
+
+def tokens(pod: Body) -> float:
+    """Generated so far by this pod's server."""
+    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:8000/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("headrace_generation_tokens_total "))
+
+
+async def moment(what: str, is_true: Callable[[], bool], timeout: float = 60.0) -> float:
+    """When it became true, on the monotonic clock."""
+    until = time.monotonic() + timeout
+    while not await asyncio.to_thread(is_true):
+        assert time.monotonic() < until, what
+        await asyncio.sleep(LOOK)
+    return time.monotonic()
+
+
+def test_a_standby_serves_two_seconds_after_the_decision_and_another_one_loads(
+    cluster: LocalCluster, deploy: Callable[..., str]
+) -> None:
+    name = deploy(minReplicas=1, maxReplicas=2, warmStandby=1)
+    wait_ready(cluster, name, 1)
+    cluster.wait("a warm standby", lambda: status(cluster, name)["warmReplicas"] == 1, timeout=60)
+    (standby,) = [pod for pod in pods(cluster, name) if not is_routed(pod)]
+    assert standby["metadata"]["labels"]["headrace.dev/role"] == "standby"
+    assert tokens(standby) == 0  # nobody is routed to it
+
+    async def burst() -> float:
+        talking = asyncio.create_task(converse(story.doors(cluster, name), 12, 20, SHORT, answers))
+
+        def is_promoted() -> bool:
+            return any(uid(pod) == uid(standby) and is_routed(pod) for pod in pods(cluster, name))
+
+        promoted = await moment("the standby is promoted", is_promoted)
+        served = await moment("it serves", lambda: tokens(standby) > 0)
+        await talking
+        return served - promoted
+
+    answers = Answers()
+    took = asyncio.run(burst())
+    assert took <= PROMOTION
+    assert dict(answers.failures) == {}
+    cluster.wait("refilled", lambda: status(cluster, name)["warmReplicas"] == 1, timeout=60)
+    assert {"PodPromoted"} <= events(cluster, name)
+
+
+def test_a_lost_replica_is_replaced_by_the_standby_at_once(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
+    name = deploy(minReplicas=1, maxReplicas=1, warmStandby=1)
+    wait_ready(cluster, name, 1)
+    cluster.wait("a warm standby", lambda: status(cluster, name)["warmReplicas"] == 1, timeout=60)
+    (serving,) = filter(is_routed, pods(cluster, name))
+    cluster.kubectl("delete", "pod", serving["metadata"]["name"], "--force", "--grace-period=0")
+
+    def is_replaced() -> bool:
+        return any(is_routed(pod) and uid(pod) != uid(serving) for pod in pods(cluster, name))
+
+    took = asyncio.run(timed("the standby serves", is_replaced))
+    assert took <= PROMOTION
+    cluster.wait("refilled", lambda: status(cluster, name)["warmReplicas"] == 1, timeout=60)
+
+
+async def timed(what: str, is_true: Callable[[], bool]) -> float:
+    began = time.monotonic()
+    return await moment(what, is_true) - began
+
+
+def test_a_cordon_brings_a_replacement_before_the_pod_leaves(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
+    name = deploy(minReplicas=1, maxReplicas=1)
+    wait_ready(cluster, name, 1)
+    (old,) = pods(cluster, name)
+    node = old["spec"]["nodeName"]
+    least = 99
+
+    def is_gone() -> bool:
+        nonlocal least
+        seen = pods(cluster, name)
+        least = min(least, sum(map(is_routed, seen)))
+        return uid(old) not in map(uid, seen)
+
+    async def evacuate() -> None:
+        talking = asyncio.create_task(converse(story.doors(cluster, name), 2, 15, SHORT, answers))
+        await asyncio.to_thread(cluster.kubectl, "cordon", node)
+        await moment("the old pod is gone", is_gone, timeout=120)
+        await talking
+
+    answers = Answers()
+    try:
+        asyncio.run(evacuate())
+    finally:
+        cluster.kubectl("uncordon", node)
+    assert least >= 1
+    assert dict(answers.failures) == {}
+    assert answers.sent > 0
+    (new,) = pods(cluster, name)
+    assert new["spec"]["nodeName"] != node
+    assert condition(cluster, name, "Ready")["status"] == "True"
+
+
+def test_a_pod_that_a_person_drains_loses_no_stream(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
+    name = deploy(minReplicas=2, maxReplicas=2)
+    wait_ready(cluster, name, 2)
+    long, number = 150, 12
+    leaving = pods(cluster, name)[0]
+
+    async def stream() -> int:
+        async with grpc.aio.insecure_channel(story.doors(cluster, name).grpc) as channel:
+            request = pb.GenerateRequest(text="In the beginning", max_new_tokens=long, ignore_eos=True)
+            replies = inference_pb2_grpc.InferenceStub(channel).Generate(request)
+            return sum([len(reply.token_ids) async for reply in replies])
+
+    async def drain() -> list[int]:
+        streams = [asyncio.create_task(stream()) for _ in range(number)]
+        await moment("streams run", lambda: tokens(leaving) > 0)
+        asked = "headrace.dev/drain-requested=now"
+        await asyncio.to_thread(cluster.kubectl, "annotate", "pod", leaving["metadata"]["name"], asked)
+        gone = moment("it is gone", lambda: uid(leaving) not in map(uid, pods(cluster, name)), timeout=150)
+        await gone
+        return await asyncio.gather(*streams)
+
+    assert asyncio.run(drain()) == [long] * number
+    wait_ready(cluster, name, 2)
+    assert "drained: no request is inside" in messages(cluster, name)
+
+
+def test_an_eviction_below_the_minimum_is_refused_by_the_budget(
+    cluster: LocalCluster, deploy: Callable[..., str]
+) -> None:
+    name = deploy(minReplicas=1, maxReplicas=1)
+    wait_ready(cluster, name, 1)
+
+    def budget() -> Body:
+        found: Body = json.loads(cluster.kubectl("get", "pdb", name, "-o", "json"))
+        return found
+
+    cluster.wait("the budget counts the pod", lambda: budget()["status"].get("currentHealthy") == 1, timeout=30)
+    assert budget()["spec"]["minAvailable"] == 1
+    assert budget()["status"]["disruptionsAllowed"] == 0
+
+
+def events(cluster: LocalCluster, name: str) -> set[str]:
+    return {event["reason"] for event in about(cluster, name)}
+
+
+def messages(cluster: LocalCluster, name: str) -> str:
+    return "\n".join(event["message"] for event in about(cluster, name))
+
+
+def about(cluster: LocalCluster, name: str) -> list[Body]:
+    chosen = f"involvedObject.name={name},involvedObject.kind=InferenceDeployment"
+    found: list[Body] = json.loads(cluster.kubectl("get", "events", "--field-selector", chosen, "-o", "json"))["items"]
+    return found
