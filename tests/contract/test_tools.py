@@ -70,6 +70,7 @@ def test_a_mode_is_the_persons_own_write(cluster: LocalCluster, chat: str) -> No
         said = headrace(cluster, command, chat)
         assert said.status == 0, said.err
         assert f"-> {mode}" in said.out
+        assert said.err == "", "the manifest names no mode: nobody puts it back"
         body = cluster.object("infdep", chat, "--show-managed-fields")
         assert body["spec"]["autoscaling"]["mode"] == mode
         assert managers(body)["headrace-cli"] == {"f:spec": {"f:autoscaling": {"f:mode": {}}}}
@@ -87,6 +88,15 @@ def test_a_mode_that_a_manifest_names_is_put_back_by_it_and_that_is_said(cluster
     said = headrace(cluster, "pause", chat)
     assert said.status == 0
     assert "gitops wrote spec.autoscaling.mode before" in said.err
+
+
+def test_kubectl_apply_with_a_mode_is_warned_of_as_well(cluster: LocalCluster, chat: str) -> None:
+    spec = {"model": {"source": "pvc://models/llama"}, "autoscaling": {"mode": "Auto"}}
+    metadata = {"name": chat, "namespace": "default"}
+    cluster.apply(
+        {"apiVersion": "headrace.dev/v1alpha1", "kind": "InferenceDeployment", "metadata": metadata, "spec": spec}
+    )
+    assert "kubectl-client-side-apply wrote spec.autoscaling.mode" in headrace(cluster, "shadow", chat).err
 
 
 def test_a_drain_is_asked_of_the_operator(cluster: LocalCluster, chat: str) -> None:

@@ -15,8 +15,8 @@ from headrace_operator.tools.connection import Connection, find, pods
 from headrace_operator.tools.table import duration, table
 
 UNKNOWN = "unknown"
-# Which answer of a condition is the good one; the others are shown.
-GOOD = {"ScalingLimited": "False", "ScalingConflict": "False"}
+# Conditions that should be True; the others tell of something special when they are.
+WANTED = {"Ready", "ModelValid", "MetricsAvailable", "GPUCapacity", "AbleToScale", "ScalingActive"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,10 @@ def _known(number: int | None) -> str:
 
 
 def _conditions(conditions: list[dict[str, Any]]) -> str:
-    bad = [found for found in conditions if found["status"] != GOOD.get(found["type"], "True")]
-    if not bad:
+    notable = [found for found in conditions if found["status"] != ("True" if found["type"] in WANTED else "False")]
+    if not notable:
         return ""
-    rows = [(found["type"], found["status"], found["reason"], found["message"]) for found in bad]
+    rows = [(found["type"], found["status"], found["reason"], found["message"]) for found in notable]
     return "\n" + table(("CONDITION", "STATUS", "REASON", "MESSAGE"), rows)
 
 
