@@ -14,6 +14,8 @@ from headrace_operator.decide.reasons import Announcement, Health
 from headrace_operator.service import Mode
 
 TYPE = "ScalingConflict"
+# For custom resources the API server does not write down who used /scale (kubernetes/kubernetes#131892).
+UNNAMED = "somebody who used the scale subresource (kubectl scale, an HPA, KEDA)"
 SHOWN = 3  # edits in one message; the next ones are as easily found
 
 
@@ -80,7 +82,7 @@ def _autoscalers(mode: Mode, claims: Claims) -> Sequence[str]:
 def _replicas(mode: Mode, claims: Claims) -> Sequence[str]:
     if mode is Mode.EXTERNAL or claims.replicas is None:
         return []
-    who = " and ".join(claims.replicas_by) or "somebody unknown"
+    who = " and ".join(claims.replicas_by) or UNNAMED
     return [
         f"{who} set spec.replicas to {claims.replicas}, but mode is {mode}, which ignores it: "
         f"remove the field, or set spec.autoscaling.mode to {Mode.EXTERNAL}"

@@ -29,8 +29,8 @@ TO_EXTERNAL = "set spec.autoscaling.mode to External"
             Mode.AUTO,
             Claims(replicas=5),
             Health.FOREIGN_REPLICAS,
-            ["somebody unknown"],
-            id="managedFields were stripped",
+            ["scale subresource"],
+            id="through /scale, where the API server notes nobody",
         ),
         pytest.param(
             Mode.AUTO,
