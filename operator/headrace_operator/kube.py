@@ -3,7 +3,9 @@
 An overloaded or failing server is asked again as it wishes (Retry-After), a few times; then the caller hears of it.
 """
 
+import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from copy import copy
 from pathlib import Path
@@ -25,6 +27,7 @@ OWN_PODS = "app.kubernetes.io/managed-by=headrace"
 
 PATIENCE = Backoff(steps=4, duration=0.1, factor=4.0, jitter=0.5)  # tries; waits of 0.1, 0.4 and 1.6 s between them
 LONGEST_WAIT = 10  # seconds; a server that asks for more is asked again later, by who called
+SEATS = 16  # calls at once of all objects together: 500 at once made each of them time out, again and again
 PAGE = "500"  # objects of one answer: a list of thousands is read without stopping everything else
 
 Body = dict[str, Any]
@@ -57,11 +60,15 @@ class Kube:
         self._client = client.ApiClient(configuration)
         self._field_manager = field_manager
         self._guard: Callable[[], None] = anyone
+        self._seats = asyncio.Semaphore(sys.maxsize)
 
     def guarded(self, guard: Callable[[], None]) -> "Kube":
-        """The same connections for one who may write only while `guard` does not raise: asked before every try."""
+        """The same connections for one who may write only while `guard` does not raise: asked before every try.
+
+        Its calls queue for SEATS, in which their time begins; ours do not wait for them.
+        """
         other = copy(self)
-        other._guard = guard  # noqa: SLF001 - of our own class
+        other._guard, other._seats = guard, asyncio.Semaphore(SEATS)  # noqa: SLF001 - of our own class
         return other
 
     async def __aenter__(self) -> "Kube":
@@ -145,9 +152,10 @@ class Kube:
         )
 
         async def once() -> bytes:
-            if method != "GET":
-                self._guard()
-            return await self._once(request)
+            async with self._seats:
+                if method != "GET":
+                    self._guard()
+                return await self._once(request)
 
         data: bytes = await on_retry_after_error(PATIENCE, lambda error: _may_repeat(method, error), once)
         return data

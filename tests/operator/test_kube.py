@@ -23,11 +23,15 @@ class Server:
         self.asked: list[tuple[str, float]] = []  # method, loop time
         self.queries: list[dict[str, str]] = []
         self.delay = 0.0  # seconds
+        self.together = self.most_together = 0
 
     async def handle(self, request: web.Request) -> web.Response:
         self.asked.append((request.method, asyncio.get_running_loop().time()))
         self.queries.append(dict(request.query))
+        self.together += 1
+        self.most_together = max(self.most_together, self.together)
         await asyncio.sleep(self.delay)
+        self.together -= 1
         return self.replies.pop(0)() if self.replies else web.json_response({"metadata": {}, "items": []})
 
 
@@ -161,3 +165,17 @@ async def test_a_guard_is_asked_again_before_every_try(server: Server, api: Kube
     with pytest.raises(PermissionError):
         await api.guarded(once).merge(POD, {})
     assert len(server.asked) == 1
+
+
+async def test_the_leaders_calls_take_turns_and_their_time_begins_with_the_turn(
+    server: Server, api: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube, "SEATS", 2)
+    server.delay = 0.1  # eight calls in turns of two: 0.4 s, longer than one may take
+    leading = api.guarded(lambda: None)
+    calls = [asyncio.create_task(leading.apply(POD, {})) for _ in range(8)]
+    await asyncio.sleep(0.02)
+    await asyncio.wait_for(api.get(POD), 0.25)  # nobody else waits for them
+    await asyncio.gather(*calls)
+    assert len(server.asked) == 9
+    assert server.most_together == 3
