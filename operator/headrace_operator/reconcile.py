@@ -165,6 +165,8 @@ class Reconciler:
             memory.service_at = now
         target = Target(deployment.namespace, deployment.name, deployment.uid)
         outcome = await apply(self._hands, target, actions, now)
+        if outcome.refused and not memory.refused:  # it is tried again at every tick, and told once
+            await self._recorder.record(target, Announcement.POD_REFUSED, outcome.refused, now=now, is_warning=True)
         memory.refused = outcome.refused
         for child in outcome.children:
             put = self._store.put_revision if child["kind"] == revisions.KIND else self._store.put_pod

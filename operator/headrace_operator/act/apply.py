@@ -73,7 +73,6 @@ async def apply(hands: Hands, target: Target, actions: list[Action], now: float)
             if not _is_refusal(action, error):
                 raise
             refused = str(error)
-            await hands.recorder.record(target, Announcement.POD_REFUSED, refused, now=now, is_warning=True)
         else:
             children += [child] if child else []
     return Outcome(tuple(children), refused)
