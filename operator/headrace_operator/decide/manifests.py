@@ -87,8 +87,8 @@ def disruption_budget(deployment: InferenceDeployment) -> Body:
     """How many routed replicas an eviction has to leave.
 
     With minReplicas 1 and one replica, `kubectl drain` has to wait, and not for long: the operator sees the cordon and
-    orders a replacement, and once that is Ready the old pod is unrouted, so that the budget counts it no more. While the
-    operator is down, the drain goes on to wait; `kubectl drain --disable-eviction` passes it by.
+    orders a replacement, and once that is Ready the old pod is unrouted, so that the budget counts it no more. While
+    the operator is down, the drain goes on to wait; `kubectl drain --disable-eviction` passes it by.
     """
     bounds = [deployment.scaling.min_replicas, *(schedule.min_replicas for schedule in deployment.scaling.schedules)]
     return {
