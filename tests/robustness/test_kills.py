@@ -4,6 +4,7 @@ Each life of the operator ends at one write more than the life before, until one
 follow each other: pods come, more pods come, pods of another revision replace them, pods go.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,12 +33,12 @@ class Death:
         self.writes += not call.is_election
         is_last = self.writes == self.index and not self.is_done
         if is_last:
-            self.operator.kill()
+            self.operator.send(signal.SIGKILL)
         return not is_last
 
     def after(self, call: Call, status: int) -> None:
         if self.writes == self.index and self.is_done and not call.is_election:
-            self.operator.kill()
+            self.operator.send(signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,6 @@ def gone_afterwards(cluster: LocalCluster) -> Iterator[None]:
 @pytest.mark.usefixtures("gone_afterwards")
 def test_killed_at_every_write(cluster: LocalCluster, proxy: FaultProxy, start: Callable[..., OperatorProcess]) -> None:
     operator = start(proxy, interval=0.2)
-    operator.kill()
     for goal in GOALS:
         cluster.apply(goal.body)
         lives = 0

@@ -2,12 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from cluster.processes import Program
 
 HEADRACE = Path(sys.executable).parent / "headrace"
 
@@ -26,47 +27,42 @@ class OperatorProcess:
     ) -> None:
         """`interval` in seconds; `address` and `port` of its /metrics."""
         self._log = log
-        self._command = [
+        command = [
             str(HEADRACE), "operator", f"--kubeconfig={kubeconfig}", f"--identity={identity}", "--all-namespaces",
             "--watch-nodes", "--lease-namespace=default", "--server-image=headrace-server:test",
             f"--interval={interval}", f"--host={address}", f"--http-port={port}", *more,
         ]  # fmt: skip
         self._url = f"http://{address}:{port}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program = Program(f"operator {identity}", command, log, grace=20.0)
+        self._is_started = False
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
+        self._program.start()
+        self._is_started = True
 
     @property
     def pid(self) -> int:
-        assert self._process, "it was not started"
-        return self._process.pid
+        """Raises LookupError when it does not run."""
+        return self._program.pid
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._is_started and self._program.status() is None
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait()
+        """SIGKILL, also of one that is stopped; returns when it is gone."""
+        with suppress(LookupError):
+            self.send(signal.SIGKILL)
+        self._program.stop()
+        self._is_started = False
 
-    def end(self) -> int:
-        """SIGTERM, and the exit status."""
-        assert self._process, "it was not started"
-        self._process.terminate()
-        return self._process.wait(30)
-
-    def revive(self) -> bool:
-        """What a kubelet does. True when it had ended."""
-        if self.is_running:
-            return False
-        self.start()
-        return True
+    def end(self) -> None:
+        """SIGTERM; returns when it is gone."""
+        self._program.stop()
+        self._is_started = False
 
     def memory(self) -> int:
         """Resident bytes."""
