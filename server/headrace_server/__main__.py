@@ -2,15 +2,17 @@
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import re
 import sys
 from pathlib import Path
 
-from headrace_server.config import EngineConfig, ServerConfig, page_size_for
+from headrace_server.config import BatchConfig, EngineConfig, ServerConfig, page_size_for
 from headrace_server.errors import ModelRefused
 from headrace_server.hub_cache import checkpoint
+from headrace_server.tenants import Tenants, tenants_from
 
 EX_CONFIG = 78  # sysexits.h; the operator tells the user that restarting will not help
 DEFAULTS = EngineConfig()
@@ -31,6 +33,11 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--max-running", type=_positive, default=DEFAULTS.max_running, help="sequences in one step")
     add("--max-tokens-per-step", type=_positive, default=DEFAULTS.max_tokens_per_step, help="bounds the time of a step")
     add("--max-waiting", type=_positive, default=DEFAULTS.max_waiting, help="beyond it requests are refused")
+    add("--max-waiting-tokens", type=_positive, help="likewise, of their prompts and answers (default: any)")
+    add("--max-wait", type=_seconds, default=DEFAULTS.max_wait, help="seconds that an urgent request waits at most")
+    add("--offline-reserve", type=_share, default=DEFAULTS.offline_reserve, help="share of offline work, 0 to 0.5")
+    add("--batching-window", type=_window, default=DEFAULTS.batching_window, help="seconds, 0 to 0.05")
+    add("--tenants", type=Path, help="JSON file of what each tenant may have: docs/scheduling.md")
     add("--page-size", type=_positive, help="tokens of a KV page (16 on a CPU, 256 on a GPU)")
     add("--kv-cache-mib", type=_positive, help="memory of the KV cache (256 on a CPU, 85 %% of what is free on a GPU)")
     add("--cpu-threads", type=_positive, help="that compute on a CPU (default: one for a small model, else all)")
@@ -39,6 +46,14 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--no-prefix-cache", dest="prefix_cache", action="store_false", help="compute again what prompts begin with")
     add("--plain-kernels", action="store_true", help="debugging: plain torch instead of compiled kernels")
     add("--check-gathers", action="store_true", help="debugging: fail when the device reads what nobody wrote")
+    add("--batch-store", type=Path, metavar="DIR", help="keep /v1/files and /v1/batches there (default: refuse them)")
+    add("--batch-file-mib", type=_positive, default=200, help="largest file of /v1/files (default %(default)s)")
+    add("--batch-concurrency", type=_positive, default=64, help="requests of batches in the engine at once")
+    add(
+        "--trust-tenant-header",
+        action="store_true",
+        help="believe x-headrace-tenant; only behind a gateway that sets it",
+    )
     add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
     add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
     parser.set_defaults(run=run)
@@ -83,6 +98,11 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
             max_running=options.max_running,
             max_tokens_per_step=options.max_tokens_per_step,
             max_waiting=options.max_waiting,
+            max_waiting_tokens=options.max_waiting_tokens,
+            max_wait=options.max_wait,
+            offline_reserve=options.offline_reserve,
+            batching_window=options.batching_window,
+            tenants=Tenants() if options.tenants is None else _tenants(options.tenants),
             page_size=options.page_size or page_size_for(options.device),
             cpu_threads=options.cpu_threads,
             cpu_cores=options.cpu_cores,
@@ -92,8 +112,16 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
             check_gathers=options.check_gathers,
             kv_cache_bytes=options.kv_cache_mib and options.kv_cache_mib * 2**20,
         ),
+        batches=_batches(options),
+        trust_tenant_header=options.trust_tenant_header,
         drain_token=drain_token,
     )
+
+
+def _batches(options: argparse.Namespace) -> BatchConfig | None:
+    if options.batch_store is None:
+        return None
+    return BatchConfig(options.batch_store, options.batch_file_mib * 2**20, options.batch_concurrency)
 
 
 def _positive(word: str) -> int:
@@ -121,6 +149,30 @@ def _seconds(word: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"is {word}; must be above 0 seconds")
     return value
+
+
+def _share(word: str) -> float:
+    value = float(word)
+    if not 0 <= value <= 0.5:
+        raise argparse.ArgumentTypeError(f"is {word}; must be between 0 and 0.5, a share of the tokens")
+    return value
+
+
+def _window(word: str) -> float:
+    value = float(word)
+    if not 0 <= value <= 0.05:
+        raise argparse.ArgumentTypeError(f"is {word}; must be between 0 and 0.05 seconds")
+    return value
+
+
+def _tenants(path: Path) -> Tenants:
+    """Raises ModelRefused."""
+    try:
+        return tenants_from(json.loads(path.read_text()), f"--tenants {path}")
+    except OSError as error:
+        raise ModelRefused(f"--tenants {path}: {error.strerror}; name a JSON file that the server can read") from error
+    except ValueError as error:
+        raise ModelRefused(f"--tenants {path}: is no JSON: {error}") from error
 
 
 def _report(termination_log: Path | None, message: str) -> None:

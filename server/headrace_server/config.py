@@ -1,7 +1,9 @@
 """The server's settings, read once from the command line. Each one says what it costs or protects."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from headrace_server.tenants import Tenants
 
 PAGE_SIZES = {"cpu": 16, "cuda": 256}  # 256: what every attention kernel of torch for CUDA accepts
 
@@ -18,6 +20,13 @@ class EngineConfig:
     max_running: int = 64  # sequences in one step: more raises throughput and every token's latency
     max_tokens_per_step: int = 2048  # bounds the time of one step, and so a running client's inter-token latency
     max_waiting: int = 1024  # admitted but not yet running; beyond it a caller is told to come back
+    max_waiting_tokens: int | None = None  # likewise, of prompts and answers; None = as many as those requests have
+    # Seconds that the most urgent class waits at most, the others longer by their weight; who would let the queue grow
+    # beyond what drains in half of it is told to come back. docs/scheduling.md
+    max_wait: float = 60.0
+    offline_reserve: float = 0.1  # share of the tokens that offline work gets while others want all of them
+    batching_window: float = 0.0  # seconds that an idle engine waits at most for others to come, when they come often
+    tenants: Tenants = field(default_factory=Tenants)
     page_size: int = 16  # tokens a KV page holds: small wastes less, large copies faster; see page_size_for
     cpu_threads: int | None = None  # that compute; None = one for a small model, else OMP_NUM_THREADS or all cores
     cpu_cores: tuple[int, ...] | None = None  # on which they may run; None = any
@@ -26,6 +35,15 @@ class EngineConfig:
     prefix_cache: bool = True  # keep the KV of full pages for prompts of the same tenant that begin alike
     check_gathers: bool = False  # debugging: prove that nothing is read on the device before it was written
     kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """Where /v1/files and /v1/batches keep what they are given, and how much of it runs at once."""
+
+    directory: Path  # jobs last as long as this does: on a volume, not on the container's own disk
+    largest_file: int = 200 * 2**20  # bytes of one upload, as OpenAI's
+    concurrency: int = 64  # offline requests in the engine at once; more than run together only wait there
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +61,6 @@ class ServerConfig:
     max_connection_age: float  # seconds until a gRPC connection is told to reconnect, so that new replicas get work
     termination_log: Path | None  # a fatal start-up error is written here, where Kubernetes looks for it
     engine: EngineConfig
+    batches: BatchConfig | None = None  # None: /v1/files and /v1/batches are refused, so that nothing is kept by halves
+    trust_tenant_header: bool = False  # True only behind a gateway that authenticates, and sets or removes the header
     drain_token: str | None = None  # who sends it may have this server drained; None = only a signal may

@@ -17,17 +17,24 @@ class ServerMetrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"headrace_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
-            return Histogram(f"headrace_{name}", text, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(f"headrace_{name}", text, labels, buckets=buckets, registry=registry)
 
         self.requests_waiting = gauge("requests_waiting", "Admitted requests that no step has included yet")
         self.requests_running = gauge("requests_running", "Requests that hold KV pages")
         self.oldest_waiting_seconds = gauge("oldest_waiting_seconds", "Age of the request at the head of the queue")
+        self.waiting_tokens = gauge("waiting_tokens", "Tokens that waiting requests may cost", "class")
+        self.predicted_wait_seconds = gauge(
+            "predicted_wait_seconds",
+            "What a request of this class would wait if it came now; NaN: not seen yet",
+            "class",
+        )
         self.max_running = gauge("max_running", "Most requests that run together")
         self.ready = gauge("ready", "1 when warm and not draining")
         self.kv_pages_total = gauge("kv_pages_total", "KV cache pages")
         self.kv_pages_free = gauge("kv_pages_free", "KV cache pages not held by a request")
         self.kv_pages_cached = gauge("kv_pages_cached", "Free KV pages that the prefix cache would find again")
+        self.kv_pressure = gauge("kv_pressure", "Share of the KV pages that a new request cannot have")
         self.requests_inside = gauge("requests_inside", "Requests at the doors: from the first look to the last byte")
         self.drained = gauge("drained", "1 when it was told to drain and the last answer is out")
         self.startup_phase_seconds = gauge("startup_phase_seconds", "Seconds each start-up phase took", "phase")
@@ -40,6 +47,8 @@ class ServerMetrics:
         self.requests_received = counter("requests_received", "Requests admitted into the queue")
         self.requests_finished = counter("requests_finished", "Requests ended, by outcome", "outcome")
         self.requests_refused = counter("requests_refused", "Requests refused at the door, by reason", "reason")
+        self.requests_expired = counter("requests_expired", "Requests whose deadline passed, by place", "phase")
+        self.step_tokens = counter("step_tokens", "Tokens computed in steps, those computed again included", "class")
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens computed")
         self.generation_tokens = counter("generation_tokens", "Tokens generated")
         self.finished_request_tokens = counter("finished_request_tokens", "Prompt + generated tokens of ended requests")
@@ -54,9 +63,11 @@ class ServerMetrics:
             "device_gap_seconds", "Seconds that the device waited for the host in a row of steps"
         )
 
-        self.queue_wait_seconds = histogram("queue_wait_seconds", "From arrival to the first step that includes it")
+        self.queue_wait_seconds = histogram(
+            "queue_wait_seconds", "From arrival to the first step that includes it", "class", "tenant_class"
+        )
         self.time_to_first_token_seconds = histogram("time_to_first_token_seconds", "From arrival to the first token")
         self.inter_token_latency_seconds = histogram("inter_token_latency_seconds", "Between two tokens of a request")
         self.request_duration_seconds = histogram("request_duration_seconds", "From arrival to the end")
         self.step_seconds = histogram("step_seconds", "One forward step")
-        self.batch_size = histogram("batch_size", "Sequences in one step", BATCH)
+        self.batch_size = histogram("batch_size", "Sequences in one step", buckets=BATCH)

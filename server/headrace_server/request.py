@@ -88,6 +88,14 @@ class Finish(StrEnum):
     FAILED = "failed"
 
 
+class Phase(StrEnum):
+    """Where a request was when its deadline passed. The same member goes to the metric label and the test."""
+
+    DOOR = "door"  # it came too late already
+    QUEUE = "queue"
+    RUNNING = "running"
+
+
 @dataclass(frozen=True, slots=True)
 class Logprob:
     id: int

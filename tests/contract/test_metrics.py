@@ -4,7 +4,10 @@ import pytest
 from headrace_operator.errors import ScrapeFailed
 from headrace_operator.observe.exposition import NEEDED, parse
 from headrace_operator.observe.server_facts import ServerFacts, server_facts
+from headrace_server.errors import Refusal
 from headrace_server.metrics import ServerMetrics
+from headrace_server.request import Priority
+from headrace_server.tenants import TenantClass
 from prometheus_client import CollectorRegistry, generate_latest
 
 
@@ -21,8 +24,10 @@ def test_every_number_arrives(exported: tuple[ServerMetrics, CollectorRegistry])
     metrics.max_running.set(8)
     metrics.oldest_waiting_seconds.set(1.5)
     metrics.requests_received.inc(20)
-    metrics.requests_refused.labels("overloaded").inc(2)
-    metrics.requests_refused.labels("invalid").inc(100)
+    metrics.requests_refused.labels(Refusal.OVERLOADED).inc(2)
+    metrics.requests_refused.labels(Refusal.LATE).inc(3)
+    for strange in (Refusal.INVALID, Refusal.TENANT_LIMIT):
+        metrics.requests_refused.labels(strange).inc(100)
     metrics.requests_finished.labels("stop").inc(5)
     metrics.requests_finished.labels("length").inc(6)
     metrics.requests_finished.labels("failed").inc(1)
@@ -31,14 +36,17 @@ def test_every_number_arrives(exported: tuple[ServerMetrics, CollectorRegistry])
     metrics.prompt_tokens.inc(100)
     metrics.generation_tokens.inc(50)
     metrics.finished_request_tokens.inc(120)
-    for wait in (0.002, 0.3, 400):
-        metrics.queue_wait_seconds.observe(wait)
+    waits = metrics.queue_wait_seconds
+    waits.labels(Priority.INTERACTIVE, TenantClass.NAMED).observe(0.002)
+    for wait in (0.3, 400):
+        waits.labels(Priority.STANDARD, TenantClass.DEFAULT).observe(wait)
+    waits.labels(Priority.BATCH, TenantClass.DEFAULT).observe(500)
 
     sample = parse(generate_latest(registry).decode(), at=7.0)
 
     assert (sample.at, sample.waiting, sample.running, sample.max_running) == (7.0, 4, 3, 8)
-    assert (sample.oldest_waiting, sample.received, sample.finished) == (1.5, 22, 12)
-    assert (sample.failed, sample.refused) == (1, 2)
+    assert (sample.oldest_waiting, sample.received, sample.finished) == (1.5, 25, 12)
+    assert (sample.failed, sample.refused) == (1, 5)
     assert (sample.token_gaps, sample.token_gap_seconds) == (2, 0.75)
     assert (sample.tokens, sample.finished_tokens) == (150, 120)
     counts = dict(sample.queue_waits)

@@ -9,7 +9,8 @@ import re
 from headrace_operator.decide.values import PodSample
 from headrace_operator.errors import ScrapeFailed
 
-QUEUE_WAIT = "headrace_queue_wait_seconds_bucket"
+QUEUE_WAIT = "headrace_queue_wait_seconds_bucket"  # by class and tenant class
+OFFLINE = 'class="batch"'  # nobody waits for those: their waits break no promise
 NEEDED = (
     "headrace_requests_waiting",
     "headrace_requests_running",
@@ -23,26 +24,27 @@ NEEDED = (
     "headrace_inter_token_latency_seconds_sum",
 )
 REFUSED = "headrace_requests_refused_total"  # by reason; no series before the first refusal
-OVERLOADED = "overloaded"
+WOULD_HAVE_RUN = {"overloaded", "late"}  # on more replicas
 FINISHED = "headrace_requests_finished_total"  # by outcome; no series before the first request has ended
 FAILED = "failed"  # the outcome that is the server's own fault
 
 WANTED = re.compile(
-    rf"""^({"|".join((*NEEDED, QUEUE_WAIT, REFUSED, FINISHED))})(?:{{(?:le|reason|outcome)="([^"]*)"}})? (\S+)$""",
-    re.MULTILINE,
+    rf"""^({"|".join((*NEEDED, QUEUE_WAIT, REFUSED, FINISHED))})(?:{{([^}}]*)}})? (\S+)$""", re.MULTILINE
 )
+LABEL = re.compile(r"""(?:^|,)(?:le|reason|outcome)="([^"]*)"(?:,|$)""")
 
 
 def parse(text: str, at: float) -> PodSample:
     """Raises ScrapeFailed when the text is no exposition, or lacks a series of the contract."""
     values: dict[str, float] = {}
-    waits: list[tuple[float, float]] = []
+    waits: dict[float, float] = {}
     try:
-        for name, label, text_of_value in WANTED.findall(text):
-            value = float(text_of_value)
+        for name, labels, text_of_value in WANTED.findall(text):
+            value, label = float(text_of_value), _label(labels)
             if name == QUEUE_WAIT:
-                waits.append((float(label), value))
-            elif name != REFUSED or label == OVERLOADED:  # what is invalid is no demand
+                if OFFLINE not in labels:
+                    waits[float(label)] = waits.get(float(label), 0.0) + value
+            elif name != REFUSED or label in WOULD_HAVE_RUN:  # what is invalid is no demand
                 values[name] = values.get(name, 0.0) + value
             if (name, label) == (FINISHED, FAILED):
                 values[FAILED] = value
@@ -60,9 +62,15 @@ def parse(text: str, at: float) -> PodSample:
         finished=values.get(FINISHED, 0.0),
         finished_tokens=values["headrace_finished_request_tokens_total"],
         tokens=values["headrace_prompt_tokens_total"] + values["headrace_generation_tokens_total"],
-        queue_waits=tuple(sorted(waits)),
+        queue_waits=tuple(sorted(waits.items())),
         failed=values.get(FAILED, 0.0),
         refused=values.get(REFUSED, 0.0),
         token_gaps=values["headrace_inter_token_latency_seconds_count"],
         token_gap_seconds=values["headrace_inter_token_latency_seconds_sum"],
     )
+
+
+def _label(labels: str) -> str:
+    """The one of each series that is read."""
+    found = LABEL.search(labels) if labels else None
+    return found[1] if found else ""

@@ -1,6 +1,9 @@
 """The engine's numbers, written where they become true. rpc counts refusals; this counts everything admitted."""
 
 from collections.abc import Callable
+from functools import partial
+from itertools import product
+from math import nan
 
 from prometheus_client import Counter
 
@@ -9,7 +12,8 @@ from headrace_server.engine.core import Core, News
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence
 from headrace_server.metrics import ServerMetrics
-from headrace_server.request import Finish
+from headrace_server.request import Finish, Phase, Priority
+from headrace_server.tenants import TenantClass
 
 
 class Account:
@@ -32,16 +36,26 @@ class Account:
             (lambda: scheduler.pages.evictions, metrics.kv_evictions),
             (lambda: scheduler.cache.asked_tokens if scheduler.cache else 0, metrics.prefix_cache_queries),
             (lambda: scheduler.cache.hit_tokens if scheduler.cache else 0, metrics.prefix_cache_hits),
+            *((partial(scheduler.tokens.__getitem__, each), metrics.step_tokens.labels(each)) for each in Priority),
         )
         metrics.requests_waiting.set_function(lambda: core.waiting)
         metrics.requests_running.set_function(lambda: scheduler.running)
         metrics.oldest_waiting_seconds.set_function(lambda: core.oldest_waiting(clock()))
+        for priority in Priority:
+            metrics.waiting_tokens.labels(priority).set_function(partial(scheduler.queue.tokens, priority))
+            metrics.predicted_wait_seconds.labels(priority).set_function(partial(_predicted, core, clock, priority))
+        metrics.kv_pressure.set_function(lambda: 1 - scheduler.pages.available / scheduler.pages.total)
         metrics.kv_pages_free.set_function(lambda: scheduler.pages.available)
         metrics.kv_pages_cached.set_function(lambda: scheduler.pages.cached)
         metrics.kv_pages_total.set(scheduler.pages.total)
         metrics.max_running.set(config.max_running)
+        self._tenants = config.tenants
         for outcome in Finish:  # a rate needs the zero before the first one
             metrics.requests_finished.labels(outcome)
+        for phase in Phase:
+            metrics.requests_expired.labels(phase)
+        for labels in product(Priority, TenantClass):
+            metrics.queue_wait_seconds.labels(*labels)
 
     def admitted(self) -> None:
         self._metrics.requests_received.inc()
@@ -55,7 +69,8 @@ class Account:
         metrics.batch_size.observe(len(news.step.chunks))
         for start in news.step.starts:
             if start.queue_wait is not None:
-                metrics.queue_wait_seconds.observe(start.queue_wait)
+                kind = (start.priority, self._tenants.class_of(start.tenant))
+                metrics.queue_wait_seconds.labels(*kind).observe(start.queue_wait)
         metrics.step_seconds.observe(news.seconds)
         metrics.busy_seconds.inc(news.seconds)
         metrics.device_gap_seconds.inc(news.gap)
@@ -72,12 +87,23 @@ class Account:
     def ended(self, sequence: Sequence, now: float) -> None:
         """The work counted is the work done: an answer cut off early adds only what was computed for it."""
         assert sequence.finish is not None
+        if sequence.finish is Finish.EXPIRED:
+            self.expired(Phase.QUEUE if sequence.queue_wait is None else Phase.RUNNING)
         self._metrics.requests_finished.labels(sequence.finish).inc()
         self._metrics.finished_request_tokens.inc(sequence.tokens_computed)
         self._metrics.request_duration_seconds.observe(now - sequence.request.arrived_at)
+
+    def expired(self, phase: Phase) -> None:
+        self._metrics.requests_expired.labels(phase).inc()
 
     def _count_what_the_scheduler_counted(self) -> None:
         for total, counter in self._totals:
             told = self._told.get(counter, 0)
             self._told[counter] = total()
             counter.inc(self._told[counter] - told)
+
+
+def _predicted(core: Core, clock: Callable[[], float], priority: Priority) -> float:
+    """Seconds."""
+    wait = core.backlog(clock()).wait(priority)
+    return nan if wait is None else wait

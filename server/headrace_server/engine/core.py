@@ -21,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace_server.engine.admission import Backlog
 from headrace_server.engine.scheduler import Committed, Scheduler
 from headrace_server.engine.sequence import Sequence, Step
-from headrace_server.request import Finish, Logprobs
+from headrace_server.request import Finish, Logprobs, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,29 @@ class _InFlight:
     follows: bool  # directly after another step: a gap before it is the host's fault
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """To the engine thread."""
+
+    sequence: Sequence
+    finish: Finish | None = None  # end it; None: a new one
+    waits: bool = False  # one to be ended that no step has included yet
+
+
+class Passed:
+    """What went into the inbox or came out of it, ever. Written by one thread and read by any, unlike a deque, which
+    must not change while another thread looks through it."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.tokens = dict.fromkeys(Priority, 0)  # that they may cost
+        self.left = 0  # requests that were ended while they waited
+
+    def came(self, sequence: Sequence) -> None:
+        self.requests += 1
+        self.tokens[sequence.request.priority] += sequence.cost
+
+
 class Core:
     """`submit`, `end`, `stop` and the properties may be called from any thread; the rest is the engine thread's."""
 
@@ -76,7 +100,8 @@ class Core:
         self._scheduler = scheduler
         self._clock = clock
         self._tell = tell
-        self._inbox: deque[tuple[Sequence, Finish | None]] = deque()  # a finish: end it; None: a new one
+        self._sent, self._read = Passed(), Passed()
+        self._inbox: deque[Message] = deque()
         self._woken = threading.Event()
         self._stopped = False
         self._last_commit = 0.0
@@ -84,24 +109,36 @@ class Core:
     @property
     def waiting(self) -> int:
         """Those in the inbox are counted as if it had been read: the engine thread may sleep until a long step ends."""
-        arrived = sum(finish is None for _, finish in tuple(self._inbox))
-        left = sum(finish is not None and sequence.queue_wait is None for sequence, finish in tuple(self._inbox))
-        return self._scheduler.waiting + arrived - left
+        unread = self._sent.requests - self._read.requests
+        left = self._sent.left - self._read.left
+        return max(0, self._scheduler.waiting + unread - left)
+
+    def backlog(self, now: float) -> Backlog:
+        """What waits, likewise."""
+        queue = self._scheduler.queue
+        tokens = {each: queue.tokens(each) + self._sent.tokens[each] - self._read.tokens[each] for each in Priority}
+        return Backlog(self.waiting, tokens, self._scheduler.drain_rate.tokens_per_second, self.oldest_waiting(now))
 
     def oldest_waiting(self, now: float) -> float:
         """Seconds that the request that came first has waited so far; 0 when nobody waits."""
         oldest = self._scheduler.oldest_waiting(now)
         if oldest == 0:
-            arrivals = [sequence.request.arrived_at for sequence, finish in tuple(self._inbox) if finish is None]
-            oldest = max(0.0, now - arrivals[0]) if arrivals else 0.0
+            try:
+                first = self._inbox[0]
+            except IndexError:  # nothing there, or the engine thread has just taken it
+                return 0.0
+            oldest = max(0.0, now - first.sequence.request.arrived_at) if first.finish is None else 0.0
         return oldest
 
     def submit(self, sequence: Sequence) -> None:
-        self._inbox.append((sequence, None))
+        self._sent.came(sequence)
+        self._inbox.append(Message(sequence))
         self._woken.set()
 
     def end(self, sequence: Sequence, finish: Finish) -> None:
-        self._inbox.append((sequence, finish))
+        waits = sequence.queue_wait is None
+        self._sent.left += waits
+        self._inbox.append(Message(sequence, finish, waits))
         self._woken.set()
 
     def stop(self) -> None:
@@ -139,6 +176,8 @@ class Core:
     def _launch(self, follows: bool) -> _InFlight | None:
         self._read_inbox()
         now = self._clock()
+        if late := self._scheduler.expire(now):
+            self._tell(News(now, Committed((), late)))
         step = self._scheduler.next_step(now)
         return None if step is None else _InFlight(step, self._runner.launch(step), now, follows)
 
@@ -157,15 +196,21 @@ class Core:
         self._woken.clear()
         ended = []
         while self._inbox:
-            sequence, finish = self._inbox.popleft()
-            if finish is None:
-                self._scheduler.enter(sequence)
-            elif self._scheduler.end(sequence, finish):
-                ended.append(sequence)
+            message = self._inbox.popleft()
+            if message.finish is None:
+                self._scheduler.enter(message.sequence)
+                self._read.came(message.sequence)  # now: counted twice for a moment, but never not at all
+                continue
+            if self._scheduler.end(message.sequence, message.finish):
+                ended.append(message.sequence)
+            self._read.left += message.waits
         if ended:
             self._tell(News(self._clock(), Committed((), tuple(ended))))
 
     def _sleep(self) -> None:
-        if not self._inbox:
+        if self._inbox:
+            return
+        held_until = self._scheduler.held_until
+        if held_until is None:
             self._scheduler.check()  # idle is the cheap moment: every page has to be back
-            self._woken.wait()
+        self._woken.wait(None if held_until is None else max(0.0, held_until - self._clock()))

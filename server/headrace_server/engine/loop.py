@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.account import Account
+from headrace_server.engine.admission import Admission
 from headrace_server.engine.core import Core, News, Outcome, Runner, Sampled
 from headrace_server.engine.grammar import Guide
 from headrace_server.engine.limits import Limits
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.engine.stream import Stream
-from headrace_server.errors import Draining, EngineFailed, Overloaded
+from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed
 from headrace_server.metrics import ServerMetrics
-from headrace_server.request import Finish, Request
+from headrace_server.request import Finish, Phase, Request
 
 __all__ = ["Engine", "Limits", "Load", "Outcome", "Runner", "Sampled", "Step"]
 
@@ -44,7 +45,7 @@ class Engine:
     ) -> None:
         limits.check_pages(config.page_size)
         self._overlap = config.overlap
-        self._max_waiting = config.max_waiting
+        self._admission = Admission(config)
         self._limits = limits
         self._clock = clock
         self._scheduler = Scheduler(config, limits.kv_pages)
@@ -60,11 +61,13 @@ class Engine:
     def submit(self, request: Request) -> Stream:
         """Checks now, then yields tokens. Close it (aclosing) to cancel.
 
-        Raises InvalidRequest (could never run), Overloaded (the queue is full), Draining, or EngineFailed.
+        Raises InvalidRequest (could never run), Overloaded (no room now), DeadlineExceeded, Draining, or EngineFailed.
+        The stream ends with DeadlineExceeded when the deadline passes.
         """
         self._check_open(request)
         sequence = self._sequence(request)
         stream = self._streams[sequence] = Stream(lambda finish: self._core.end(sequence, finish))
+        self._admission.admitted(request, self._clock())
         self._account.admitted()
         self._empty.clear()
         self._core.submit(sequence)
@@ -126,11 +129,14 @@ class Engine:
             # An answer that its own grammar broke ends with the cause instead of the token.
             stream.put(sequence.fault if token.finish is Finish.FAILED and sequence.fault is not None else token)
         for sequence in news.committed.ended:
+            if sequence.finish is Finish.EXPIRED:
+                self._streams[sequence].put(_too_late(sequence))
             self._forget(sequence, news.now)
 
     def _forget(self, sequence: Sequence, now: float) -> None:
         del self._streams[sequence]
         self._account.ended(sequence, now)
+        self._admission.ended(sequence.request, sequence.tokens_computed)
         if not self._streams:
             self._empty.set()
 
@@ -147,10 +153,18 @@ class Engine:
         if self._draining:
             raise Draining("this replica is shutting down; another one will answer")
         self._limits.check(request)
-        if self._core.waiting >= self._max_waiting:
-            # How long the head of the queue has waited is the best guess for a place behind its end.
-            retry_after = max(1.0, self._core.oldest_waiting(self._clock()))
-            raise Overloaded(f"{self._max_waiting} requests are waiting already; try again later", retry_after)
+        now = self._clock()
+        try:
+            self._admission.check(request, self._core.backlog(now), now)
+        except DeadlineExceeded:
+            self._account.expired(Phase.DOOR)
+            raise
+
+
+def _too_late(sequence: Sequence) -> DeadlineExceeded:
+    started = sequence.queue_wait is not None
+    where = f"after {len(sequence.answer)} tokens of the answer" if started else "while the request waited"
+    return DeadlineExceeded(f"the deadline passed {where}", started=started)
 
 
 def _with_seed(request: Request) -> Request:

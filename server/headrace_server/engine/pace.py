@@ -9,6 +9,7 @@ from math import log2
 
 SLOWER = 2.25  # a step with prefill may take so many times one without; callers bear 3, the rest is for what varies
 SMALLEST = 8  # tokens; a prompt always goes on
+UNKNOWN = 64  # tokens of a chunk that has to be short, before any was seen
 PROOF = 64  # steps with prefill after which one without tells again what is usual
 LEAST = 0.25  # times a usual step: what tokens add is never taken for less, so the next chunk grows sixfold at most
 CONTEXT = 256  # tokens that make little difference
@@ -37,8 +38,10 @@ class PrefillPace:
         if not filling:
             self._usual[batch] = _moved(self._usual.get(batch, seconds), seconds, SLOWLY)
             self._unproven[batch] = 0
-        elif not decoding:  # a first guess: more than what is added to others' steps
-            self._costs.setdefault(_depth(context), Cost(context, seconds / filling))
+        elif not decoding:  # more than what is added to others' steps, and the less so the larger the chunk
+            known = self._costs.get(_depth(context))
+            if known is None or seconds / filling < known.seconds:
+                self._costs[_depth(context)] = Cost(context, seconds / filling)
         else:
             self._unproven[batch] = self._unproven.get(batch, 0) + 1
             if usual := self._usual.get(batch):
@@ -59,6 +62,13 @@ class PrefillPace:
             return SMALLEST
         spare = (SLOWER - 1) * usual
         return self._max_tokens if cost * self._max_tokens <= spare else max(SMALLEST, int(spare / cost))
+
+    def within(self, seconds: float, context: int) -> int:
+        """Prompt tokens after so much context that take so long; few before it is known."""
+        cost = self._cost(context)
+        if cost is None:
+            return min(self._max_tokens, UNKNOWN)
+        return self._max_tokens if cost * self._max_tokens <= seconds else max(SMALLEST, int(seconds / cost))
 
     def _learn(self, context: int, filling: int, cost: float) -> None:
         """The few tokens that end a prompt tell little: what each adds is mostly what any chunk adds."""

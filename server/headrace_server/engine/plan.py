@@ -3,6 +3,7 @@
 from headrace_server.engine.pages import PageLedger
 from headrace_server.engine.prefix import PrefixCache
 from headrace_server.engine.sequence import Chunk, Grant, Scoring, Sequence, Start, Step
+from headrace_server.request import Priority
 
 
 class Plan:
@@ -15,8 +16,17 @@ class Plan:
         self._grants: list[Grant] = []
         self.known_tokens = 0  # of all chunks that fill in
         self.prompt_tokens = 0  # of them, those computed for the first time
+        self.decoding = 0  # chunks that fill in nothing
+        self.tokens = dict.fromkeys(Priority, 0)  # of all chunks
+
+    @property
+    def total(self) -> int:
+        return self.decoding + self.known_tokens
 
     def step(self) -> Step:
+        """Those who decode come first, in whatever order they were added."""
+        pairs = sorted(zip(self.chunks, self.sequences, strict=True), key=lambda pair: bool(pair[0].token_ids))
+        self.chunks, self.sequences = [chunk for chunk, _ in pairs], [sequence for _, sequence in pairs]
         return Step(tuple(self.starts), tuple(self._grants), tuple(self.chunks))
 
     def pages_missing(self, sequence: Sequence, tokens: int) -> int:
@@ -28,6 +38,7 @@ class Plan:
 
     def decode(self, sequence: Sequence) -> None:
         self._add(sequence, (), 1)
+        self.decoding += 1
 
     def start(self, start: Start, sequence: Sequence) -> None:
         """With the pages of all that it has to fill in: half a prompt without the pages of its rest helps nobody."""
@@ -48,6 +59,7 @@ class Plan:
         self._grant(sequence, self.pages_missing(sequence, tokens))
         start = sequence.planned
         sequence.planned += tokens
+        self.tokens[sequence.request.priority] += tokens
         self._count_prompt(sequence)
         self._register(sequence)
         self.sequences.append(sequence)

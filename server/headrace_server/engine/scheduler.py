@@ -1,11 +1,15 @@
 """Who runs in the next step: continuous batching with chunked prefill. Pure: the caller brings the clock.
 
-    add ──► waiting ──next_step──► running ──commit──► ended, pages free
-             FIFO  ◄──preempted──  (slot, pages)       cancel from anywhere
+    enter ──► waiting ──next_step──► running ──commit──► ended, pages free
+              queue.py ◄─preempted── (slot, pages)       cancelled or expired from anywhere
 
-Pages are granted as the tokens come. When none is left, the sequence that loses the least computed work gives its pages
-up, waits at the head of the queue and is computed again later; the one with the most work stays as long as preempting
-another one frees anything, so somebody always comes to the end.
+Pages are granted as the tokens come. When none is left, the least urgent sequence, of these the one that loses the
+least computed work, gives its pages up, waits at the place that its arrival gives it and is computed again later; the
+most urgent one with the most work stays as long as preempting another one frees anything, so somebody always comes to
+the end.
+
+Offline work gets what online work leaves. While both want more than a step holds it gets its reserve (reserve.py), and
+whatever it holds beyond that is online work's to take.
 
 A request whose last step is planned leaves its slot and pages to the next one at once; its tokens still come.
 
@@ -14,19 +18,29 @@ in their order, so the new owner writes later. Nothing has to be fenced, and not
 """
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
+from itertools import takewhile
 
 from headrace_server.config import EngineConfig
+from headrace_server.engine.deadlines import Deadlines
+from headrace_server.engine.drain_rate import DrainRate
+from headrace_server.engine.entry import Entry
+from headrace_server.engine.finish import finish_after
 from headrace_server.engine.grammar import Guide
 from headrace_server.engine.pace import PrefillPace
 from headrace_server.engine.pages import PageLedger
+from headrace_server.engine.places import Places
 from headrace_server.engine.plan import Plan
-from headrace_server.engine.preemption import Stake, victim
 from headrace_server.engine.prefix import PrefixCache
+from headrace_server.engine.queue import OFFLINE, ONLINE, Waiting
+from headrace_server.engine.reserve import OfflineReserve
 from headrace_server.engine.sequence import Sequence, Start, Step
-from headrace_server.errors import InvalidRequest
-from headrace_server.request import Finish, Logprobs, Request, Token
+from headrace_server.engine.window import BatchingWindow
+from headrace_server.request import Finish, Logprobs, Priority, Request, Token
+
+OFFLINE_STEP = 0.02  # seconds of offline prompts in a step: an online request that comes meanwhile waits for its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +52,62 @@ class Committed:
     wasted: int = 0  # tokens chosen for requests that had ended before
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One call of next_step."""
+
+    plan: Plan
+    now: float
+    awaiting: bool  # somebody's next token depends on a step in flight
+    contested: bool  # online and offline work both want more of the step than a token each
+
+    @property
+    def decoding(self) -> int:
+        return self.plan.decoding or int(self.awaiting)  # who awaits its token wants the next one soon
+
+
 class Scheduler:
     def __init__(self, config: EngineConfig, kv_pages: int) -> None:
         self.pages = PageLedger(kv_pages, config.page_size)
         self.cache = PrefixCache(self.pages, "") if config.prefix_cache else None
         self.pace = PrefillPace(config.max_tokens_per_step)
+        self.queue = Waiting(config.max_wait, lambda tenant: config.tenants.of(tenant).weight)
+        self.drain_rate = DrainRate()
         self.prompt_tokens = 0  # computed for the first time
-        self.preemptions = 0
-        self.recomputed_tokens = 0  # computed again because of preemptions
+        self.tokens = dict.fromkeys(Priority, 0)  # in all steps, those computed again included
+        self.held_until: float | None = None  # when requests that wait for others begin without them; None: none waits
         self._max_tokens = config.max_tokens_per_step
-        self._waiting: deque[Sequence] = deque()
-        self._running: dict[int, Sequence] = {}  # by slot, oldest first
+        self._reserve = OfflineReserve(config.offline_reserve, config.max_running, config.max_tokens_per_step)
+        self._window = BatchingWindow(config.batching_window)
+        self._deadlines = Deadlines()
+        self._entered = 0
         self._leaving: set[Sequence] = set()  # their last token is being computed; they hold nothing any more
-        self._free_slots = list(range(config.max_running - 1, -1, -1))
+        slots = min(config.max_running, config.max_tokens_per_step)  # everybody who decodes gets a token of a step
+        entry = Entry(self.pages, self.cache)
+        self._places = Places(slots, entry, self.pages, self.queue, self.drain_rate)
         self._in_flight: deque[tuple[Sequence, ...]] = deque()  # of each step, in the order of its chunks
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self.queue)
 
     @property
     def running(self) -> int:
         """Those who hold pages, and those who only await their last token."""
-        return len(self._running) + len(self._leaving)
+        return len(self._places.running) + len(self._leaving)
+
+    @property
+    def preemptions(self) -> int:
+        return self._places.preemptions
+
+    @property
+    def recomputed_tokens(self) -> int:
+        """Computed again because of preemptions."""
+        return self._places.recomputed_tokens
 
     def oldest_waiting(self, now: float) -> float:
         """Seconds that the first request that never ran has waited so far; 0 when there is none."""
-        first = next((sequence for sequence in self._waiting if sequence.queue_wait is None), None)
-        return 0.0 if first is None else max(0.0, now - first.request.arrived_at)
+        return self.queue.oldest(now)
 
     def add(self, request: Request) -> Sequence:
         """The request must fit: limits.check is the door."""
@@ -79,22 +121,38 @@ class Scheduler:
         return sequence
 
     def enter(self, sequence: Sequence) -> Sequence:
-        self._waiting.append(sequence)
+        self._entered += 1
+        sequence.number = self._entered
+        self.queue.push(sequence)
+        self._deadlines.add(sequence)
+        self._window.arrived(sequence.request.arrived_at)
         return sequence
+
+    def expire(self, now: float) -> tuple[Sequence, ...]:
+        """Ends those whose deadline has passed, wherever they are; what they held is free at once."""
+        late = tuple(self._deadlines.passed(now))
+        for sequence in late:
+            self.end(sequence, Finish.EXPIRED)
+        return late
 
     def next_step(self, now: float) -> Step | None:
         """None when there is nothing to compute. May be called again before the step is committed.
 
-        Every running sequence gets at least one token, unless the pages are short; a structured one gets one as soon
-        as it is known what the one before was, so every other step when steps overlap. So neither a long prompt starves
-        those that decode nor the other way round.
+        Every running online sequence gets at least one token, unless the pages are short; a structured one gets one as
+        soon as it is known what the one before was, so every other step when steps overlap. So neither a long prompt
+        starves those that decode nor the other way round.
         """
-        running = [sequence for sequence in self._running.values() if sequence.may_run]
-        ready = [sequence for sequence in running if not sequence.awaits_its_token]
         plan = Plan(self.pages, self.cache)
-        self._decode(plan, [sequence for sequence in ready if not sequence.fill_left])
-        decoding = len(plan.chunks) or int(len(ready) < len(running))  # who awaits its token wants the next one soon
-        self._fill(plan, [sequence for sequence in ready if sequence.fill_left], decoding, now)
+        running = [sequence for sequence in self._places.running.values() if sequence.may_run]
+        ready = [sequence for sequence in running if not sequence.awaits_its_token]
+        online = [sequence for sequence in ready if not sequence.offline]
+        offline = [sequence for sequence in ready if sequence.offline]
+        turn = Turn(plan, now, awaiting=len(ready) < len(running), contested=self._contested(online, offline))
+        self.held_until = self._held_until(now)
+        self._online(turn, online, running, offline)
+        self._offline(turn, offline)
+        self._reserve.planned(plan.total, plan.tokens[Priority.BATCH], turn.contested)
+        self.drain_rate.look(now, waiting=len(self.queue) > 0)
         return self._planned(plan)
 
     def observe(self, step: Step, seconds: float) -> None:
@@ -148,7 +206,7 @@ class Scheduler:
 
     def abandon(self, finish: Finish) -> tuple[Sequence, ...]:
         """Ends everything; no step in flight will ever be committed."""
-        everything = (*self._waiting, *self._running.values(), *self._leaving)
+        everything = (*self.queue, *self._places.running.values(), *self._leaving)
         self._in_flight.clear()
         for sequence in everything:
             self.end(sequence, finish)
@@ -156,127 +214,109 @@ class Scheduler:
 
     def check(self) -> None:
         """Raises LedgerBroken unless every page is either free or held by one running sequence."""
-        self.pages.check(tuple(sequence.pages) for sequence in self._running.values())
+        self.pages.check(tuple(sequence.pages) for sequence in self._places.running.values())
         if self.cache is not None:
             self.cache.check()
 
-    def _decode(self, plan: Plan, decoding: list[Sequence]) -> None:
-        """One token each. Makes room first when pages are short."""
-        needy = [sequence for sequence in decoding if plan.pages_missing(sequence, 1)]
-        if len(needy) > self.pages.available:
-            self._make_room(plan, decoding)
-        for sequence in decoding:
-            if sequence.slot is not None and plan.has_room(sequence):
-                plan.decode(sequence)
+    def _contested(self, online: list[Sequence], offline: list[Sequence]) -> bool:
+        pressing = self.queue.any(ONLINE) or any(sequence.fill_left for sequence in online)
+        return pressing and (bool(offline) or self.queue.any(OFFLINE))
 
-    def _fill(self, plan: Plan, filling: list[Sequence], decoding: int, now: float) -> None:
-        """Prompts that are begun go on, then others begin, as far as those who decode can bear it."""
-        most = self._max_tokens - len(plan.chunks)
+    def _online(self, turn: Turn, online: list[Sequence], running: list[Sequence], offline: list[Sequence]) -> None:
+        plan = turn.plan
+        self._decode(plan, [sequence for sequence in online if not sequence.fill_left], running)
+        first = next(self.queue.order(turn.now, OFFLINE), None) if turn.contested else None
+        opens = first is not None and self._reserve.opens(first.known) and self._places.fits(first)
+        withheld = self._withheld(offline, first if opens else None) if turn.contested else 0
+        most, decoding = self._max_tokens - plan.decoding - withheld, turn.decoding
 
         def room(context: int) -> int:
             return min(self.pace.prefill_tokens(decoding, context), most) - plan.known_tokens
 
-        for sequence in filling:
-            if sequence.slot is not None:  # else it has just been preempted
+        self._fill(plan, online, room)
+        while room(0) > 0 and self.held_until is None:
+            order = self.queue.order(turn.now, ONLINE)
+            start = self._places.begin(order, turn.now, spare=int(opens), offline_keeps=self._reserve.places)
+            if start is None:
+                return
+            self._started(plan, start, room)
+
+    def _offline(self, turn: Turn, offline: list[Sequence]) -> None:
+        """What is left of the step; while it is contested, no more than the reserve owes."""
+        plan = turn.plan
+        bounded = turn.contested and bool(plan.chunks)
+        most = min(self._reserve.allowance if bounded else self._max_tokens, self._max_tokens - plan.total)
+        running = [sequence for sequence in offline if sequence.slot is not None]  # the others were preempted just now
+        decoding = [sequence for sequence in running if not sequence.fill_left]
+        self._decode(plan, decoding[:most], running)
+        decoders = turn.decoding
+
+        def room(context: int) -> int:
+            bearable = min(self.pace.prefill_tokens(decoders, context), self.pace.within(OFFLINE_STEP, context))
+            return min(bearable - plan.known_tokens, most - plan.tokens[Priority.BATCH])
+
+        self._fill(plan, running, room)
+        while room(0) > 0 and self.held_until is None:
+            order = self.queue.order(turn.now, OFFLINE)
+            if bounded:
+                order = takewhile(lambda sequence: self._reserve.opens(sequence.known), order)
+            start = self._places.begin(order, turn.now)
+            if start is None:
+                return
+            self._started(plan, start, room)
+
+    def _withheld(self, offline: list[Sequence], first: Sequence | None) -> int:
+        """Tokens of a contested step that are offline work's: what it is owed, as far as it can take that now."""
+        wanted = sum(max(1, sequence.fill_left) for sequence in offline) + (first.known if first else 0)
+        return min(self._reserve.allowance, wanted, self._max_tokens // 2)
+
+    def _decode(self, plan: Plan, decoding: list[Sequence], candidates: list[Sequence]) -> None:
+        """One token each. Makes room first when pages are short, at the cost of `candidates`."""
+        needy = [sequence for sequence in decoding if plan.pages_missing(sequence, 1)]
+        if len(needy) > self.pages.available:
+            self._places.make_room(plan, decoding, candidates)
+        for sequence in decoding:
+            if sequence.slot is not None and plan.has_room(sequence):
+                plan.decode(sequence)
+
+    def _fill(self, plan: Plan, running: list[Sequence], room: Callable[[int], int]) -> None:
+        """Prompts that are begun go on, as far as those who decode can bear it."""
+        for sequence in running:
+            if sequence.slot is not None and sequence.fill_left:  # no slot: it has just been preempted
                 plan.fill(sequence, room(sequence.planned))
-        while room(0) > 0 and (start := self._start(now)):
-            sequence = self._running[start.slot]
-            plan.start(start, sequence)
-            plan.fill(sequence, max(1, room(sequence.planned)))
 
-    def _make_room(self, plan: Plan, decoding: list[Sequence]) -> None:
-        """Preempts until those who are left can go on, or only one is left: it gets what others soon give back."""
-        while True:
-            candidates = [sequence for sequence in self._running.values() if sequence.may_run]
-            needed = sum(plan.pages_missing(sequence, 1) for sequence in decoding if sequence.slot is not None)
-            if needed <= self.pages.available or len(candidates) < 2:
-                return
-            chosen = victim([Stake(one.planned, self.pages.freed_by(one.pages)) for one in candidates])
-            if chosen is None:
-                return
-            self._preempt(candidates[chosen])
+    def _started(self, plan: Plan, start: Start, room: Callable[[int], int]) -> None:
+        sequence = self._places.running[start.slot]
+        plan.start(start, sequence)
+        plan.fill(sequence, max(1, room(sequence.planned)))
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self.preemptions += 1
-        self.recomputed_tokens += sequence.planned
-        self._vacate(sequence)
-        sequence.planned, sequence.prefix = 0, None  # it begins longer now
-        self._waiting.appendleft(sequence)
-
-    def _start(self, now: float) -> Start | None:
-        """First come, first served: when the head of the queue does not fit, nobody overtakes it.
-
-        A preempted one has to wait for the token that a step in flight chooses for it.
-        """
-        if not self._waiting or not self._free_slots or self._waiting[0].steps_in_flight:
+    def _held_until(self, now: float) -> float | None:
+        """An idle engine may wait for others to come, unless as many are here as can run."""
+        if self.running or not 0 < len(self.queue) < self._places.free:
             return None
-        if not self._fits(self._waiting[0]):
-            return None
-        sequence = self._waiting.popleft()
-        request = sequence.request
-        sequence.slot, sequence.fill = self._free_slots.pop(), (*request.prompt, *sequence.answer)
-        self._running[sequence.slot] = sequence
-        self._match(sequence)
-        first_time = sequence.queue_wait is None
-        if sequence.queue_wait is None:
-            sequence.queue_wait = max(0.0, now - request.arrived_at)
-        return Start(
-            slot=sequence.slot,
-            tokens=sequence.fill,
-            prompt_tokens=len(request.prompt),
-            sampling=request.sampling,
-            stop_token_ids=request.stop_token_ids,
-            queue_wait=sequence.queue_wait if first_time else None,
-        )
-
-    def _fits(self, sequence: Sequence) -> bool:
-        """With a token to decode: else it is back at once."""
-        needed = self.pages.pages_for(sequence.known + 1)
-        if needed <= self.pages.free:
-            return True
-        if self.cache is None or sequence.request.prompt_logprobs is not None:
-            return needed <= self.pages.available
-        if sequence.prefix is None:
-            self._hash_again(sequence, self.cache)
-        assert sequence.prefix is not None
-        found = self.cache.found(sequence.prefix)
-        return needed - found.pages <= self.pages.available - found.cached
-
-    def _match(self, sequence: Sequence) -> None:
-        if self.cache is None:
-            return
-        if sequence.request.prompt_logprobs is not None:
-            sequence.chain = self.cache.match(self.cache.prefix(sequence.request.tenant, sequence.fill[:1])).chain
-            return
-        if sequence.prefix is None:
-            self._hash_again(sequence, self.cache)
-        assert sequence.prefix is not None
-        match = self.cache.match(sequence.prefix)
-        sequence.chain, sequence.pages = match.chain, [*match.pages]
-        sequence.planned = len(match.pages) * self.pages.page_size
-        sequence.prompt_seen = max(sequence.prompt_seen, min(len(sequence.request.prompt), sequence.planned))
-
-    @staticmethod
-    def _hash_again(sequence: Sequence, cache: PrefixCache) -> None:
-        """After a preemption: it begins with its answer so far, too."""
-        tokens = (*sequence.request.prompt, *sequence.answer)
-        sequence.prefix = cache.prefix(sequence.request.tenant, tokens)
+        until = self._window.until(now - self.queue.oldest(now))
+        return until if until > now else None
 
     def _planned(self, plan: Plan) -> Step | None:
         if not plan.chunks:
             return None
+        step = plan.step()
         for sequence in plan.sequences:
             sequence.steps_in_flight += 1
             if not sequence.may_run:
-                self._vacate(sequence)
+                self._places.vacate(sequence)
                 self._leaving.add(sequence)
         self._in_flight.append(tuple(plan.sequences))
         self.prompt_tokens += plan.prompt_tokens
-        return plan.step()
+        for priority, tokens in plan.tokens.items():
+            self.tokens[priority] += tokens
+        return step
 
     def _accept(self, sequence: Sequence, token_id: int, logprobs: Logprobs | None) -> Token:
         sequence.answer.append(token_id)
-        sequence.finish = _finish_after(sequence, token_id)
+        if sequence.share is not None:
+            sequence.share.got(1)
+        sequence.finish = finish_after(sequence, token_id)
         first = tuple(sequence.prompt_logprobs) if len(sequence.answer) == 1 else ()
         delivered = token_id not in sequence.request.stop_token_ids and sequence.request.max_new_tokens > 0
         return Token(
@@ -289,36 +329,10 @@ class Scheduler:
 
     def _release(self, sequence: Sequence) -> None:
         sequence.released = True
+        self._deadlines.ended(sequence)
         if sequence.slot is not None:
-            self._vacate(sequence)
+            self._places.vacate(sequence)
         elif sequence in self._leaving:
             self._leaving.remove(sequence)
         else:
-            self._waiting.remove(sequence)
-
-    def _vacate(self, sequence: Sequence) -> None:
-        assert sequence.slot is not None
-        del self._running[sequence.slot]
-        self._free_slots.append(sequence.slot)
-        self.pages.give_back(sequence.pages)
-        sequence.pages.clear()
-        sequence.slot = None
-
-
-def _finish_after(sequence: Sequence, token_id: int) -> Finish | None:
-    request = sequence.request
-    if request.max_new_tokens > 0 and token_id in request.stop_token_ids:
-        return Finish.STOP
-    if request.stops is not None and request.stops.feed(token_id):
-        return Finish.STOP
-    if sequence.guide is not None and (finish := _guided(sequence, sequence.guide, token_id)):
-        return finish
-    return Finish.LENGTH if len(sequence.answer) >= request.max_new_tokens else None
-
-
-def _guided(sequence: Sequence, guide: Guide, token_id: int) -> Finish | None:
-    try:
-        return Finish.STOP if guide.accept(token_id) else None
-    except InvalidRequest as fault:
-        sequence.fault = fault
-        return Finish.FAILED
+            self.queue.remove(sequence)

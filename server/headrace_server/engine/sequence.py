@@ -1,6 +1,7 @@
 """What the scheduler says about one request (Sequence) and about one forward pass (Step)."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,18 @@ from numpy.typing import NDArray
 from headrace_server.engine.grammar import Guide
 from headrace_server.engine.prefix import Chain, Prefix
 from headrace_server.errors import InvalidRequest
-from headrace_server.request import Finish, Logprobs, Request, Sampling
+from headrace_server.request import Finish, Logprobs, Priority, Request, Sampling
+
+
+class Share(Protocol):
+    """What its tenant got of the engine."""
+
+    def got(self, tokens: int) -> None: ...
+
+
+def cost_of(request: Request) -> int:
+    """Tokens that it may take to compute."""
+    return len(request.prompt) + max(1, request.max_new_tokens)
 
 
 @dataclass(eq=False, slots=True)
@@ -31,7 +43,18 @@ class Sequence:
     queue_wait: float | None = None  # seconds from arrival to the first step; None until it runs
     finish: Finish | None = None
     fault: InvalidRequest | None = None  # set with Finish.FAILED when it is this request's own
+    number: int = 0  # in the order of arrival
+    overtaken: int = 0  # times that another one began instead, because this one did not fit
+    share: Share | None = None  # set by the queue
     released: bool = False  # it holds nothing and waits for nothing any more
+
+    @property
+    def cost(self) -> int:
+        return cost_of(self.request)
+
+    @property
+    def offline(self) -> bool:
+        return self.request.priority is Priority.BATCH
 
     @property
     def fill_left(self) -> int:
@@ -74,6 +97,8 @@ class Start:
     sampling: Sampling  # the seed is set
     stop_token_ids: frozenset[int]
     queue_wait: float | None  # seconds from arrival to this step; None when it ran before and was preempted
+    priority: Priority = Priority.STANDARD  # for who counts the waits
+    tenant: str = ""  # likewise
 
 
 @dataclass(frozen=True, slots=True)

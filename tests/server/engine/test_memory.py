@@ -79,8 +79,8 @@ def kept(engine: Engine) -> Kept:
     scheduler = engine._scheduler
     return Kept(
         len(engine._streams),
-        len(scheduler._waiting),
-        len(scheduler._running),
+        len(scheduler.queue),
+        len(scheduler._places.running),
         len(scheduler._leaving),
         len(scheduler._in_flight),
         len(engine._core._inbox),

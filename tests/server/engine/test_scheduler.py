@@ -3,6 +3,7 @@
 import pytest
 from engines import a_request
 from headrace_server.config import EngineConfig
+from headrace_server.engine.places import OVERTAKEN
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.request import Finish, Token
@@ -115,12 +116,17 @@ def test_a_request_starts_only_with_the_pages_of_its_prompt_and_a_token() -> Non
     assert (scheduler.pages.free, scheduler.waiting) == (1, 1)
 
 
-def test_nobody_overtakes_a_request_that_waits_for_pages() -> None:
-    scheduler = a_scheduler(pages=3, page_size=4)
-    for prompt in (5, 5, 1):  # 2, 2 and 1 pages: the last one would fit beside the first
-        scheduler.add(a_request(prompt=prompt, max_new_tokens=4))
-    assert shape(step_of(scheduler)) == {0: 5}
-    assert scheduler.waiting == 2
+def test_those_who_fit_overtake_one_that_waits_for_pages_so_many_times_and_no_more() -> None:
+    scheduler = a_scheduler(pages=20, page_size=4)
+    running = scheduler.add(a_request(prompt=4, max_new_tokens=60))
+    commit(scheduler, step_of(scheduler))
+    long = scheduler.add(a_request(prompt=74, max_new_tokens=1))  # 19 pages: more than the other leaves
+    small = [scheduler.add(a_request(prompt=1, max_new_tokens=1)) for _ in range(OVERTAKEN + 3)]
+    while running.finish is None:
+        commit(scheduler, step_of(scheduler))
+        begun = sum(sequence.queue_wait is not None for sequence in small)
+    assert (begun, long.queue_wait) == (OVERTAKEN, None)
+    assert next(start.prompt_tokens for start in step_of(scheduler).starts) == 74
 
 
 def test_a_stop_token_ends_the_answer_and_is_not_delivered() -> None:

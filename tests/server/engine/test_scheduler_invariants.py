@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 
 from engines import a_request
 from headrace_server.config import EngineConfig
+from headrace_server.engine.places import OVERTAKEN
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Chunk, Sequence, Step
-from headrace_server.request import Finish, Token
+from headrace_server.request import Finish, Priority, Token
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -26,7 +27,8 @@ class Life:
     tokens: list[Token] = field(default_factory=list)
     started: bool = False
     ended: bool = False
-    cancelled: bool = False
+    cut: bool = False  # cancelled, or its deadline passed
+    overtaken: int = 0  # by later ones of its class and tenant
 
     def token(self, position: int) -> int:
         prompt = self.sequence.request.prompt
@@ -46,12 +48,22 @@ class InFlight:
 class AnyOrder(RuleBasedStateMachine):
     """Tokens chosen are the position they stand at, so an answer tells whether a step was lost or repeated."""
 
-    @initialize(max_running=st.integers(1, 5), max_tokens=st.integers(1, 12), prefix_cache=st.booleans())
-    def begin(self, max_running: int, max_tokens: int, prefix_cache: bool) -> None:
+    @initialize(
+        max_running=st.integers(1, 5),
+        max_tokens=st.integers(1, 12),
+        prefix_cache=st.booleans(),
+        reserve=st.sampled_from([0.0, 0.1, 0.5]),
+    )
+    def begin(self, max_running: int, max_tokens: int, prefix_cache: bool, reserve: float) -> None:
         self.max_running, self.max_tokens = max_running, max_tokens
         config = EngineConfig(
-            max_running=max_running, max_tokens_per_step=max_tokens, page_size=PAGE_SIZE, prefix_cache=prefix_cache
+            max_running=max_running,
+            max_tokens_per_step=max_tokens,
+            page_size=PAGE_SIZE,
+            prefix_cache=prefix_cache,
+            offline_reserve=reserve,
         )
+        self.now = 0.0
         self.scheduler = Scheduler(config, PAGES)
         self.lives: list[Life] = []
         self.in_flight: deque[InFlight] = deque()
@@ -62,19 +74,37 @@ class AnyOrder(RuleBasedStateMachine):
         prompt=st.integers(1, CONTEXT - 1),
         new=st.integers(1, 20),
         stop_after=st.none() | st.integers(0, 6),
-        tenant=st.sampled_from(["", "other"]),
+        who=st.tuples(st.sampled_from(["", "other"]), st.sampled_from(Priority)),
+        time=st.none() | st.floats(0, 100),
     )
-    def submit(self, prompt: int, new: int, stop_after: int | None, tenant: str) -> None:
+    def submit(
+        self, prompt: int, new: int, stop_after: int | None, who: tuple[str, Priority], time: float | None
+    ) -> None:
         """All prompts begin alike."""
         new = min(new, CONTEXT - prompt)
         stop = None if stop_after is None else prompt + stop_after
-        request = replace(a_request(prompt, new, stop=stop), tenant=tenant)
+        request = replace(
+            a_request(prompt, new, stop=stop, arrived_at=self.now),
+            tenant=who[0],
+            priority=who[1],
+            deadline=None if time is None else self.now + time,
+        )
         self.lives.append(Life(self.scheduler.add(request)))
+
+    @rule(seconds=st.floats(0, 50))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        for sequence in self.scheduler.expire(self.now):
+            [life] = [life for life in self.lives if life.sequence is sequence]
+            life.cut = True
+            self._end(life)
+        late = [life.sequence.request.deadline for life in self.lives if not life.ended]
+        assert all(deadline is None or deadline > self.now for deadline in late)
 
     @precondition(lambda self: len(self.in_flight) < 2)
     @rule()
     def plan(self) -> None:
-        step = self.scheduler.next_step(0.0)
+        step = self.scheduler.next_step(self.now)
         if step is None:
             alone = [life for life in self.lives if not life.ended]
             assert self.in_flight or not alone, "with nothing in flight somebody can go on"
@@ -101,7 +131,7 @@ class AnyOrder(RuleBasedStateMachine):
         by_sequence = {life.sequence: life for life in self.lives}
         for sequence, token in committed.tokens:
             life = by_sequence[sequence]
-            assert not life.cancelled, "no token after the end"
+            assert not life.cut, "no token after the end"
             assert not (life.tokens and life.tokens[-1].finish)
             life.tokens.append(token)
         for sequence in committed.ended:
@@ -112,7 +142,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(choice=st.data())
     def cancel(self, choice: st.DataObject) -> None:
         life = choice.draw(st.sampled_from([life for life in self.lives if not life.ended]))
-        life.cancelled = True
+        life.cut = True
         assert self.scheduler.end(life.sequence, Finish.CANCELLED)
         self._end(life)
 
@@ -157,9 +187,11 @@ class AnyOrder(RuleBasedStateMachine):
         first = {start.slot for start in step.starts if start.queue_wait is not None}
         for chunk, life in zip(step.chunks, lives, strict=True):
             if chunk.slot in first and not life.started:
-                earlier = self.lives[: self.lives.index(life)]
-                assert all(other.started or other.ended for other in earlier), "first come, first served"
                 life.started = True
+                for other in self.lives[: self.lives.index(life)]:
+                    if not (other.started or other.ended) and kind(other) == kind(life):
+                        other.overtaken += 1
+                        assert other.overtaken <= OVERTAKEN, "first come, first served, but for a few who fit"
 
     def _end(self, life: Life) -> None:
         assert not life.ended, "a request ends once"
@@ -168,13 +200,17 @@ class AnyOrder(RuleBasedStateMachine):
     def _check_answer(self, life: Life) -> None:
         request = life.sequence.request
         assert life.ended
-        if life.cancelled:
+        if life.cut:
             return
         expected = list(range(len(request.prompt), len(request.prompt) + request.max_new_tokens))
         stops = [token for token in expected if token in request.stop_token_ids]
         answer = expected[: expected.index(stops[0])] if stops else expected
         assert [token.id for token in life.tokens if token.id is not None] == answer
         assert life.tokens[-1].finish is (Finish.STOP if stops else Finish.LENGTH)
+
+
+def kind(life: Life) -> tuple[str, Priority]:
+    return life.sequence.request.tenant, life.sequence.request.priority
 
 
 AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

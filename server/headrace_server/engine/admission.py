@@ -1,0 +1,90 @@
+"""Who is let into the queue, and when somebody who is not should come again. Pure: the caller brings clock and queue.
+
+A request waits only if its wait can be bounded: the queue holds no more requests and tokens than it may, and, once it
+was seen how fast it empties, no more than empties in half of the longest wait (docs/scheduling.md says why half).
+Offline work may fill half of each, so that it never takes an online request's place.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace_server.config import EngineConfig
+from headrace_server.engine.allowance import Allowances
+from headrace_server.engine.sequence import cost_of
+from headrace_server.errors import DeadlineExceeded, Overloaded, Refusal
+from headrace_server.request import Priority, Request
+
+SOONEST, LATEST = 0.1, 60.0  # seconds after which somebody may be asked to come again
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    requests: int  # that wait
+    tokens: Mapping[Priority, int]  # that they may cost
+    tokens_per_second: float | None  # that leave the queue; None = not seen yet
+    oldest: float  # seconds that the first one has waited
+
+    def drain_seconds(self) -> float | None:
+        """Until all who wait have begun; None = not seen yet."""
+        return self._seconds(sum(self.tokens.values()))
+
+    def wait(self, priority: Priority) -> float | None:
+        """Seconds that a newcomer of this class will wait, as far as can be seen: behind its own class and those that
+        are more urgent."""
+        return self._seconds(sum(self.tokens[each] for each in Priority if _before(each, priority)))
+
+    def _seconds(self, tokens: int) -> float | None:
+        if not tokens:
+            return 0.0
+        return None if self.tokens_per_second is None else tokens / self.tokens_per_second
+
+
+class Admission:
+    def __init__(self, config: EngineConfig) -> None:
+        self._max_requests = config.max_waiting
+        self._max_tokens = config.max_waiting_tokens
+        self._max_seconds = config.max_wait / 2
+        self._allowances = Allowances(config.tenants)
+
+    def check(self, request: Request, backlog: Backlog, now: float) -> None:
+        """Raises Overloaded, or DeadlineExceeded when it comes too late already."""
+        if request.deadline is not None and request.deadline <= now:
+            raise DeadlineExceeded("the deadline had passed before the request arrived", started=False)
+        self._allowances.check(request.tenant, now)
+        self._check_room(request, backlog)
+        wait = backlog.wait(request.priority)
+        if request.deadline is not None and wait is not None and now + wait >= request.deadline:
+            left = request.deadline - now
+            raise Overloaded(
+                f"would wait for about {wait:.1f} s, and its deadline is in {left:.1f} s; send it elsewhere, or later",
+                _bounded(wait - left),
+                Refusal.LATE,
+            )
+
+    def admitted(self, request: Request, now: float) -> None:
+        self._allowances.admitted(request.tenant, cost_of(request), now)
+
+    def ended(self, request: Request, computed: int) -> None:
+        """`computed`: tokens of it."""
+        self._allowances.ended(request.tenant, max(0, cost_of(request) - computed))
+
+    def _check_room(self, request: Request, backlog: Backlog) -> None:
+        part = 2 if request.priority is Priority.BATCH else 1
+        drain, tokens = backlog.drain_seconds(), sum(backlog.tokens.values())
+        # While nothing was measured, how long the head of the queue has waited is the best guess for its end.
+        again = max(1.0, backlog.oldest) if drain is None else _bounded(drain)
+        if backlog.requests >= max(1, self._max_requests // part):
+            raise Overloaded(f"{backlog.requests} requests are waiting already; try again later", again)
+        if self._max_tokens is not None and tokens and tokens + cost_of(request) > self._max_tokens // part:
+            raise Overloaded(f"requests of {tokens} tokens are waiting already; try again later", again)
+        if drain is not None and drain > self._max_seconds / part:
+            raise Overloaded(f"who waits already takes about {drain:.1f} s to begin; try again later", again)
+
+
+def _before(other: Priority, priority: Priority) -> bool:
+    order = tuple(Priority)  # the most urgent first
+    return order.index(other) <= order.index(priority)
+
+
+def _bounded(seconds: float) -> float:
+    return min(LATEST, max(SOONEST, seconds))
