@@ -243,10 +243,6 @@ def scaled_objects(namespace: str | None) -> str:
     return _join("/apis/keda.sh/v1alpha1", namespace, "scaledobjects")
 
 
-def controller_revisions(namespace: str | None) -> str:
-    return _join("/apis/apps/v1", namespace, "controllerrevisions")
-
-
 def revisions(namespace: str | None, name: str | None = None) -> str:
     return _join("/apis/apps/v1", namespace, "controllerrevisions", name)
 

@@ -23,10 +23,10 @@ def pod(*written: Body) -> Body:
     return {"metadata": {"name": "chat-0", "namespace": "default", "managedFields": list(written)}}
 
 
-IMAGE = {"f:spec": {"f:containers": {'k:{"name":"server"}': {".": {}, "f:image": {}}}}}
-ROUTABLE = {"f:metadata": {"f:labels": {"f:headrace.dev/routable": {}}}}
-ASKED = {"f:metadata": {"f:annotations": {"f:headrace.dev/drain-requested": {}}}}
-TEAM = {"f:metadata": {"f:labels": {"f:team": {}}, "f:annotations": {".": {}, "f:example.com/seen": {}}}}
+IMAGE: Body = {"f:spec": {"f:containers": {'k:{"name":"server"}': {".": {}, "f:image": {}}}}}
+ROUTABLE: Body = {"f:metadata": {"f:labels": {"f:headrace.dev/routable": {}}}}
+ASKED: Body = {"f:metadata": {"f:annotations": {"f:headrace.dev/drain-requested": {}}}}
+TEAM: Body = {"f:metadata": {"f:labels": {"f:team": {}}, "f:annotations": {".": {}, "f:example.com/seen": {}}}}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_owners_are_found_at_the_exact_path() -> None:
 
 
 names = st.text(st.characters(categories=["L", "N"], include_characters="-_/"), min_size=1, max_size=8)
-trees = st.recursive(
+trees: st.SearchStrategy[Body] = st.recursive(
     st.just({}),
     lambda below: st.dictionaries(
         names.map(lambda name: f"f:{name}") | names.map(lambda name: "k:" + json.dumps({"name": name})),
