@@ -1,4 +1,4 @@
-"""Asks both sides of a trial how likely they think a golden answer, in tasks of its own: a pod that hangs delays nobody.
+"""Asks both sides of a trial how likely they think a golden answer. A pod that hangs delays nobody: tasks of its own.
 
 The prompt and the answer go to the server's own completions door as one text that is only scored (`echo`, `logprobs`,
 no new tokens); the score is the mean log-probability of the answer's tokens. A score is made once; an ask that fails is
