@@ -12,7 +12,7 @@ import pytest
 import yaml
 from headrace_operator.decide.conditions import timestamp
 from headrace_operator.decide.history import History
-from headrace_operator.decide.replicas import decide
+from headrace_operator.decide.replicas import decide, remembered
 from headrace_operator.decide.situation import Situation, look
 from headrace_operator.decide.status import Tick, status
 from headrace_operator.decide.values import PodState
@@ -191,6 +191,23 @@ def test_the_next_change_is_when_the_window_lets_go() -> None:
     assert found.decision.replicas == 1
     assert 200 <= found.after <= 202
     assert decide(replace(held.situation, peak_ago=held.situation.peak_ago + found.after - 5)).replicas == 4
+
+
+@given(st.floats(0, 290), st.floats(0.05, 0.6), st.integers(4, 20))
+def test_the_foretold_change_happens_when_nothing_changes(peak_ago: float, load: float, ready: int) -> None:
+    """The operator's own ticks, with its own memory, come to the foretold number at the foretold time."""
+    history = History(desired=ready, recommendations=((NOW - peak_ago, ready),), ready_changed_at=0.0)
+    foretold, now = None, NOW
+    while now < NOW + 400:
+        decision = decide(look(scaling(), observed(ready), signals(ready, load=load), history, now))
+        history = remembered(history, decision, now)
+        foretold = foretold or next_change(decision)
+        if decision.replicas != ready:
+            break
+        now += 2.0
+    assert foretold is not None
+    assert decision.replicas == foretold.decision.replicas
+    assert now == pytest.approx(NOW + foretold.after, abs=3.0)
 
 
 @pytest.mark.parametrize(
