@@ -15,6 +15,7 @@ from headrace_server.engine.loop import Engine
 from headrace_server.errors import EngineFailed
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
+from headrace_server.rpc.batches.runner import OfflineRunner
 from headrace_server.rpc.doors import Doors, open_doors
 from headrace_server.rpc.readiness import Phase
 from headrace_server.startup import Warm, start_up
@@ -54,8 +55,13 @@ async def _answer_until(
             heartbeat = group.create_task(engine.run(), name="engine")
             answers = Answers(engine, warm.text, warm.limits, time.monotonic, grammars=warm.grammars)
             await doors.serve(answers)
+            offline = group.create_task(_run_offline(config, doors, answers), name="offline")
             log.info("ready: %s, context %d tokens", config.name, warm.limits.max_context)
-            complete = await _drain_when_told(leave, config, doors, engine, metrics)
+            await _told_to_leave(leave, doors)
+            offline.cancel()  # nobody waits for it: the store keeps it for the next process
+            complete = await drain(doors, engine, config.max_connection_age, config.drain_timeout)
+            metrics.drained.set(complete)
+            await leave.wait()  # a process that ended earlier, by /drain alone, would be started again by the kubelet
             status = 0 if complete else CUT_OFF
             heartbeat.cancel()
     except* EngineFailed:
@@ -65,21 +71,21 @@ async def _answer_until(
     return status
 
 
-async def _drain_when_told(
-    leave: asyncio.Event, config: ServerConfig, doors: Doors, engine: Engine, metrics: ServerMetrics
-) -> bool:
-    """Whether everything was answered. Returns when a signal has come: a process that ended earlier, because of
-    /drain alone, would be started again by the kubelet."""
+async def _run_offline(config: ServerConfig, doors: Doors, answers: Answers) -> None:
+    """Until cancelled; returns at once when no offline jobs are kept here."""
+    if doors.store is not None and config.batches is not None:
+        wall_clock = time.time  # noqa: TID251 - a batch expires at a date
+        await OfflineRunner(doors.store, answers, config.name, config.batches.concurrency, wall_clock).run()
+
+
+async def _told_to_leave(leave: asyncio.Event, doors: Doors) -> None:
+    """By a signal or by /drain."""
     told = [asyncio.create_task(event.wait()) for event in (leave, doors.drain_call.asked)]
     try:
         await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in told:
             task.cancel()
-    complete = await drain(doors, engine, config.max_connection_age, config.drain_timeout)
-    metrics.drained.set(complete)
-    await leave.wait()
-    return complete
 
 
 async def _unless(leave: asyncio.Event, warm: "asyncio.Future[Warm]") -> Warm | None:

@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from headrace_server.config import EngineConfig, ServerConfig
+from headrace_server.config import BatchConfig, EngineConfig, ServerConfig
 from headrace_server.engine.loop import Engine, Limits
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
+from headrace_server.rpc.batches.runner import OfflineRunner
 from headrace_server.rpc.doors import Doors, open_doors
 from headrace_server.rpc.pb import inference_pb2_grpc
 from headrace_server.rpc.text import load_text
@@ -56,7 +57,9 @@ class OpenServer:
                 await asyncio.sleep(0.005)
 
 
-def a_config(model: Path, max_connection_age: float, **engine: int) -> ServerConfig:
+def a_config(
+    model: Path, max_connection_age: float, batches: BatchConfig | None, trust_tenant_header: bool, **engine: int
+) -> ServerConfig:
     return ServerConfig(
         model=model,
         name=NAME,
@@ -69,6 +72,8 @@ def a_config(model: Path, max_connection_age: float, **engine: int) -> ServerCon
         max_connection_age=max_connection_age,
         termination_log=None,
         engine=EngineConfig(**engine),
+        batches=batches,
+        trust_tenant_header=trust_tenant_header,
     )
 
 
@@ -79,23 +84,34 @@ async def open_server(
     *,
     ready: bool = True,
     max_connection_age: float = 30.0,
+    batches: BatchConfig | None = None,
+    trust_tenant_header: bool = False,
+    wall_clock: Callable[[], float] = time.time,  # noqa: TID251
     **engine_config: int,
 ) -> AsyncIterator[OpenServer]:
     """`model` needs only the tokenizer's files. `ready=False` stays in the phase of loading."""
-    config = a_config(model, max_connection_age, **engine_config)
+    config = a_config(model, max_connection_age, batches, trust_tenant_header, **engine_config)
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry)
-    doors = await open_doors(config, metrics, registry)
+    doors = await open_doors(config, metrics, registry, wall_clock)
     text = load_text(model)
     limits = Limits(max_context=CONTEXT, vocab_size=text.vocab_size, eos_token_ids=(1,), kv_pages=PAGES)
     engine = Engine(runner, config.engine, limits, metrics, time.monotonic)
     heartbeat = asyncio.create_task(engine.run())
+    answers = Answers(engine, text, limits, time.monotonic)
+    offline: asyncio.Task[None] | None = None
     if ready:
-        await doors.serve(Answers(engine, text, limits, time.monotonic))
+        await doors.serve(answers)
+    if ready and doors.store is not None and batches is not None:
+        offline_runner = OfflineRunner(doors.store, answers, NAME, batches.concurrency, wall_clock)
+        offline = asyncio.create_task(offline_runner.run())
     try:
         yield OpenServer(doors, engine, runner, registry)
     finally:
         runner.gate.set()
+        if offline is not None:
+            offline.cancel()
+            await asyncio.gather(offline, return_exceptions=True)
         heartbeat.cancel()
         await asyncio.gather(heartbeat, return_exceptions=True)
         await doors.close()

@@ -1,7 +1,7 @@
 """Protobuf to and from the doors' shared values."""
 
 from headrace_server.errors import InvalidRequest
-from headrace_server.request import Finish, Sampling
+from headrace_server.request import Finish, Priority, Sampling
 from headrace_server.rpc.answers import Piece, Usage
 from headrace_server.rpc.ask import Ask
 from headrace_server.rpc.pb import inference_pb2 as pb
@@ -14,6 +14,12 @@ FINISH: dict[Finish | None, pb.FinishReason] = {
     None: pb.FINISH_REASON_UNSPECIFIED,
     Finish.STOP: pb.FINISH_REASON_STOP,
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
+}
+PRIORITY: dict[pb.Priority, Priority] = {
+    pb.PRIORITY_UNSPECIFIED: Priority.STANDARD,
+    pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    pb.PRIORITY_STANDARD: Priority.STANDARD,
+    pb.PRIORITY_BATCH: Priority.BATCH,
 }
 
 
@@ -41,7 +47,14 @@ def ask_from(message: pb.GenerateRequest) -> Ask:
         ignore_eos=message.ignore_eos,
         prompt_logprobs=message.prompt_logprobs if message.HasField("prompt_logprobs") else None,
         format=_format(message),
+        priority=_priority(message),
     )
+
+
+def _priority(message: pb.GenerateRequest) -> Priority:
+    if message.priority not in PRIORITY:  # proto3 lets any number through
+        raise InvalidRequest("priority", f"is {message.priority}; must be a value of the enum Priority")
+    return PRIORITY[message.priority]
 
 
 def _prompt(message: pb.GenerateRequest) -> str | tuple[int, ...]:

@@ -1,6 +1,8 @@
 """Both doors of one process, opened and closed together."""
 
 import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -10,6 +12,9 @@ from headrace_server.config import ServerConfig
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.arrivals import Arrivals
+from headrace_server.rpc.batches.endpoints import BatchEndpoints, batch_routes
+from headrace_server.rpc.batches.store import Store
+from headrace_server.rpc.callers import Callers
 from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.grpc_server import GrpcServer, start_grpc_server
 from headrace_server.rpc.http import Endpoints, application, start_http_server
@@ -28,6 +33,7 @@ class Doors:
     http: web.AppRunner
     http_port: int
     drain_call: DrainCall
+    store: Store | None  # of offline jobs
 
     async def serve(self, answers: Answers) -> None:
         """From now on /ready says 200, health says SERVING, and requests are answered."""
@@ -42,22 +48,34 @@ class Doors:
     async def close(self) -> None:
         await self.grpc.server.stop(LAST_BYTES)
         await self.http.cleanup()
+        if self.store is not None:
+            await self.store.close()
 
 
-async def open_doors(config: ServerConfig, metrics: ServerMetrics, registry: CollectorRegistry) -> Doors:
-    """HTTP first, so that /health answers from the start. Raises OSError when a port is taken."""
+async def open_doors(
+    config: ServerConfig,
+    metrics: ServerMetrics,
+    registry: CollectorRegistry,
+    wall_clock: Callable[[], float] = time.time,  # noqa: TID251 - OpenAI's `created` and `expires_at` are dates
+) -> Doors:
+    """HTTP first, so that /health answers from the start. Raises OSError when a port or the batch store is taken."""
     readiness, arrivals = Readiness(metrics), Arrivals(time.monotonic)
     metrics.requests_inside.set_function(lambda: arrivals.inside)
     drain_call = DrainCall(config.drain_token, arrivals)
-    wall_clock = time.time  # noqa: TID251 - `created` in OpenAI's answers is a date
-    started_at = int(wall_clock())
-    endpoints = Endpoints(config.name, readiness, metrics, registry, arrivals, wall_clock, started_at, drain_call)
-    http, http_port = await start_http_server(application(endpoints), config.host, config.http_port)
-    served = Served(config.name, config.device, config.dtype)
-    service = InferenceService(served, readiness, metrics, arrivals)
-    try:
+    callers = Callers(config.trust_tenant_header)
+    endpoints = Endpoints(
+        config.name, readiness, metrics, registry, arrivals, wall_clock, int(wall_clock()), drain_call, callers
+    )
+    service = InferenceService(Served(config.name, config.device, config.dtype), readiness, metrics, arrivals, callers)
+    async with AsyncExitStack() as opened:
+        store, batches = None, None
+        if config.batches is not None:
+            store = Store(config.batches.directory)
+            opened.push_async_callback(store.close)
+            batches = BatchEndpoints(store, callers, readiness, wall_clock, config.batches.largest_file)
+        app = application(endpoints, batch_routes(batches))
+        http, http_port = await start_http_server(app, config.host, config.http_port)
+        opened.push_async_callback(http.cleanup)
         grpc = await start_grpc_server(service, config.host, config.grpc_port, config.max_connection_age)
-    except OSError:
-        await http.cleanup()
-        raise
-    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port, drain_call)
+        opened.pop_all()
+    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port, drain_call, store)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -12,13 +12,15 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headrace_server.errors import InvalidRequest, ServerError, UnknownModel
 from headrace_server.metrics import ServerMetrics
-from headrace_server.rpc.answers import Piece, joined
+from headrace_server.rpc.answers import Piece
 from headrace_server.rpc.arrivals import Arrivals
+from headrace_server.rpc.callers import Callers
 from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.openai import Body, ChatBody, CompletionBody
 from headrace_server.rpc.readiness import Phase, Readiness
-from headrace_server.rpc.shapes import ChatShape, CompletionShape, Head, Shape, error_body
+from headrace_server.rpc.shapes import Head, Shape, error_body
 from headrace_server.rpc.status import http_headers, status_of
+from headrace_server.rpc.whole import in_the_words_of, whole
 
 LARGEST_BODY = 4 * 2**20  # bytes
 log = logging.getLogger(__name__)
@@ -36,16 +38,15 @@ class Endpoints:
     wall_clock: Callable[[], float]  # seconds since 1970, for `created`
     started_at: int
     drain: DrainCall
+    callers: Callers
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         with self.arrivals.one():
-            body = CompletionBody.parse(await request.read())
-            shape = CompletionShape(self._head(), likeliest=bool(body.logprobs))
-            return await self._answer(request, body, shape)
+            return await self._answer(request, CompletionBody.parse(await request.read()))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         with self.arrivals.one():
-            return await self._answer(request, ChatBody.parse(await request.read()), ChatShape(self._head()))
+            return await self._answer(request, ChatBody.parse(await request.read()))
 
     async def models(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"object": "list", "data": [self._card()]})
@@ -64,15 +65,15 @@ class Endpoints:
     async def expose_metrics(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def _answer(self, request: web.Request, body: Body, shape: Shape) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, body: Body) -> web.StreamResponse:
         self._check_model(body.model)
-        try:
-            async with self.readiness.answers().open(body.ask()) as pieces:
-                if body.stream:
-                    return await _stream(request, pieces, shape, body.wants_usage())
-                return await _whole(pieces, shape)
-        except InvalidRequest as invalid:
-            raise InvalidRequest(body.called(invalid.field), invalid.message) from invalid
+        shape = body.shape(self._head())
+        with in_the_words_of(body):
+            ask = self.callers.complete(body.ask(), request.headers)
+            if not body.stream:
+                return web.json_response(await whole(self.readiness.answers(), ask, shape))
+            async with self.readiness.answers().open(ask) as pieces:
+                return await _stream(request, pieces, shape, body.wants_usage())
 
     def _check_model(self, name: str) -> None:
         if name != self.model:
@@ -83,13 +84,6 @@ class Endpoints:
 
     def _card(self) -> dict[str, str | int]:
         return {"id": self.model, "object": "model", "created": self.started_at, "owned_by": "headrace"}
-
-
-async def _whole(pieces: AsyncIterator[Piece], shape: Shape) -> web.Response:
-    piece = joined([piece async for piece in pieces])
-    if piece.finish is None or piece.usage is None:
-        raise AssertionError("the engine ended a stream without saying why. This is a bug.")
-    return web.json_response(shape.whole(piece, piece.usage))
 
 
 async def _stream(
@@ -121,7 +115,7 @@ def _event(document: object) -> bytes:
     return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-def application(endpoints: Endpoints) -> web.Application:
+def application(endpoints: Endpoints, more: Sequence[web.RouteDef] = ()) -> web.Application:
     app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors_as_openai(endpoints.metrics)])
     app.add_routes(
         [
@@ -133,6 +127,7 @@ def application(endpoints: Endpoints) -> web.Application:
             web.get("/ready", endpoints.ready),
             web.get("/metrics", endpoints.expose_metrics),
             web.post("/drain", endpoints.drain.answer),
+            *more,
         ]
     )
 

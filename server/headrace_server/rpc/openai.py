@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Priority, Sampling
 from headrace_server.rpc.ask import Ask, Chat
+from headrace_server.rpc.shapes import ChatShape, CompletionShape, Head, Shape
 from headrace_server.rpc.structured import Format, ResponseFormat, StructuredOutputs, format_of
 
 TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
@@ -94,6 +95,10 @@ class Body(BaseModel):
         """Raises InvalidRequest in our words; `called` translates."""
 
     @abstractmethod
+    def shape(self, head: Head) -> Shape:
+        """The form of its answer."""
+
+    @abstractmethod
     def wanted_logprobs(self) -> int | None:
         """How many of the likeliest tokens; None: no logprobs at all. Raises InvalidRequest."""
 
@@ -170,6 +175,9 @@ class CompletionBody(Body):
             timeout=self.timeout,
         )
 
+    def shape(self, head: Head) -> CompletionShape:
+        return CompletionShape(head, likeliest=bool(self.logprobs))
+
     def wanted_logprobs(self) -> int | None:
         return self.logprobs
 
@@ -217,6 +225,9 @@ class ChatBody(Body):
             priority=self.urgency(),
             timeout=self.timeout,
         )
+
+    def shape(self, head: Head) -> ChatShape:
+        return ChatShape(head)
 
     def wanted_logprobs(self) -> int | None:
         if self.top_logprobs and not self.logprobs:

@@ -17,6 +17,7 @@ from headrace_server.rpc.openai import Body, ChatBody, CompletionBody, as_refusa
 
 BODIES: Mapping[str, type[Body]] = {"/v1/completions": CompletionBody, "/v1/chat/completions": ChatBody}
 LONGEST_ID = 512  # characters
+LONGEST_LINE = 4 * 2**20  # bytes; as of a request over HTTP
 
 
 class Code(StrEnum):
@@ -32,7 +33,7 @@ class Code(StrEnum):
     NOT_JSON = "answer_is_not_json"
     EXPIRED = "batch_expired"
     CANCELLED = "batch_cancelled"
-    GIVEN_UP = "server_failed"
+    SERVER_FAILED = "server_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,9 @@ def read_lines(raw: Iterable[bytes], endpoint: str | None = None) -> Iterator[Li
 
 
 def _line(number: int, text: bytes, endpoint: str | None) -> Line | Fault:
+    if len(text) > LONGEST_LINE:
+        message = f"has {len(text)} bytes; at most {LONGEST_LINE} are allowed, shorten it"
+        return Fault(Code.INVALID_LINE, message, number)
     try:
         shape = _Shape.model_validate(json_object(text))
     except InvalidRequest as no_object:

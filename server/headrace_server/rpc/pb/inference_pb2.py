@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace_server/rpc/pb/inference.proto\x12\x0bheadrace.v1\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xc2\x05\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x15.headrace.v1.TokenIdsH\x00\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x12\n\nignore_eos\x18\t \x01(\x08\x12\r\n\x05min_p\x18\n \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x01\x12?\n\nlogit_bias\x18\x0e \x03(\x0b\x32+.headrace.v1.GenerateRequest.LogitBiasEntry\x12\x12\n\nmin_tokens\x18\x0f \x01(\x05\x12\x16\n\x0estop_token_ids\x18\x10 \x03(\r\x12\x15\n\x08logprobs\x18\x11 \x01(\x05H\x06\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x12 \x01(\x05H\x07\x88\x01\x01\x12\x15\n\x0bjson_schema\x18\x13 \x01(\tH\x01\x12\x0f\n\x05regex\x18\x14 \x01(\tH\x01\x12\x15\n\x0bjson_object\x18\x15 \x01(\x08H\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06promptB\x0c\n\nstructuredB\x11\n\x0f_max_new_tokensB\x08\n\x06_top_pB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\xd8\x01\n\rGenerateReply\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.Usage\x12$\n\x08logprobs\x18\x05 \x03(\x0b\x32\x12.headrace.v1.Score\x12+\n\x0fprompt_logprobs\x18\x06 \x03(\x0b\x32\x12.headrace.v1.Score\"T\n\x05Score\x12&\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x16.headrace.v1.Candidate\x12#\n\x03top\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Candidate\"G\n\tCandidate\x12\n\n\x02id\x18\x01 \x01(\r\x12\x14\n\x07logprob\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x03 \x01(\x0c\x42\n\n\x08_logprob\"j\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x02 \x01(\x05\x12\x1a\n\x12queue_wait_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cttft_seconds\x18\x04 \x01(\x01\"\x12\n\x10ModelInfoRequest\"}\n\x0eModelInfoReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmax_context\x18\x02 \x01(\x05\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x15\n\reos_token_ids\x18\x04 \x03(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\r\n\x05\x64type\x18\x06 \x01(\t*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x9c\x01\n\tInference\x12\x46\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1a.headrace.v1.GenerateReply0\x01\x12G\n\tModelInfo\x12\x1d.headrace.v1.ModelInfoRequest\x1a\x1b.headrace.v1.ModelInfoReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace_server/rpc/pb/inference.proto\x12\x0bheadrace.v1\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xeb\x05\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x15.headrace.v1.TokenIdsH\x00\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x12\n\nignore_eos\x18\t \x01(\x08\x12\r\n\x05min_p\x18\n \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x01\x12?\n\nlogit_bias\x18\x0e \x03(\x0b\x32+.headrace.v1.GenerateRequest.LogitBiasEntry\x12\x12\n\nmin_tokens\x18\x0f \x01(\x05\x12\x16\n\x0estop_token_ids\x18\x10 \x03(\r\x12\x15\n\x08logprobs\x18\x11 \x01(\x05H\x06\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x12 \x01(\x05H\x07\x88\x01\x01\x12\x15\n\x0bjson_schema\x18\x13 \x01(\tH\x01\x12\x0f\n\x05regex\x18\x14 \x01(\tH\x01\x12\x15\n\x0bjson_object\x18\x15 \x01(\x08H\x01\x12\'\n\x08priority\x18\x16 \x01(\x0e\x32\x15.headrace.v1.Priority\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06promptB\x0c\n\nstructuredB\x11\n\x0f_max_new_tokensB\x08\n\x06_top_pB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\xd8\x01\n\rGenerateReply\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.Usage\x12$\n\x08logprobs\x18\x05 \x03(\x0b\x32\x12.headrace.v1.Score\x12+\n\x0fprompt_logprobs\x18\x06 \x03(\x0b\x32\x12.headrace.v1.Score\"T\n\x05Score\x12&\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x16.headrace.v1.Candidate\x12#\n\x03top\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Candidate\"G\n\tCandidate\x12\n\n\x02id\x18\x01 \x01(\r\x12\x14\n\x07logprob\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x03 \x01(\x0c\x42\n\n\x08_logprob\"j\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x02 \x01(\x05\x12\x1a\n\x12queue_wait_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cttft_seconds\x18\x04 \x01(\x01\"\x12\n\x10ModelInfoRequest\"}\n\x0eModelInfoReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmax_context\x18\x02 \x01(\x05\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x15\n\reos_token_ids\x18\x04 \x03(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\r\n\x05\x64type\x18\x06 \x01(\t*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x15\n\x11PRIORITY_STANDARD\x10\x02\x12\x12\n\x0ePRIORITY_BATCH\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x9c\x01\n\tInference\x12\x46\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1a.headrace.v1.GenerateReply0\x01\x12G\n\tModelInfo\x12\x1d.headrace.v1.ModelInfoRequest\x1a\x1b.headrace.v1.ModelInfoReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,26 +33,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST_LOGITBIASENTRY']._loaded_options = None
   _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=1422
-  _globals['_FINISHREASON']._serialized_end=1517
+  _globals['_PRIORITY']._serialized_start=1463
+  _globals['_PRIORITY']._serialized_end=1568
+  _globals['_FINISHREASON']._serialized_start=1570
+  _globals['_FINISHREASON']._serialized_end=1665
   _globals['_TOKENIDS']._serialized_start=55
   _globals['_TOKENIDS']._serialized_end=78
   _globals['_GENERATEREQUEST']._serialized_start=81
-  _globals['_GENERATEREQUEST']._serialized_end=787
-  _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_start=621
-  _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_end=669
-  _globals['_GENERATEREPLY']._serialized_start=790
-  _globals['_GENERATEREPLY']._serialized_end=1006
-  _globals['_SCORE']._serialized_start=1008
-  _globals['_SCORE']._serialized_end=1092
-  _globals['_CANDIDATE']._serialized_start=1094
-  _globals['_CANDIDATE']._serialized_end=1165
-  _globals['_USAGE']._serialized_start=1167
-  _globals['_USAGE']._serialized_end=1273
-  _globals['_MODELINFOREQUEST']._serialized_start=1275
-  _globals['_MODELINFOREQUEST']._serialized_end=1293
-  _globals['_MODELINFOREPLY']._serialized_start=1295
-  _globals['_MODELINFOREPLY']._serialized_end=1420
-  _globals['_INFERENCE']._serialized_start=1520
-  _globals['_INFERENCE']._serialized_end=1676
+  _globals['_GENERATEREQUEST']._serialized_end=828
+  _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_start=662
+  _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_end=710
+  _globals['_GENERATEREPLY']._serialized_start=831
+  _globals['_GENERATEREPLY']._serialized_end=1047
+  _globals['_SCORE']._serialized_start=1049
+  _globals['_SCORE']._serialized_end=1133
+  _globals['_CANDIDATE']._serialized_start=1135
+  _globals['_CANDIDATE']._serialized_end=1206
+  _globals['_USAGE']._serialized_start=1208
+  _globals['_USAGE']._serialized_end=1314
+  _globals['_MODELINFOREQUEST']._serialized_start=1316
+  _globals['_MODELINFOREQUEST']._serialized_end=1334
+  _globals['_MODELINFOREPLY']._serialized_start=1336
+  _globals['_MODELINFOREPLY']._serialized_end=1461
+  _globals['_INFERENCE']._serialized_start=1668
+  _globals['_INFERENCE']._serialized_end=1824
 # @@protoc_insertion_point(module_scope)

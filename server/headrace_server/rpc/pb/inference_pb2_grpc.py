@@ -54,7 +54,9 @@ class InferenceServicer:
 
         INVALID_ARGUMENT    the request can never be served; the message names the field and the limit,
         and the trailer `headrace-field` holds the field's name
-        RESOURCE_EXHAUSTED  the queue is full; the trailer `grpc-retry-pushback-ms` says when to come back
+        RESOURCE_EXHAUSTED  no room for it now; the trailer `grpc-retry-pushback-ms` and the google.rpc.RetryInfo among
+        the status details say when to come back
+        DEADLINE_EXCEEDED   the call's deadline passed, or would have passed before an answer
         UNAVAILABLE         this replica is loading or draining; another one will answer
         INTERNAL            the forward pass broke; the replica restarts
         """
