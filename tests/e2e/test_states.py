@@ -1,0 +1,113 @@
+"""What a person sees while something is not as it should be, within ten seconds of the fact."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from cluster import LocalCluster
+from deployments import condition, manifest, pods, status, wait_ready
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+WRONG_DEVICE = "headrace-wrong-device:1"  # of the fixture: no real server computes elsewhere than it is told
+SOON = 10.0  # seconds from the fact to the status
+
+
+@pytest.fixture
+def applied(cluster: LocalCluster) -> Iterator[Callable[..., str]]:
+    """Applies a manifest that is not only about scaling; it is gone with its pods when the test is over."""
+    names: list[str] = []
+
+    def apply(name: str, autoscaling: dict[str, Any], **spec: Any) -> str:
+        names.append(name)
+        cluster.apply(manifest(name, autoscaling=autoscaling, **spec))
+        return name
+
+    yield apply
+    for name in names:
+        cluster.kubectl("delete", "infdep", name)
+        cluster.wait(f"pods of {name} gone", lambda name=name: not pods(cluster, name), timeout=90)
+
+
+def phases(cluster: LocalCluster, name: str) -> dict[str, int]:
+    counted = status(cluster, name).get("podPhases", [])
+    return {f"{entry['role']} {entry['phase']}": entry["pods"] for entry in counted}
+
+
+def wait_for(cluster: LocalCluster, name: str, kind: str, reason: str, timeout: float = SOON) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.wait(
+        f"{kind} says {reason}",
+        lambda: (seen := condition(cluster, name, kind))["reason"] == reason and seen,
+        timeout=timeout,
+    )
+    return found
+
+
+def test_a_start_is_told_step_by_step_and_timed(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
+    name = deploy(minReplicas=1, maxReplicas=1)
+    seen: list[str] = []
+    until = time.monotonic() + 90
+    while "EnoughReady" not in seen:
+        assert time.monotonic() < until, seen
+        for entry in status(cluster, name).get("conditions", []):
+            if entry["type"] == "Ready" and entry["reason"] not in seen:
+                seen.append(entry["reason"])
+        time.sleep(0.1)
+    assert "Loading" in seen
+    order = ["TooFewReady", "Starting", "Pulling", "Loading", "WarmingUp", "EnoughReady"]
+    assert seen == [reason for reason in order if reason in seen]
+    steps = cluster.wait("the ledger", lambda: status(cluster, name)["startup"].get("phases"), timeout=SOON)
+    assert [step["phase"] for step in steps] == ["scheduled", "pulled", "weights", "warmed", "ready"]
+    whole = sum(float(step["p50Seconds"]) for step in steps)
+    assert whole == pytest.approx(float(status(cluster, name)["startup"]["p50Seconds"]), abs=2.0)
+
+
+def test_a_full_cluster_is_told_as_waiting_for_a_gpu(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
+    name = deploy(minReplicas=5, maxReplicas=6)  # the nodes have four GPUs together
+    cluster.wait("five pods", lambda: len(pods(cluster, name)) == 5, timeout=30)
+    ready = wait_for(cluster, name, "Ready", "WaitingForGPU")
+    assert "Insufficient nvidia.com/gpu" in ready["message"]
+    assert phases(cluster, name)["replica WaitingForGPU"] == 1
+
+
+def test_an_image_that_does_not_exist_is_told(cluster: LocalCluster, applied: Callable[..., str]) -> None:
+    name = applied("no-image", {"minReplicas": 1}, image="nowhere/server:1")
+    cluster.wait("a pod", lambda: pods(cluster, name), timeout=30)
+    assert "nowhere/server:1" in wait_for(cluster, name, "Degraded", "ImagePullFailed")["message"]
+    assert condition(cluster, name, "Ready")["reason"] == "ImagePullFailed"
+
+
+def test_a_quota_that_refuses_pods_is_told_and_no_failure(cluster: LocalCluster, applied: Callable[..., str]) -> None:
+    cluster.apply({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "gpus", "namespace": "default"},
+        "spec": {"hard": {"requests.nvidia.com/gpu": "1"}},
+    })  # fmt: skip
+    try:
+        name = applied("quota", {"minReplicas": 2, "maxReplicas": 2})
+        refused = wait_for(cluster, name, "GPUCapacity", "QuotaExceeded", timeout=30)
+        assert "exceeded quota: gpus" in refused["message"]
+        assert refused["status"] == "False"
+        cluster.wait("one serves", lambda: status(cluster, name).get("readyReplicas") == 1, timeout=60)
+        assert condition(cluster, name, "AbleToScale")["reason"] == "QuotaExceeded"
+    finally:
+        cluster.kubectl("delete", "resourcequota", "gpus")
+    wait_ready(cluster, name, 2)
+    assert condition(cluster, name, "GPUCapacity")["status"] == "True"
+
+
+def test_a_pod_on_the_wrong_device_is_not_routed_and_not_multiplied(
+    cluster: LocalCluster, applied: Callable[..., str]
+) -> None:
+    model = {"source": "pvc://models/scripture-5m", "device": "cuda", "dtype": "float32"}
+    name = applied("wrong-device", {"minReplicas": 1, "maxReplicas": 2}, image=WRONG_DEVICE, model=model)
+    degraded = wait_for(cluster, name, "Degraded", "DeviceMismatch", timeout=60)
+    assert "computes on cpu, spec.model.device is cuda" in degraded["message"]
+    cluster.wait(
+        "it is not routed",
+        lambda: [pod["metadata"]["labels"]["headrace.dev/routable"] for pod in pods(cluster, name)] == ["false"],
+        timeout=SOON,
+    )
+    assert condition(cluster, name, "Ready")["reason"] == "DeviceMismatch"
+    assert status(cluster, name)["readyReplicas"] == 0
