@@ -57,6 +57,7 @@ class Kube:
     def __init__(self, configuration: Any, field_manager: str = FIELD_MANAGER) -> None:
         """`field_manager`: the name under which the API server remembers who wrote a field."""
         configuration.connection_pool_maxsize = 0  # no limit: calls that hang must not stand in the way of others
+        configuration.client_session_kwargs = {"trust_env": False}  # else ~/.netrc is read, in a thread, at every call
         self._client = client.ApiClient(configuration)
         self._field_manager = field_manager
         self._guard: Callable[[], None] = anyone
