@@ -3,7 +3,6 @@
 Both doors read the same names: HTTP headers and gRPC metadata are lower case here.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -44,4 +43,4 @@ def _expected(headers: Mapping[str, str]) -> float | None:
         return None
     if not word.isascii() or not word.isdigit():
         raise InvalidRequest(EXPECTED_TIMEOUT, f"is {word!r}; must be whole milliseconds")
-    return math.inf if int(word) == 0 else int(word) / 1000  # 0: Envoy has no limit
+    return int(word) / 1000 or None  # 0: Envoy has no limit

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -89,10 +89,11 @@ class Endpoints:
 async def _stream(
     request: web.Request, pieces: AsyncIterator[Piece], shape: Shape, wants_usage: bool
 ) -> web.StreamResponse:
+    first = await anext(pieces)  # a failure before it still gets its own status line
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     await response.prepare(request)
     try:
-        async for event in _events(pieces, shape, wants_usage):
+        async for event in _events(first, pieces, shape, wants_usage):
             await response.write(event)
     except ServerError as error:  # the status line is out; the client hears of it as an event, and no [DONE] follows
         await response.write(_event(error_body(str(error), status_of(error).kind, None)))
@@ -100,15 +101,22 @@ async def _stream(
     return response
 
 
-async def _events(pieces: AsyncIterator[Piece], shape: Shape, wants_usage: bool) -> AsyncIterator[bytes]:
+async def _events(first: Piece, others: AsyncIterator[Piece], shape: Shape, wants_usage: bool) -> AsyncIterator[bytes]:
     if opening := shape.opening():
         yield _event(opening)
-    async for piece in pieces:
-        if chunk := shape.chunk(piece):
-            yield _event(chunk)
-        if piece.usage and wants_usage:
-            yield _event(shape.last(piece.usage))
+    for event in _shown(first, shape, wants_usage):
+        yield event
+    async for piece in others:
+        for event in _shown(piece, shape, wants_usage):
+            yield event
     yield b"data: [DONE]\n\n"
+
+
+def _shown(piece: Piece, shape: Shape, wants_usage: bool) -> Iterator[bytes]:
+    if chunk := shape.chunk(piece):
+        yield _event(chunk)
+    if piece.usage and wants_usage:
+        yield _event(shape.last(piece.usage))
 
 
 def _event(document: object) -> bytes:

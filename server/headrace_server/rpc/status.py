@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
 from grpc import StatusCode
 
 from headrace_server.errors import (
@@ -22,9 +24,8 @@ class Status:
     grpc: StatusCode
     http: int
     kind: str  # `type` of an OpenAI error body
-    refusal: (
-        Refusal | None
-    )  # label `reason` of headrace_requests_refused; None: admitted first, and counted as finished
+    # Label `reason` of headrace_requests_refused; None: counted elsewhere, as finished or as expired.
+    refusal: Refusal | None
 
 
 STATUS: dict[type[ServerError], Status] = {
@@ -44,15 +45,28 @@ def status_of(error: ServerError) -> Status:
     return replace(status, refusal=error.reason) if isinstance(error, Overloaded) else status
 
 
-def trailers(error: ServerError) -> tuple[tuple[str, str], ...]:
-    """What a gRPC client can act on without reading the message."""
+def trailers(error: ServerError) -> tuple[tuple[str, str | bytes], ...]:
+    """What a gRPC client can act on without reading the message.
+
+    The pushback is for gRPC's own retries (proposal A6), RetryInfo for those who retry by hand (AIP-193).
+    """
     match error:
         case Overloaded(retry_after=seconds):
-            return (("grpc-retry-pushback-ms", str(math.ceil(seconds * 1000))),)
+            pushback = ("grpc-retry-pushback-ms", str(math.ceil(seconds * 1000)))
+            return (pushback, ("grpc-status-details-bin", _retry_info(str(error), seconds)))
         case InvalidRequest(field=field):
             return (("headrace-field", field),)
         case _:
             return ()
+
+
+def _retry_info(message: str, seconds: float) -> bytes:
+    """The trailer holds a whole google.rpc.Status, which repeats code and message."""
+    when = RetryInfo()
+    when.retry_delay.FromMilliseconds(math.ceil(seconds * 1000))
+    status = RpcStatus(code=StatusCode.RESOURCE_EXHAUSTED.value[0], message=message)
+    status.details.add().Pack(when)
+    return bytes(status.SerializeToString())
 
 
 def http_headers(error: ServerError) -> dict[str, str]:
