@@ -1,5 +1,6 @@
 """The HTTP door, as OpenAI's own client sees it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -112,10 +113,11 @@ async def test_another_models_name_is_not_found(model: Path, runner: ScriptedRun
 async def test_a_full_queue_is_a_rate_limit_with_a_time_to_come_back(model: Path, runner: ScriptedRunner) -> None:
     async with open_server(model, runner, max_running=1, max_waiting=1) as server, a_client(server) as client:
         runner.gate.clear()
-        for inside in (1, 2):
-            await _ask_and_hang_on(server, client, inside)
+        inside = [await _ask_and_hang_on(server, client, inside) for inside in (1, 2)]
         with pytest.raises(openai.RateLimitError) as full:
             await client.completions.create(model=NAME, prompt="In")
+        runner.gate.set()
+        await asyncio.gather(*inside)
     assert int(full.value.response.headers["Retry-After"]) >= 1
     assert full.value.type == "overloaded_error"
 
@@ -142,16 +144,25 @@ async def test_once_the_engine_refuses_the_answer_is_unavailable(model: Path, ru
 
 async def test_a_forward_pass_that_breaks_is_an_error_in_the_stream(model: Path, runner: ScriptedRunner) -> None:
     async with open_server(model, runner) as server, a_client(server) as client:
-        runner.gate.clear()
-        stream = await client.completions.create(model=NAME, prompt="In", stream=True)
+        stream = await client.completions.create(model=NAME, prompt="In", max_tokens=60, stream=True)
         runner.broken = RuntimeError("device lost")
-        runner.gate.set()
         with pytest.raises(openai.APIError, match="device lost"):
             [chunk async for chunk in stream]
 
 
-async def _ask_and_hang_on(server: OpenServer, client: openai.AsyncOpenAI, inside: int) -> None:
+async def test_a_forward_pass_that_breaks_before_the_first_token_is_a_status(
+    model: Path, runner: ScriptedRunner
+) -> None:
+    async with open_server(model, runner) as server, a_client(server) as client:
+        runner.broken = RuntimeError("device lost")
+        with pytest.raises(openai.InternalServerError, match="device lost") as broken:
+            await client.completions.create(model=NAME, prompt="In", stream=True)
+    assert broken.value.status_code == 500
+
+
+async def _ask_and_hang_on(server: OpenServer, client: openai.AsyncOpenAI, inside: int) -> "asyncio.Task[object]":
     """Leaves one more request in the engine, and the first of them running."""
-    await client.completions.create(model=NAME, prompt="In", stream=True)
+    asking = asyncio.create_task(client.completions.create(model=NAME, prompt="In", stream=True))
     await server.until_inside(inside)
     await server.until_running(1)
+    return asking
