@@ -36,6 +36,7 @@ class ServerMetrics:
         self.kv_pages_cached = gauge("kv_pages_cached", "Free KV pages that the prefix cache would find again")
         self.kv_pressure = gauge("kv_pressure", "Share of the KV pages that a new request cannot have")
         self.requests_inside = gauge("requests_inside", "Requests at the doors: from the first look to the last byte")
+        self.batch_requests_left = gauge("batch_requests_left", "Requests of batches accepted here, without a result")
         self.drained = gauge("drained", "1 when it was told to drain and the last answer is out")
         self.startup_phase_seconds = gauge("startup_phase_seconds", "Seconds each start-up phase took", "phase")
         self.startup_phase_timestamp_seconds = gauge(

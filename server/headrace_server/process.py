@@ -55,7 +55,7 @@ async def _answer_until(
             heartbeat = group.create_task(engine.run(), name="engine")
             answers = Answers(engine, warm.text, warm.limits, time.monotonic, grammars=warm.grammars)
             await doors.serve(answers)
-            offline = group.create_task(_run_offline(config, doors, answers), name="offline")
+            offline = group.create_task(_run_offline(config, doors, answers, metrics), name="offline")
             log.info("ready: %s, context %d tokens", config.name, warm.limits.max_context)
             await _told_to_leave(leave, doors)
             offline.cancel()  # nobody waits for it: the store keeps it for the next process
@@ -71,11 +71,19 @@ async def _answer_until(
     return status
 
 
-async def _run_offline(config: ServerConfig, doors: Doors, answers: Answers) -> None:
+async def _run_offline(config: ServerConfig, doors: Doors, answers: Answers, metrics: ServerMetrics) -> None:
     """Until cancelled; returns at once when no offline jobs are kept here."""
     if doors.store is not None and config.batches is not None:
         wall_clock = time.time  # noqa: TID251 - a batch expires at a date
-        await OfflineRunner(doors.store, answers, config.name, config.batches.concurrency, wall_clock).run()
+        runner = OfflineRunner(
+            doors.store,
+            answers,
+            metrics,
+            model=config.name,
+            concurrency=config.batches.concurrency,
+            wall_clock=wall_clock,
+        )
+        await runner.run()
 
 
 async def _told_to_leave(leave: asyncio.Event, doors: Doors) -> None:

@@ -103,7 +103,9 @@ async def open_server(
     if ready:
         await doors.serve(answers)
     if ready and doors.store is not None and batches is not None:
-        offline_runner = OfflineRunner(doors.store, answers, NAME, batches.concurrency, wall_clock)
+        offline_runner = OfflineRunner(
+            doors.store, answers, metrics, model=NAME, concurrency=batches.concurrency, wall_clock=wall_clock
+        )
         offline = asyncio.create_task(offline_runner.run())
     try:
         yield OpenServer(doors, engine, runner, registry)

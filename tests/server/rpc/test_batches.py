@@ -128,12 +128,15 @@ async def test_a_cancelled_batch_stops_at_once_and_keeps_what_it_has(
     async with open_server(model, runner, batches=store) as server, a_client(server) as client:
         batch_id = await created(client, [line(f"r{number}", max_tokens=40) for number in range(40)])
         await until(client, batch_id, lambda batch: batch.request_counts.completed >= 3)
+        left = server.sample("headrace_batch_requests_left")
         cancelling = await client.batches.cancel(batch_id)
         batch = await until(client, batch_id)
         await server.until_inside(0)
         with pytest.raises(openai.ConflictError, match="cancelled") as twice:
             await client.batches.cancel(await done(client))
         answers, rest = await results(client, batch.output_file_id), await results(client, batch.error_file_id)
+        assert 0 < left <= 40
+        assert server.sample("headrace_batch_requests_left") == 0
     assert "is completed and cannot be cancelled any more" in str(twice.value)
     assert cancelling.status in {"cancelling", "cancelled"}
     assert batch.status == "cancelled"

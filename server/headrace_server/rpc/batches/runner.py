@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from headrace_server.errors import Draining, EngineFailed, InvalidRequest, Overloaded, ServerError
+from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Priority
 from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.batches.lines import BODIES, Code, answered, unanswered
@@ -30,11 +31,19 @@ log = logging.getLogger(__name__)
 
 class OfflineRunner:
     def __init__(
-        self, store: Store, answers: Answers, model: str, concurrency: int, wall_clock: Callable[[], float]
+        self,
+        store: Store,
+        answers: Answers,
+        metrics: ServerMetrics,
+        *,
+        model: str,
+        concurrency: int,
+        wall_clock: Callable[[], float],
     ) -> None:
         """`concurrency`: requests in the engine at once. `wall_clock`: seconds since 1970."""
         self._store = store
         self._answers = answers
+        self._metrics = metrics
         self._model = model
         self._concurrency = concurrency
         self._wall_clock = wall_clock
@@ -57,7 +66,9 @@ class OfflineRunner:
             await _cancel(self._running)
 
     async def _move_all(self) -> None:
-        for batch in await self._store.do(self._store.ledger.unfinished):
+        unfinished = await self._store.do(self._store.ledger.unfinished)
+        self._metrics.batch_requests_left.set(sum(batch.total - batch.completed - batch.failed for batch in unfinished))
+        for batch in unfinished:
             now = int(self._wall_clock())
             move = next_move(batch, now)
             if move is not Move.NONE:
