@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schema
 import yaml
 from cluster import CommandFailed, LocalCluster
 from cluster.api import ApiError
@@ -23,8 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with LocalCluster(tmp_path_factory.mktemp("crd"), nodes=()) as running:
-        running.apply(ROOT / "crds" / "inferencedeployments.headrace.dev.yaml")
-        running.kubectl("wait", "--for=condition=Established", "crd/inferencedeployments.headrace.dev", "--timeout=30s")
+        schema.install(running)
         yield running
 
 

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+import schema
 from cluster import LocalCluster
 from headrace_operator.decide import record
 from headrace_operator.decide.history import History
@@ -15,8 +15,6 @@ from headrace_operator.decide.situation import Situation, Stuck, Supply, look
 from headrace_operator.decide.status import Tick, status
 from observations import NOW, deployment, observed, scaling, signals
 
-ROOT = Path(__file__).parents[2]
-CRD = ROOT / "crds" / "inferencedeployments.headrace.dev.yaml"
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 EMPTY = {
     "apiVersion": "headrace.dev/v1alpha1",
@@ -29,8 +27,7 @@ EMPTY = {
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with LocalCluster(tmp_path_factory.mktemp("record"), nodes=()) as running:
-        running.apply(CRD)
-        running.kubectl("wait", "--for=condition=Established", "crd/inferencedeployments.headrace.dev", "--timeout=30s")
+        schema.install(running)
         running.kubectl("create", "-f", "-", stdin=json.dumps(EMPTY))
         yield running
 

@@ -7,27 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schema
 import yaml
 from cluster import LocalCluster
 from tools import headrace, kubectl_headrace
 
 ROOT = Path(__file__).parents[2]
-CRD = ROOT / "crds" / "inferencedeployments.headrace.dev.yaml"
-ESTABLISHED = ("wait", "--for=condition=Established", "crd/inferencedeployments.headrace.dev", "--timeout=30s")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with LocalCluster(tmp_path_factory.mktemp("tools"), nodes=()) as running:
-        install_crd(running)
+        schema.install(running)
         yield running
-
-
-def install_crd(cluster: LocalCluster) -> None:
-    """kubectl's own wait fails on an object that has no conditions yet; ours asks again."""
-    cluster.apply(CRD)
-    cluster.wait("the CRD established", lambda: cluster.kubectl(*ESTABLISHED))
 
 
 @pytest.fixture
@@ -218,10 +211,10 @@ def test_a_report_is_redacted_and_says_what_it_lacks(cluster: LocalCluster, chat
 
 
 def test_a_cluster_without_headrace_is_told_from_a_missing_object(cluster: LocalCluster) -> None:
-    cluster.kubectl("delete", "-f", CRD)
+    cluster.kubectl("delete", "-f", schema.CRD)
     try:
         said = headrace(cluster, "status", "chat")
         assert said.status == 1
         assert "helm install" in said.err
     finally:
-        install_crd(cluster)
+        schema.install(cluster)

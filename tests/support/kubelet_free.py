@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import schema
 import yaml
 from cluster import LocalCluster
 from cluster.processes import PACKAGES, Program
@@ -17,7 +18,6 @@ from operator_process import OperatorProcess
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "headrace"
-CRD = ROOT / "crds" / "inferencedeployments.headrace.dev.yaml"
 SUPPORT = Path(__file__).parent
 ACCOUNT = "headrace"  # of the chart, when it is installed under this name
 RBAC = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
@@ -27,8 +27,7 @@ RBAC = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBind
 def kubelet_free(directory: Path, *flags: str) -> Iterator[tuple[LocalCluster, Program]]:
     """The cluster, and the program that plays its nodes; `flags` are those of `python -m fake_nodes`."""
     with LocalCluster(directory, nodes=()) as cluster:
-        cluster.apply(CRD)
-        cluster.kubectl("wait", "--for=condition=Established", "crd/inferencedeployments.headrace.dev", "--timeout=30s")
+        schema.install(cluster)
         cluster.apply(*chart(cluster, RBAC))
         cluster.volume("default", "models", directory)  # bound, and read by nobody
         nodes = fake_nodes(cluster, *flags)
