@@ -231,7 +231,7 @@ def pods(namespace: str | None, name: str | None = None) -> str:
     return _join("/api/v1", namespace, "pods", name)
 
 
-def services(namespace: str, name: str) -> str:
+def services(namespace: str | None, name: str | None = None) -> str:
     return _join("/api/v1", namespace, "services", name)
 
 
@@ -252,7 +252,7 @@ def nodes() -> str:
     return "/api/v1/nodes"
 
 
-def disruption_budgets(namespace: str, name: str) -> str:
+def disruption_budgets(namespace: str | None, name: str | None = None) -> str:
     return _join("/apis/policy/v1", namespace, "poddisruptionbudgets", name)
 
 

@@ -23,6 +23,7 @@ from headrace_operator.metrics import OperatorMetrics
 from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.scrape import Scraper
+from headrace_operator.observe.standing import Standing
 from headrace_operator.probes import serve
 from headrace_operator.reconcile import Reconciler
 from headrace_operator.settings import RELIST, SCRAPE_TIMEOUT, Settings
@@ -57,7 +58,7 @@ class Process:
         settings = self._settings
         configured = await kube.configuration(settings, self._environ)
         loop = asyncio.get_running_loop()
-        async with Kube(configured) as api, aiohttp.ClientSession() as session:
+        async with Kube(configured) as api, _pods_session() as session:
             store = Store(lambda key, is_asked: _soon(loop, queue, key, is_asked))
             scraper = Scraper(session, SCRAPE_TIMEOUT, wall_clock)
             place = (settings.lease_namespace, settings.lease_name)
@@ -66,6 +67,7 @@ class Process:
             recorder = Recorder(leading, self._metrics, settings.identity)
             autoscalers = Autoscalers(api, settings.namespaces)
             golden = GoldenProbe(session, wall_clock)
+            standing = Standing(api, settings.namespaces)
             work = Reconciler(
                 leading,
                 store,
@@ -76,6 +78,7 @@ class Process:
                 golden=golden,
                 metrics=self._metrics,
                 budgets=Budgets(settings.gpu_budgets, store),
+                standing=standing,
                 image=settings.server_image,
                 clock=wall_clock,
             )
@@ -92,7 +95,8 @@ class Process:
                     lambda: self._listed,
                 )
                 try:
-                    await self._work(watches, api, store, queue, self._lead(lease, work), autoscalers.run())
+                    others = (self._lead(lease, work), autoscalers.run(), standing.run())
+                    await self._work(watches, api, store, queue, *others)
                 finally:
                     await queue.close()
                     await golden.close()
@@ -182,6 +186,11 @@ class Process:
             return f"the watches ended: {watches.failure!r}"
         silent = time.monotonic() - self._turned_at
         return f"no turn for {silent:.0f} s" if silent > SILENCE else None
+
+
+def _pods_session() -> aiohttp.ClientSession:
+    """One connection for each pod; no limit, because pods that hang must not stand in the way of others."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
 
 def _soon(loop: asyncio.AbstractEventLoop, queue: WorkQueue, key: Key, is_asked: bool) -> None:

@@ -35,11 +35,10 @@ from headrace_operator.observe.pods import Around, metrics_urls, observed
 from headrace_operator.observe.revisions import recorded
 from headrace_operator.observe.scrape import Scraper
 from headrace_operator.observe.server_facts import ServerFacts
+from headrace_operator.observe.standing import BUDGET, SERVICE, Standing
 from headrace_operator.service import InferenceDeployment, Mode
 from headrace_operator.store import Store
 from headrace_operator.work_queue import Key
-
-SERVICE_REPAIR = 30.0  # seconds after which a Service that somebody deleted or changed is as it should be again
 
 
 @dataclass(slots=True)
@@ -51,7 +50,6 @@ class Memory:
     said: Reason | None = None  # the last decision that was announced
     direction: int = 0  # of the last change of replicas, to count reversals
     service_generation: int = -1  # generation for which the Service was applied
-    service_at: float = 0.0  # epoch seconds of that
     ledger: Ledger = field(default_factory=Ledger)  # of starts
     refused: str | None = None  # why the API server created no pod at the last tick
     progress: Progress | None = None  # of the rollout; None before the first look
@@ -70,6 +68,7 @@ class Reconciler:
         golden: GoldenProbe,
         metrics: OperatorMetrics,
         budgets: Budgets,
+        standing: Standing,
         image: str,
         clock: Callable[[], float],
     ) -> None:
@@ -83,6 +82,13 @@ class Reconciler:
         self._golden = golden
         self._metrics = metrics
         self._budgets = budgets
+        self._standing = standing
+        self._put = {  # where what was written goes, which the watch or a list may show only later
+            "Pod": store.put_pod,
+            revisions.KIND: store.put_revision,
+            SERVICE: standing.wrote,
+            BUDGET: standing.wrote,
+        }
         self._image = image
         self._clock = clock
         self._memories: dict[Key, Memory] = {}
@@ -159,18 +165,17 @@ class Reconciler:
         return memory.progress, rollouts.news(before, memory.progress)
 
     async def _act(self, deployment: InferenceDeployment, actions: list[Action], memory: Memory, now: float) -> None:
-        if memory.service_generation != deployment.generation or now - memory.service_at >= SERVICE_REPAIR:
+        is_touched = self._standing.is_touched(deployment.namespace, deployment.name)
+        if memory.service_generation != deployment.generation or is_touched:
             actions.insert(0, ApplyService(manifests.service(deployment)))
             actions.insert(0, ApplyBudget(manifests.disruption_budget(deployment)))
-            memory.service_at = now
         target = Target(deployment.namespace, deployment.name, deployment.uid)
         outcome = await apply(self._hands, target, actions, now)
         if outcome.refused and not memory.refused:  # it is tried again at every tick, and told once
             await self._recorder.record(target, Announcement.POD_REFUSED, outcome.refused, now=now, is_warning=True)
         memory.refused = outcome.refused
         for child in outcome.children:
-            put = self._store.put_revision if child["kind"] == revisions.KIND else self._store.put_pod
-            put(child)
+            self._put[child["kind"]](child)
         memory.service_generation = deployment.generation
 
     async def _claims(self, body: Mapping[str, Any], deployment: InferenceDeployment, now: float) -> Claims:
@@ -225,6 +230,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._budgets.forget(key)
+        self._standing.forget(*key)
         memory = self._memories.pop(key, None)
         self._facts.pop(key, None)
         self._golden.forget(key)

@@ -52,7 +52,7 @@ class Hands:
 class Outcome:
     """What was written, which the watch may show only later: the next tick must not plan the same again."""
 
-    children: tuple[kube.Body, ...] = ()  # pods and revisions
+    children: tuple[kube.Body, ...] = ()  # pods, revisions, Services and disruption budgets
     refused: str | None = None  # why no more pods were created: a ResourceQuota
 
 
@@ -86,9 +86,9 @@ async def _apply(hands: Hands, target: Target, action: Action, now: float) -> ku
     api, record = hands.api, hands.recorder.record
     match action:
         case ApplyService(body):
-            await api.apply(kube.services(target.namespace, body["metadata"]["name"]), body)
+            return await api.apply(kube.services(target.namespace, body["metadata"]["name"]), body)
         case ApplyBudget(body):
-            await api.apply(kube.disruption_budgets(target.namespace, body["metadata"]["name"]), body)
+            return await api.apply(kube.disruption_budgets(target.namespace, body["metadata"]["name"]), body)
         case CreateRevision(body):
             return await api.create(kube.revisions(target.namespace), body)
         case DeleteRevision(name, uid):

@@ -82,7 +82,7 @@ async def test_actions_are_applied_in_their_order(kube: RecordedKube, recorder: 
         ("delete", "/api/v1/namespaces/default/pods/chat-a-2"),
         ("apply", "/api/v1/namespaces/default/pods/chat-a-3"),
     ]
-    assert [pod["metadata"]["name"] for pod in outcome.children] == ["chat-a-1", "chat-a-3"]
+    assert [child["metadata"]["name"] for child in outcome.children] == ["chat", "chat-a-1", "chat-a-3"]
 
 
 async def test_a_pod_is_changed_only_if_it_is_the_one_that_was_meant(kube: RecordedKube, recorder: Recorder) -> None:
