@@ -1,4 +1,4 @@
-"""What somebody does to the operator's Service and disruption budget is undone; while nobody does, nothing is written."""
+"""What somebody does to the Service and the disruption budget is undone; while nobody does, nothing is written."""
 
 import time
 from collections.abc import Callable
