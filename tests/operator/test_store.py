@@ -145,3 +145,17 @@ def test_nothing_is_known_of_a_node_that_is_gone(store: Store) -> None:
     store.put_node(a_node(unschedulable=True))
     store.replace_nodes([])
     assert store.nodes_of(store.pods(KEY)) == {}
+
+
+def test_of_a_pods_spec_only_what_is_read_is_kept(store: Store) -> None:
+    pod = a_pod(1)
+    containers = [{"name": "server", "args": ["serve", "--device=cuda"], "env": [{"name": "A"}]}]
+    pod["spec"] = {"nodeName": "n", "tolerations": [{"key": "gpu"}], "containers": containers, "volumes": [{}]}
+    store.put_pod(pod)
+    kept = store.pods(KEY)[0]["spec"]
+    assert kept == {
+        "nodeName": "n",
+        "tolerations": [{"key": "gpu"}],
+        "containers": [{"args": ["serve", "--device=cuda"]}],
+    }
+    assert "volumes" in pod["spec"], "what was given is not changed"
