@@ -33,7 +33,8 @@ class OfflineServer:
     ) -> None:
         """`attempt_timeout`, `patience`: seconds an attempt may take, and seconds without any answer until GaveUp."""
         self._base = address if "://" in address else f"http://{address}"
-        connector = aiohttp.TCPConnector(limit=concurrency)
+        # A connection stays with the replica that took it; a new one for each request also reaches those that come up.
+        connector = aiohttp.TCPConnector(limit=concurrency, force_close=True)
         timeout = aiohttp.ClientTimeout(total=attempt_timeout, sock_connect=10.0)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         self._patience = patience

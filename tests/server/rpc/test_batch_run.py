@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from headrace_server.client.batch import UNFINISHED, UNUSABLE
+from headrace_server.request import Priority
 from open_server import NAME, OpenServer, open_server
 from scripted_runner import ScriptedRunner
 from served_process import HEADRACE, environment
@@ -66,7 +67,9 @@ async def test_completions_and_chats_get_a_result_each_in_openais_shape(
     source = write(tmp_path / "in.jsonl", [completion(0), chat(1), completion(2, max_tokens=500)])
     async with open_server(model, runner) as server:
         status, said = await ended(source, tmp_path / "out.jsonl", address(server))
+        computed = {one: server.sample("headrace_step_tokens_total", **{"class": one}) for one in Priority}
     found = {result["custom_id"]: result for result in results_in(tmp_path / "out.jsonl")}
+    assert {one for one, tokens in computed.items() if tokens} == {Priority.BATCH}
     assert {custom_id: result["response"]["status_code"] for custom_id, result in found.items()} == {
         "r0": 200,
         "r1": 200,

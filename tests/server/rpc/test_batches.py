@@ -11,6 +11,9 @@ import aiohttp
 import openai
 import pytest
 from headrace_server.config import BatchConfig
+from headrace_server.engine.loop import Engine
+from headrace_server.engine.stream import Stream
+from headrace_server.request import Priority, Request
 from headrace_server.rpc.readiness import Phase
 from open_server import CONTEXT, NAME, PATIENCE, OpenServer, open_server
 from scripted_runner import ScriptedRunner
@@ -319,3 +322,52 @@ async def test_two_servers_do_not_share_a_store(model: Path, runner: ScriptedRun
         with pytest.raises(OSError, match="another server uses it"):
             async with open_server(model, runner, batches=store):
                 pass
+
+
+async def test_a_store_that_fails_accepts_nothing_and_says_so(
+    model: Path, runner: ScriptedRunner, store: BatchConfig
+) -> None:
+    async with open_server(model, runner, batches=store) as server, a_client(server) as client:
+        (store.directory / "files").rename(store.directory / "gone")
+        with pytest.raises(openai.InternalServerError, match="the batch store failed") as failed:
+            await client.files.create(file=("in.jsonl", b"{}"), purpose="batch")
+        assert [file async for file in client.files.list()] == []
+    assert failed.value.status_code == 507
+
+
+async def test_a_store_that_fails_for_a_while_loses_no_result(
+    model: Path, runner: ScriptedRunner, store: BatchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace_server.rpc.batches import runner as offline
+
+    monkeypatch.setattr(offline, "STORE_RETRY", 0.02)
+    async with open_server(model, runner, batches=store) as server, a_client(server) as client:
+        runner.gate.clear()
+        batch_id = await created(client, [line("r")])
+        await server.until_inside(1)
+        (store.directory / "files").rename(store.directory / "gone")
+        runner.gate.set()
+        await until(client, batch_id, lambda batch: batch.status == "finalizing")
+        (store.directory / "gone").rename(store.directory / "files")
+        batch = await until(client, batch_id)
+        assert list(await results(client, batch.output_file_id)) == ["r"]
+    assert batch.status == "completed"
+
+
+async def test_offline_work_is_of_class_batch_and_of_its_tenant(
+    model: Path, runner: ScriptedRunner, store: BatchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Priority, str]] = []
+    submit = Engine.submit
+
+    def noted(engine: Engine, request: Request) -> Stream:
+        asked.append((request.priority, request.tenant))
+        return submit(engine, request)
+
+    monkeypatch.setattr(Engine, "submit", noted)
+    async with (
+        open_server(model, runner, batches=store, trust_tenant_header=True) as server,
+        a_client(server, **{"x-headrace-tenant": "team-a"}) as client,
+    ):
+        await done(client)
+    assert asked == [(Priority.BATCH, "team-a")]

@@ -1,9 +1,12 @@
 """OpenAI's /v1/files and /v1/batches. A caller sees what its own tenant has, and nothing of the others."""
 
+import logging
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from headrace_server.errors import Draining, InvalidRequest
 from headrace_server.rpc.batches.bodies import NewBatch, batch_body, file_body, listing, page_from
@@ -18,6 +21,8 @@ MOST_FILES = 10_000  # of one list, and the default, as OpenAI's
 MOST_BATCHES = 100
 DEFAULT_BATCHES = 20
 NO_STORE = "batches need a place where they are kept: start the server with --batch-store=DIRECTORY"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +117,33 @@ def batch_routes(endpoints: BatchEndpoints | None) -> list[web.RouteDef]:
     """None: nothing is kept here, and every path says so."""
     if endpoints is None:
         return [web.route("*", f"/v1/{name}{{rest:(/.*)?}}", _no_store) for name in ("files", "batches")]
-    return [
-        web.post("/v1/files", endpoints.upload),
-        web.get("/v1/files", endpoints.files),
-        web.get("/v1/files/{file}", endpoints.file),
-        web.get("/v1/files/{file}/content", endpoints.content),
-        web.delete("/v1/files/{file}", endpoints.delete),
-        web.post("/v1/batches", endpoints.create),
-        web.get("/v1/batches", endpoints.batches),
-        web.get("/v1/batches/{batch}", endpoints.batch),
-        web.post("/v1/batches/{batch}/cancel", endpoints.cancel),
+    routes = [
+        ("POST", "/v1/files", endpoints.upload),
+        ("GET", "/v1/files", endpoints.files),
+        ("GET", "/v1/files/{file}", endpoints.file),
+        ("GET", "/v1/files/{file}/content", endpoints.content),
+        ("DELETE", "/v1/files/{file}", endpoints.delete),
+        ("POST", "/v1/batches", endpoints.create),
+        ("GET", "/v1/batches", endpoints.batches),
+        ("GET", "/v1/batches/{batch}", endpoints.batch),
+        ("POST", "/v1/batches/{batch}/cancel", endpoints.cancel),
     ]
+    return [web.route(method, path, _or_insufficient(handler)) for method, path, handler in routes]
+
+
+def _or_insufficient(handler: Handler) -> Handler:
+    """507 when the store fails, as on a full disk: nothing was accepted, and the client hears of it."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ConnectionError:  # an OSError too, but of the client's connection
+            raise
+        except (sqlite3.Error, OSError) as broken:
+            log.exception("the batch store failed")
+            raise web.HTTPInsufficientStorage(text=f"the batch store failed: {broken}") from broken
+
+    return answer
 
 
 async def _no_store(_: web.Request) -> web.StreamResponse:
