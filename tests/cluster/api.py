@@ -3,6 +3,7 @@
 import json
 import ssl
 from base64 import b64decode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -50,10 +51,21 @@ class Api:
         """POST of one object to its collection's path."""
         return self._object(self._call("POST", path, body))
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> str:
+    def watch(self, path: str, *, seconds: int, **query: str | int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """ADDED, MODIFIED, DELETED and the object, as they come, for `seconds`; first what is there as ADDED."""
+        asked = urlencode({**query, "watch": "true", "timeoutSeconds": seconds})
+        with self._opener.open(self._request("GET", f"{path}?{asked}", None), timeout=seconds + TIMEOUT) as lines:
+            for line in lines:
+                event = self._object(line)
+                yield event["type"], event["object"]
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Request:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        request = Request(self.server + path, data=data, headers=headers, method=method)
+        return Request(self.server + path, data=data, headers=headers, method=method)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> str:
+        request = self._request(method, path, body)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as answer:
                 return str(answer.read().decode(errors="replace"))
@@ -61,7 +73,7 @@ class Api:
             raise ApiError(method, path, error.code, _message(error.read().decode(errors="replace"))) from None
 
     @staticmethod
-    def _object(text: str) -> dict[str, Any]:
+    def _object(text: str | bytes) -> dict[str, Any]:
         answer = json.loads(text)
         assert isinstance(answer, dict), "the API server answers with JSON objects"
         return answer
