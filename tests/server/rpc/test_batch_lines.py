@@ -70,6 +70,18 @@ def test_a_second_line_with_the_same_id_names_the_first() -> None:
     assert "that of line 1 too" in fault.message
 
 
+def test_the_first_line_counts_even_when_it_has_a_fault_of_its_own() -> None:
+    broken = LINE | {"body": BODY | {"top_p": 3}}
+    codes = [fault.code for fault in read_lines(raw(broken, LINE)) if isinstance(fault, Fault)]
+    assert codes == [Code.INVALID_REQUEST, Code.DUPLICATE_ID]
+
+
+def test_a_line_beyond_what_a_request_may_have_is_refused_with_its_size() -> None:
+    [fault] = read_lines(raw(LINE | {"body": BODY | {"prompt": "x" * 2**22}}))
+    assert isinstance(fault, Fault)
+    assert "at most 4194304 are allowed" in fault.message
+
+
 def test_a_batch_takes_lines_of_its_endpoint_only() -> None:
     [fault] = read_lines(raw(LINE), endpoint="/v1/chat/completions")
     assert isinstance(fault, Fault)

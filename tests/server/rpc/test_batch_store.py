@@ -15,7 +15,7 @@ from headrace_server.rpc.batches.moves import Move, next_move
 from headrace_server.rpc.batches.requests import MOST_ATTEMPTS
 from headrace_server.rpc.batches.shelf import Shelf
 from headrace_server.rpc.batches.values import WINDOW, Batch, File, Order, Page, Purpose, Row, State
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 NOW = 1_800_000_000
@@ -162,6 +162,7 @@ def test_a_request_that_always_ends_the_server_gets_a_result_and_its_neighbours_
     assert (error["custom_id"], error["error"]["code"]) == ("r2", Code.SERVER_FAILED)
 
 
+@settings(deadline=None, max_examples=40)  # each one waits for the disk, often
 @given(data=st.data())
 def test_killed_between_any_two_commits_every_request_has_one_result(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -232,3 +233,9 @@ def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "batches.sqlite").write_text("In the beginning " * 100)
     with pytest.raises(OSError, match=r"batches\.sqlite cannot be used: file is not a database"):
         Database(tmp_path)
+
+
+def test_a_path_that_is_no_directory_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"--batch-store=.*file: File exists; name a directory that the server may write"):
+        Database(tmp_path / "file")

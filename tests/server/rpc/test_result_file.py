@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from headrace_server.client.result_file import NotResults, ResultFile
 from headrace_server.rpc.batches.lines import Code, answered, unanswered
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -23,6 +23,7 @@ def test_what_was_appended_is_there_for_the_next_run(path: Path) -> None:
         assert results.statuses == {"a": 200, "b": None}
 
 
+@settings(deadline=None, max_examples=60)  # each one waits for the disk, often
 @given(st.data())
 def test_wherever_the_file_ends_whole_lines_stay_and_a_torn_one_goes(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

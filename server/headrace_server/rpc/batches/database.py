@@ -59,8 +59,12 @@ class Database:
 
     def __init__(self, directory: Path) -> None:
         """Makes the directory and the tables. Raises OSError with the remedy when it cannot be used."""
-        directory.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            message = f"--batch-store={directory}: {error.strerror}; name a directory that the server may write to"
+            raise OSError(message) from error
         try:
             _hold(self._lock, directory)
             self._connection = _connect(directory)

@@ -73,34 +73,32 @@ def read_lines(raw: Iterable[bytes], endpoint: str | None = None) -> Iterator[Li
     for number, text in enumerate(raw, start=1):
         if not text.strip():
             continue
-        line = _line(number, text, endpoint)
-        if isinstance(line, Line):
-            first = seen.setdefault(line.custom_id, number)
-            if first != number:
-                line = Fault(
-                    Code.DUPLICATE_ID,
-                    f"custom_id: {line.custom_id!r} is that of line {first} too; give each line its own",
-                    number,
-                    "custom_id",
-                )
-        yield line
+        shape = _shape(number, text)
+        if isinstance(shape, Fault):
+            yield shape
+        elif (first := seen.setdefault(shape.custom_id, number)) != number:
+            message = f"custom_id: {shape.custom_id!r} is that of line {first} too; give each line its own"
+            yield Fault(Code.DUPLICATE_ID, message, number, "custom_id")
+        else:
+            yield _line(number, shape, tuple(BODIES) if endpoint is None else (endpoint,))
 
 
-def _line(number: int, text: bytes, endpoint: str | None) -> Line | Fault:
+def _shape(number: int, text: bytes) -> _Shape | Fault:
     if len(text) > LONGEST_LINE:
         message = f"has {len(text)} bytes; at most {LONGEST_LINE} are allowed, shorten it"
         return Fault(Code.INVALID_LINE, message, number)
     try:
-        shape = _Shape.model_validate(json_object(text))
+        return _Shape.model_validate(json_object(text))
     except InvalidRequest as no_object:
         return Fault(Code.INVALID_LINE, f"{no_object.message}; write one JSON object a line", number)
     except ValidationError as invalid:
         refusal = as_refusal(invalid)
         return Fault(Code.INVALID_REQUEST, str(refusal), number, refusal.field)
-    allowed = tuple(BODIES) if endpoint is None else (endpoint,)
-    if shape.url not in allowed:
-        message = f"url: is {shape.url!r}; must be {' or '.join(allowed)}"
-        return Fault(Code.WRONG_ENDPOINT, message, number, "url")
+
+
+def _line(number: int, shape: _Shape, urls: tuple[str, ...]) -> Line | Fault:
+    if shape.url not in urls:
+        return Fault(Code.WRONG_ENDPOINT, f"url: is {shape.url!r}; must be {' or '.join(urls)}", number, "url")
     try:
         _check_body(shape)
     except InvalidRequest as invalid:
