@@ -30,7 +30,7 @@ from operator_process import OperatorProcess
 NODE_PODS = 100  # of a node; Kubernetes' own limit is 110
 TICK, LOOKS = "headrace_operator_reconcile_seconds", "headrace_operator_look_interval_seconds"
 OURS = ("inferencedeployments", "pods", "events", "services", "controllerrevisions", "poddisruptionbudgets")
-CALLS = re.compile(r'^apiserver_request_total\{.*resource="(\w+)".*verb="(\w+)".*\} (\S+)$', re.MULTILINE)
+CALLS = re.compile(r'^apiserver_request_total\{.*[{,]resource="(\w+)".*[{,]verb="(\w+)".*\} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def registry(
         settings.watching.server_timeout = 300
         settings.watching.client_timeout = 330
         settings.watching.inactivity_timeout = 70  # the API server sends a bookmark every minute
-        settings.watching.chunk_size = 500
+        settings.watching.chunk_size = 100
         settings.networking.connect_timeout = REQUEST_TIMEOUT
         settings.networking.request_timeout = 30  # of a list's page; the relist has its own
         settings.networking.error_backoffs = Patience()

@@ -28,7 +28,7 @@ OWN_PODS = "app.kubernetes.io/managed-by=headrace"
 PATIENCE = Backoff(steps=4, duration=0.1, factor=4.0, jitter=0.5)  # tries; waits of 0.1, 0.4 and 1.6 s between them
 LONGEST_WAIT = 10  # seconds; a server that asks for more is asked again later, by who called
 SEATS = 16  # calls at once of all objects together: 500 at once made each of them time out, again and again
-PAGE = "500"  # objects of one answer: a list of thousands is read without stopping everything else
+PAGE = "100"  # objects of one answer: reading 500 pods stops everything else for half a second
 
 Body = dict[str, Any]
 

@@ -24,7 +24,7 @@ from headrace_operator.decide.rollouts import Progress
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.startup import Ledger
-from headrace_operator.decide.status import Tick, status
+from headrace_operator.decide.status import Tick, is_due, status
 from headrace_operator.decide.values import Observed
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.kube import Kube
@@ -49,6 +49,7 @@ class Memory:
     history: History
     said: Reason | None = None  # the last decision that was announced
     direction: int = 0  # of the last change of replicas, to count reversals
+    status_at: float = 0.0  # epoch seconds of the last write
     service_generation: int = -1  # generation for which the Service was applied
     ledger: Ledger = field(default_factory=Ledger)  # of starts
     refused: str | None = None  # why the API server created no pod at the last tick
@@ -118,7 +119,7 @@ class Reconciler:
         claims = await self._claims(body, deployment, now)
         seen = replace(seen, refused=memory.refused)
         tick = Tick(deployment, self._image, seen, decision, memory.history, now, claims, progress, memory.ledger)
-        await self._write_status(body, tick)
+        await self._write_status(body, tick, memory)
         self._count(key, decision, seen, memory)
         self._metrics.reconcile_seconds.observe(time.monotonic() - started)
 
@@ -187,10 +188,11 @@ class Reconciler:
         await apply(self._hands, target, [*news], now)
         return claims
 
-    async def _write_status(self, body: Mapping[str, Any], tick: Tick) -> None:
+    async def _write_status(self, body: Mapping[str, Any], tick: Tick, memory: Memory) -> None:
         before = body.get("status", {})
         after = status(tick, before)
-        if after != before:
+        if is_due(after, before, memory.status_at, tick.now):
+            memory.status_at = tick.now
             path = kube.objects(tick.deployment.namespace, tick.deployment.name, "status")
             written = await self._api.merge(path, {"metadata": {"uid": tick.deployment.uid}, "status": after})
             self._store.put_object(written)

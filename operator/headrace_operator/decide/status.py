@@ -28,6 +28,8 @@ RING = 10
 RETOLD = 300.0  # seconds
 NOTABLE = 0.2  # of the number that stands in status
 NOTABLE_LEARNED = 0.1  # of what a restarted operator goes on with
+MEASURED = ("queueWaitP95", "tokensPerSecond", "capacity")  # what moves with the load, all day long
+MEASURED_PAUSE = 30.0  # seconds between two writes for those alone: 500 objects made 50 a second of them
 UNKNOWN = "unknown"
 
 
@@ -86,6 +88,19 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "lastChange": last if is_change else before.get("lastChange", {}),
         "decisions": _ring(last, before.get("decisions", [])) if is_change else before.get("decisions", []),
     }
+
+
+def is_due(after: Mapping[str, Any], before: Mapping[str, Any], written_at: float, now: float) -> bool:
+    """Is `after` worth a write now? A fact never waits; what was only measured anew waits for MEASURED_PAUSE."""
+    if after == before:
+        return False
+    return now - written_at >= MEASURED_PAUSE or _facts(after) != _facts(before)
+
+
+def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
+    """All but the measured numbers, of which only this is a fact: whether they are known."""
+    known = {name: told.get(name) in {None, UNKNOWN} for name in ("queueWaitP95", "tokensPerSecond")}
+    return {**{name: value for name, value in told.items() if name not in MEASURED}, **known}
 
 
 def _rollout(tick: Tick, before: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.signals import Signals
-from headrace_operator.decide.status import RING, Tick, rounded, status
+from headrace_operator.decide.status import MEASURED_PAUSE, RING, Tick, is_due, rounded, status
 from headrace_operator.service import Mode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,3 +153,26 @@ def test_draining_pods_are_no_replicas() -> None:
 def test_three_digits_are_near_enough(value: float) -> None:
     assert float(rounded(value)) == pytest.approx(value, rel=0.006)
     assert "e" not in rounded(value)
+
+
+@pytest.mark.parametrize(
+    ("change", "waits"),
+    [
+        ({"tokensPerSecond": "150", "queueWaitP95": "7ms", "capacity": {"tokensPerSecondPerReplica": "90"}}, True),
+        ({"tokensPerSecond": "unknown"}, False),
+        ({"readyReplicas": 3}, False),
+        ({"tokensPerSecond": "150", "conditions": [{"type": "Ready", "status": "False"}]}, False),
+        ({"lastDecision": {"reason": "LoadRose"}}, False),
+    ],
+)
+def test_a_fact_is_written_at_once_and_a_measured_number_with_the_next(change: dict[str, Any], waits: bool) -> None:
+    before = {"readyReplicas": 4, "tokensPerSecond": "100", "queueWaitP95": "5ms", "capacity": {}, "conditions": []}
+    after = {**before, **change}
+    soon, later = NOW + MEASURED_PAUSE - 1, NOW + MEASURED_PAUSE
+    assert is_due(after, before, NOW, soon) is not waits
+    assert is_due(after, before, NOW, later)
+    assert not is_due(before, before, NOW, later)
+
+
+def test_the_first_status_is_written_at_once() -> None:
+    assert is_due(status(tick(signals(4)), {}), {}, NOW, NOW)
