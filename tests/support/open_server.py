@@ -58,7 +58,11 @@ class OpenServer:
 
 
 def a_config(
-    model: Path, max_connection_age: float, batches: BatchConfig | None, trust_tenant_header: bool, **engine: int
+    model: Path,
+    max_connection_age: float,
+    batches: BatchConfig | None = None,
+    trust_tenant_header: bool = False,
+    **engine: int,
 ) -> ServerConfig:
     return ServerConfig(
         model=model,
