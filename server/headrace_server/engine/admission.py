@@ -2,7 +2,7 @@
 
 A request waits only if its wait can be bounded: the queue holds no more requests and tokens than it may, and, once it
 was seen how fast it empties, no more than empties in half of the longest wait (docs/scheduling.md says why half).
-Offline work may fill half of each, so that it never takes an online request's place.
+Offline work has bounds of its own, half of them, so that neither takes the other's place.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.allowance import Allowances
+from headrace_server.engine.queue import kind, longest_wait
 from headrace_server.engine.sequence import cost_of
 from headrace_server.errors import DeadlineExceeded, Overloaded, Refusal
 from headrace_server.request import Priority, Request
@@ -19,31 +20,35 @@ SOONEST, LATEST = 0.1, 60.0  # seconds after which somebody may be asked to come
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    requests: int  # that wait
+    """What waits, by class."""
+
+    requests: Mapping[Priority, int]
     tokens: Mapping[Priority, int]  # that they may cost
-    tokens_per_second: float | None  # that leave the queue; None = not seen yet
+    tokens_per_second: Mapping[Priority, float | None]  # that leave the queue, its whole kind; None = not seen yet
     oldest: float  # seconds that the first one has waited
 
-    def drain_seconds(self) -> float | None:
-        """Until all who wait have begun; None = not seen yet."""
-        return self._seconds(sum(self.tokens.values()))
+    def drain_seconds(self, priority: Priority) -> float | None:
+        """Until all of its kind who wait have begun; None = not seen yet."""
+        return self._seconds(priority, kind(priority))
 
     def wait(self, priority: Priority) -> float | None:
-        """Seconds that a newcomer of this class will wait, as far as can be seen: behind its own class and those that
-        are more urgent."""
-        return self._seconds(sum(self.tokens[each] for each in Priority if _before(each, priority)))
+        """Seconds that a newcomer of this class will wait, as far as can be seen: behind its own class and those of its
+        kind that are more urgent."""
+        ahead = kind(priority)
+        return self._seconds(priority, ahead[: ahead.index(priority) + 1])
 
-    def _seconds(self, tokens: int) -> float | None:
+    def _seconds(self, priority: Priority, classes: tuple[Priority, ...]) -> float | None:
+        tokens, rate = sum(self.tokens[each] for each in classes), self.tokens_per_second[priority]
         if not tokens:
             return 0.0
-        return None if self.tokens_per_second is None else tokens / self.tokens_per_second
+        return None if rate is None else tokens / rate
 
 
 class Admission:
     def __init__(self, config: EngineConfig) -> None:
         self._max_requests = config.max_waiting
         self._max_tokens = config.max_waiting_tokens
-        self._max_seconds = config.max_wait / 2
+        self._max_wait = config.max_wait
         self._allowances = Allowances(config.tenants)
 
     def check(self, request: Request, backlog: Backlog, now: float) -> None:
@@ -69,21 +74,19 @@ class Admission:
         self._allowances.ended(request.tenant, max(0, cost_of(request) - computed))
 
     def _check_room(self, request: Request, backlog: Backlog) -> None:
-        part = 2 if request.priority is Priority.BATCH else 1
-        drain, tokens = backlog.drain_seconds(), sum(backlog.tokens.values())
+        priority = request.priority
+        part = 2 if priority is Priority.BATCH else 1
+        drain = backlog.drain_seconds(priority)
         # While nothing was measured, how long the head of the queue has waited is the best guess for its end.
         again = max(1.0, backlog.oldest) if drain is None else _bounded(drain)
-        if backlog.requests >= max(1, self._max_requests // part):
-            raise Overloaded(f"{backlog.requests} requests are waiting already; try again later", again)
+        requests, tokens = (sum(of[each] for each in kind(priority)) for of in (backlog.requests, backlog.tokens))
+        if requests >= max(1, self._max_requests // part):
+            raise Overloaded(f"{requests} requests are waiting already; try again later", again)
         if self._max_tokens is not None and tokens and tokens + cost_of(request) > self._max_tokens // part:
             raise Overloaded(f"requests of {tokens} tokens are waiting already; try again later", again)
-        if drain is not None and drain > self._max_seconds / part:
+        most = longest_wait(kind(priority)[0], self._max_wait) / 2
+        if drain is not None and drain > most:
             raise Overloaded(f"who waits already takes about {drain:.1f} s to begin; try again later", again)
-
-
-def _before(other: Priority, priority: Priority) -> bool:
-    order = tuple(Priority)  # the most urgent first
-    return order.index(other) <= order.index(priority)
 
 
 def _bounded(seconds: float) -> float:

@@ -13,7 +13,7 @@ REMEMBERED = 4096  # tenants; one that is forgotten has nothing inside, and its 
 @dataclass(slots=True)
 class Use:
     inside: int = 0
-    tokens: float = 0.0  # saved up; below 0: to be waited for
+    tokens: float = 0.0  # saved up; below 0: owed, and to be waited for
     at: float = 0.0  # when `tokens` was true
 
 
@@ -33,7 +33,7 @@ class Allowances:
             )
         if limits.tokens_per_second is not None:
             tokens = _saved(use, limits.tokens_per_second, now)
-            if tokens <= 0:
+            if tokens < 0:
                 raise Overloaded(
                     f"this tenant has used up its {limits.tokens_per_second:g} tokens a second",
                     -tokens / limits.tokens_per_second,

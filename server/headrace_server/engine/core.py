@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headrace_server.engine.admission import Backlog
+from headrace_server.engine.queue import kind
 from headrace_server.engine.scheduler import Committed, Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.request import Finish, Logprobs, Priority
@@ -81,12 +82,12 @@ class Passed:
     must not change while another thread looks through it."""
 
     def __init__(self) -> None:
-        self.requests = 0
+        self.requests = dict.fromkeys(Priority, 0)
         self.tokens = dict.fromkeys(Priority, 0)  # that they may cost
-        self.left = 0  # requests that were ended while they waited
+        self.left = dict.fromkeys(Priority, 0)  # requests that were ended while they waited
 
     def came(self, sequence: Sequence) -> None:
-        self.requests += 1
+        self.requests[sequence.request.priority] += 1
         self.tokens[sequence.request.priority] += sequence.cost
 
 
@@ -109,15 +110,22 @@ class Core:
     @property
     def waiting(self) -> int:
         """Those in the inbox are counted as if it had been read: the engine thread may sleep until a long step ends."""
-        unread = self._sent.requests - self._read.requests
-        left = self._sent.left - self._read.left
-        return max(0, self._scheduler.waiting + unread - left)
+        return sum(map(self._waiting, Priority))
 
     def backlog(self, now: float) -> Backlog:
         """What waits, likewise."""
         queue = self._scheduler.queue
-        tokens = {each: queue.tokens(each) + self._sent.tokens[each] - self._read.tokens[each] for each in Priority}
-        return Backlog(self.waiting, tokens, self._scheduler.drain_rate.tokens_per_second, self.oldest_waiting(now))
+        return Backlog(
+            requests={each: self._waiting(each) for each in Priority},
+            tokens={each: queue.tokens(each) + self._sent.tokens[each] - self._read.tokens[each] for each in Priority},
+            tokens_per_second={each: queue.tokens_per_second(kind(each)) for each in Priority},
+            oldest=self.oldest_waiting(now),
+        )
+
+    def _waiting(self, priority: Priority) -> int:
+        unread = self._sent.requests[priority] - self._read.requests[priority]
+        left = self._sent.left[priority] - self._read.left[priority]
+        return max(0, self._scheduler.queue.requests(priority) + unread - left)
 
     def oldest_waiting(self, now: float) -> float:
         """Seconds that the request that came first has waited so far; 0 when nobody waits."""
@@ -137,7 +145,7 @@ class Core:
 
     def end(self, sequence: Sequence, finish: Finish) -> None:
         waits = sequence.queue_wait is None
-        self._sent.left += waits
+        self._sent.left[sequence.request.priority] += waits
         self._inbox.append(Message(sequence, finish, waits))
         self._woken.set()
 
@@ -203,7 +211,7 @@ class Core:
                 continue
             if self._scheduler.end(message.sequence, message.finish):
                 ended.append(message.sequence)
-            self._read.left += message.waits
+            self._read.left[message.sequence.request.priority] += message.waits
         if ended:
             self._tell(News(self._clock(), Committed((), tuple(ended))))
 

@@ -1,4 +1,4 @@
-"""How fast the queue empties: the tokens that those who begin may cost, a second, while somebody waits.
+"""How fast a queue empties: the tokens that those who begin may cost, a second, while somebody waits.
 
 Counted when a request begins and not as its tokens come, so that answers which end early, places and pages that are
 short, and steps that slow down are all in it.

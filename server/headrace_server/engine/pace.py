@@ -30,6 +30,7 @@ class PrefillPace:
         self._max_tokens = max_tokens
         self._usual: dict[int, float] = {}  # seconds of a step that only decodes, by the binary size of its batch
         self._unproven: dict[int, int] = {}  # steps with prefill since one without, likewise
+        self._alone: dict[int, float] = {}  # seconds of a prompt token, the step's own included; likewise, the least
         self._costs: dict[int, Cost] = {}  # by the depth of the context
 
     def observe(self, decoding: int, filling: int, context: int, seconds: float) -> None:
@@ -38,10 +39,10 @@ class PrefillPace:
         if not filling:
             self._usual[batch] = _moved(self._usual.get(batch, seconds), seconds, SLOWLY)
             self._unproven[batch] = 0
-        elif not decoding:  # more than what is added to others' steps, and the less so the larger the chunk
-            known = self._costs.get(_depth(context))
-            if known is None or seconds / filling < known.seconds:
-                self._costs[_depth(context)] = Cost(context, seconds / filling)
+        elif not decoding:  # a first guess: more than what is added to others' steps
+            cost, depth = seconds / filling, _depth(context)
+            self._costs.setdefault(depth, Cost(context, cost))
+            self._alone[depth] = min(cost, self._alone.get(depth, cost))
         else:
             self._unproven[batch] = self._unproven.get(batch, 0) + 1
             if usual := self._usual.get(batch):
@@ -55,9 +56,9 @@ class PrefillPace:
         if not decoding:
             return self._max_tokens
         batch = decoding.bit_length()
-        usual, cost = self._usual.get(batch), self._cost(context)
-        if self._unproven.get(batch, 0) >= (1 if usual is None else PROOF):
+        if self._unproven.get(batch, 0) >= (PROOF if batch in self._usual else 1):
             return 0
+        usual, cost = self._expected(batch), self._cost(context)
         if usual is None or cost is None:
             return SMALLEST
         spare = (SLOWER - 1) * usual
@@ -65,10 +66,15 @@ class PrefillPace:
 
     def within(self, seconds: float, context: int) -> int:
         """Prompt tokens after so much context that take so long; few before it is known."""
-        cost = self._cost(context)
+        cost = self._alone.get(_depth(context)) or self._cost(context)
         if cost is None:
             return min(self._max_tokens, UNKNOWN)
         return self._max_tokens if cost * self._max_tokens <= seconds else max(SMALLEST, int(seconds / cost))
+
+    def beside(self, share: float, decoding: int, context: int) -> int:
+        """Likewise, that add this share to a usual step in which so many decode."""
+        usual = self._expected(max(1, decoding).bit_length())
+        return SMALLEST if usual is None else self.within(share * usual, context)
 
     def _learn(self, context: int, filling: int, cost: float) -> None:
         """The few tokens that end a prompt tell little: what each adds is mostly what any chunk adds."""
@@ -76,6 +82,16 @@ class PrefillPace:
         expected = self._cost(context) or cost
         share = 1.0 if depth not in self._costs else QUICKLY if cost > expected else SLOWLY
         self._costs[depth] = Cost(context, _moved(expected, cost, share * min(1.0, filling / SMALLEST)))
+
+    def _expected(self, batch: int) -> float | None:
+        """What is usual for such a batch; if it was not seen, for a smaller one, or what a larger one tells."""
+        if batch in self._usual or not self._usual:
+            return self._usual.get(batch)
+        smaller = [known for known in self._usual if known < batch]
+        if smaller:
+            return self._usual[max(smaller)]
+        larger = min(self._usual)
+        return float(self._usual[larger] / 2 ** (larger - batch))  # half the batch takes at least half the time
 
     def _cost(self, context: int) -> float | None:
         """What is known of such a context; of the next smaller one, grown as much as the context; of a larger one."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from headrace_server.engine.drain_rate import DrainRate
 from headrace_server.engine.entry import Entry
 from headrace_server.engine.pages import PageLedger
 from headrace_server.engine.plan import Plan
@@ -16,7 +15,7 @@ OVERTAKEN = 16  # times that others may begin before one that does not fit; then
 
 
 class Places:
-    def __init__(self, slots: int, entry: Entry, pages: PageLedger, queue: Waiting, drain_rate: DrainRate) -> None:
+    def __init__(self, slots: int, entry: Entry, pages: PageLedger, queue: Waiting) -> None:
         self.running: dict[int, Sequence] = {}  # by slot, oldest first
         self.preemptions = 0
         self.recomputed_tokens = 0  # computed again because of preemptions
@@ -24,7 +23,6 @@ class Places:
         self._entry = entry
         self._pages = pages
         self._queue = queue
-        self._drain_rate = drain_rate
 
     @property
     def free(self) -> int:
@@ -109,8 +107,7 @@ class Places:
         self._queue.push(sequence)
 
     def _enter(self, sequence: Sequence, now: float) -> Start:
-        self._queue.take(sequence)
-        self._drain_rate.began(sequence.cost)
+        self._queue.begin(sequence)
         start = self._entry.enter(sequence, self._free_slots.pop(), now)
         self.running[start.slot] = sequence
         if sequence.share is not None and start.queue_wait is not None:

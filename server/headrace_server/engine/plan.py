@@ -25,8 +25,9 @@ class Plan:
 
     def step(self) -> Step:
         """Those who decode come first, in whatever order they were added."""
-        pairs = sorted(zip(self.chunks, self.sequences, strict=True), key=lambda pair: bool(pair[0].token_ids))
-        self.chunks, self.sequences = [chunk for chunk, _ in pairs], [sequence for _, sequence in pairs]
+        if self.known_tokens:
+            pairs = sorted(zip(self.chunks, self.sequences, strict=True), key=lambda pair: bool(pair[0].token_ids))
+            self.chunks, self.sequences = [chunk for chunk, _ in pairs], [sequence for _, sequence in pairs]
         return Step(tuple(self.starts), tuple(self._grants), tuple(self.chunks))
 
     def pages_missing(self, sequence: Sequence, tokens: int) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
+from headrace_server.engine.drain_rate import DrainRate
 from headrace_server.engine.sequence import Sequence
 from headrace_server.request import Priority
 
@@ -25,6 +26,11 @@ ONLINE = (Priority.INTERACTIVE, Priority.STANDARD)
 OFFLINE = (Priority.BATCH,)
 REMEMBERED = 1024  # tenants of a class that wait for nothing, whose counters are kept
 AHEAD = 8  # places looked at behind one that does not fit
+
+
+def kind(priority: Priority) -> tuple[Priority, ...]:
+    """The classes that wait in one order."""
+    return OFFLINE if priority in OFFLINE else ONLINE
 
 
 def longest_wait(priority: Priority, max_wait: float) -> float:
@@ -132,6 +138,7 @@ class Waiting:
 
     def __init__(self, max_wait: float, weight_of: Callable[[str], float] = lambda _: 1.0) -> None:
         """`max_wait`: seconds that the most urgent class bears at most."""
+        self._drain = {ONLINE: DrainRate(), OFFLINE: DrainRate()}
         self._lanes = {priority: Lane(longest_wait(priority, max_wait) / 2, weight_of) for priority in Priority}
 
     def push(self, sequence: Sequence) -> None:
@@ -140,10 +147,20 @@ class Waiting:
     def remove(self, sequence: Sequence) -> None:
         self._lanes[sequence.request.priority].remove(sequence)
 
-    def take(self, sequence: Sequence) -> None:
+    def begin(self, sequence: Sequence) -> None:
         """It is served: its tenant's turn is over for a while."""
         self._lanes[sequence.request.priority].served(sequence)
+        self._drain[kind(sequence.request.priority)].began(sequence.cost)
         self.remove(sequence)
+
+    def look(self, now: float) -> None:
+        """To be called after those who begin now have begun: measures how fast the queue empties."""
+        for classes, rate in self._drain.items():
+            rate.look(now, waiting=self.any(classes))
+
+    def tokens_per_second(self, classes: tuple[Priority, ...]) -> float | None:
+        """That leave the queue while some of ONLINE or OFFLINE wait; None = not seen yet."""
+        return self._drain[classes].tokens_per_second
 
     def order(self, now: float, classes: tuple[Priority, ...]) -> Iterator[Sequence]:
         """Who is next of these classes, then who may overtake it if it does not fit. Not to be changed meanwhile."""

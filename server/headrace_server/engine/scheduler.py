@@ -21,11 +21,11 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.deadlines import Deadlines
-from headrace_server.engine.drain_rate import DrainRate
 from headrace_server.engine.entry import Entry
 from headrace_server.engine.finish import finish_after
 from headrace_server.engine.grammar import Guide
@@ -35,12 +35,15 @@ from headrace_server.engine.places import Places
 from headrace_server.engine.plan import Plan
 from headrace_server.engine.prefix import PrefixCache
 from headrace_server.engine.queue import OFFLINE, ONLINE, Waiting
-from headrace_server.engine.reserve import OfflineReserve
+from headrace_server.engine.reserve import Crowding, OfflineReserve
 from headrace_server.engine.sequence import Sequence, Start, Step
 from headrace_server.engine.window import BatchingWindow
 from headrace_server.request import Finish, Logprobs, Priority, Request, Token
 
-OFFLINE_STEP = 0.02  # seconds of offline prompts in a step: an online request that comes meanwhile waits for its end
+# Seconds of offline prompts in a step: an online request that comes meanwhile waits for its end.
+OFFLINE_STEP = 0.02
+QUIET = 1.0  # seconds without online work after which offline prompts may make steps so long
+BESIDE = 0.5  # before, they may add this share of a usual step
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,6 @@ class Scheduler:
         self.cache = PrefixCache(self.pages, "") if config.prefix_cache else None
         self.pace = PrefillPace(config.max_tokens_per_step)
         self.queue = Waiting(config.max_wait, lambda tenant: config.tenants.of(tenant).weight)
-        self.drain_rate = DrainRate()
         self.prompt_tokens = 0  # computed for the first time
         self.tokens = dict.fromkeys(Priority, 0)  # in all steps, those computed again included
         self.held_until: float | None = None  # when requests that wait for others begin without them; None: none waits
@@ -81,10 +83,12 @@ class Scheduler:
         self._window = BatchingWindow(config.batching_window)
         self._deadlines = Deadlines()
         self._entered = 0
+        self._crowding = Crowding()
+        self._online_at = -QUIET  # when there was online work last
         self._leaving: set[Sequence] = set()  # their last token is being computed; they hold nothing any more
         slots = min(config.max_running, config.max_tokens_per_step)  # everybody who decodes gets a token of a step
         entry = Entry(self.pages, self.cache)
-        self._places = Places(slots, entry, self.pages, self.queue, self.drain_rate)
+        self._places = Places(slots, entry, self.pages, self.queue)
         self._in_flight: deque[tuple[Sequence, ...]] = deque()  # of each step, in the order of its chunks
 
     @property
@@ -148,11 +152,15 @@ class Scheduler:
         online = [sequence for sequence in ready if not sequence.offline]
         offline = [sequence for sequence in ready if sequence.offline]
         turn = Turn(plan, now, awaiting=len(ready) < len(running), contested=self._contested(online, offline))
+        if online or self.queue.any(ONLINE):
+            self._online_at = now
         self.held_until = self._held_until(now)
         self._online(turn, online, running, offline)
         self._offline(turn, offline)
-        self._reserve.planned(plan.total, plan.tokens[Priority.BATCH], turn.contested)
-        self.drain_rate.look(now, waiting=len(self.queue) > 0)
+        self._crowding.look(now, crowded=self.queue.any(ONLINE))
+        owed = plan.total if self._crowding.lasts else 0
+        self._reserve.planned(owed, plan.tokens[Priority.BATCH], turn.contested)
+        self.queue.look(now)
         return self._planned(plan)
 
     def observe(self, step: Step, seconds: float) -> None:
@@ -219,6 +227,7 @@ class Scheduler:
             self.cache.check()
 
     def _contested(self, online: list[Sequence], offline: list[Sequence]) -> bool:
+        """Both kinds have work, and online work has more than a token each."""
         pressing = self.queue.any(ONLINE) or any(sequence.fill_left for sequence in online)
         return pressing and (bool(offline) or self.queue.any(OFFLINE))
 
@@ -226,7 +235,7 @@ class Scheduler:
         plan = turn.plan
         self._decode(plan, [sequence for sequence in online if not sequence.fill_left], running)
         first = next(self.queue.order(turn.now, OFFLINE), None) if turn.contested else None
-        opens = first is not None and self._reserve.opens(first.known) and self._places.fits(first)
+        opens = first is not None and self._opens(first, len(offline)) and self._places.fits(first)
         withheld = self._withheld(offline, first if opens else None) if turn.contested else 0
         most, decoding = self._max_tokens - plan.decoding - withheld, turn.decoding
 
@@ -236,7 +245,7 @@ class Scheduler:
         self._fill(plan, online, room)
         while room(0) > 0 and self.held_until is None:
             order = self.queue.order(turn.now, ONLINE)
-            start = self._places.begin(order, turn.now, spare=int(opens), offline_keeps=self._reserve.places)
+            start = self._places.begin(order, turn.now, int(opens), max(self._reserve.places, self._reserve.allowance))
             if start is None:
                 return
             self._started(plan, start, room)
@@ -251,19 +260,27 @@ class Scheduler:
         self._decode(plan, decoding[:most], running)
         decoders = turn.decoding
 
+        quiet = turn.now - self._online_at >= QUIET
+
         def room(context: int) -> int:
-            bearable = min(self.pace.prefill_tokens(decoders, context), self.pace.within(OFFLINE_STEP, context))
+            short = self.pace.within(OFFLINE_STEP, context) if quiet else self.pace.beside(BESIDE, decoders, context)
+            bearable = min(self.pace.prefill_tokens(decoders, context), short)
             return min(bearable - plan.known_tokens, most - plan.tokens[Priority.BATCH])
 
         self._fill(plan, running, room)
+        begun = len(running)
         while room(0) > 0 and self.held_until is None:
             order = self.queue.order(turn.now, OFFLINE)
             if bounded:
-                order = takewhile(lambda sequence: self._reserve.opens(sequence.known), order)
+                order = takewhile(partial(self._opens, running=begun), order)
             start = self._places.begin(order, turn.now)
             if start is None:
                 return
             self._started(plan, start, room)
+            begun += 1
+
+    def _opens(self, first: Sequence, running: int) -> bool:
+        return self._reserve.opens(first.known, running)
 
     def _withheld(self, offline: list[Sequence], first: Sequence | None) -> int:
         """Tokens of a contested step that are offline work's: what it is owed, as far as it can take that now."""

@@ -73,6 +73,7 @@ def bearable(machine: Machine, decoders: int, step: Step) -> bool:
     return len(fills) == 1 and machine.bears(decoders, fills[0].start)
 
 
+@settings(deadline=None)
 @given(MACHINES, st.integers(1, 2048), st.integers(1, 4000))
 def test_a_prompt_alone_takes_all_that_a_step_may_hold(machine: Machine, max_tokens: int, prompt: int) -> None:
     run = simulation(machine, max_tokens)

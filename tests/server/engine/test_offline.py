@@ -1,0 +1,144 @@
+"""Offline work: all that others leave, its reserve when they leave nothing, and no more than that."""
+
+import random
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from example_counts import examples
+from headrace_server.engine.reserve import OfflineReserve
+from headrace_server.request import Finish, Priority, Request
+from hypothesis import given
+from hypothesis import strategies as st
+from machines import Machine
+from simulation import Simulated, request_at, simulated
+
+WINDOW = 10.0  # seconds over which the share is promised
+SECONDS = 30.0
+SETTLED = 12.0  # seconds after which queues are full and times are learned
+MACHINE = Machine(weights=0.008, sequence=0.0002, token=0.00005, read=0.0, gather=0.0)
+
+
+def poisson(rate: float, seed: int, priority: Priority, prompt: int = 64, new: int = 32) -> Iterator[Request]:
+    dice, time = random.Random(seed), 0.0
+    while (time := time + dice.expovariate(rate)) < SECONDS:
+        yield request_at(time, dice.randint(8, prompt), dice.randint(4, new), priority=priority)
+
+
+def run(*streams: Iterable[Request], **config: Any) -> Simulated:
+    server = simulated(MACHINE, max_wait=2.0, **config)
+    server.run(merge(*streams, key=lambda request: request.arrived_at), SECONDS)
+    return server
+
+
+def online(rate: float = 400.0) -> Iterator[Request]:
+    return poisson(rate, 1, Priority.INTERACTIVE)
+
+
+def offline(rate: float = 100.0, **size: int) -> Iterator[Request]:
+    return poisson(rate, 2, Priority.BATCH, **size)
+
+
+def shares(server: Simulated) -> list[float]:
+    """Of offline tokens, in every window of the settled time, one beginning each second."""
+    found = []
+    for tenth in range(int(SETTLED), int(SECONDS - WINDOW)):
+        steps = [step for step in server.steps if tenth < step.ended <= tenth + WINDOW]
+        found.append(sum(step.offline for step in steps) / sum(step.tokens for step in steps))
+    return found
+
+
+def ttft(server: Simulated, percent: float) -> float:
+    times = sorted(
+        life.ttft
+        for life in server.lives.values()
+        if life.request.priority is not Priority.BATCH and life.first_token and life.request.arrived_at > SETTLED
+    )
+    return times[int(len(times) * percent / 100)]
+
+
+@pytest.mark.parametrize("reserve", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize(
+    "size", [pytest.param({}, id="like online"), pytest.param({"prompt": 600, "new": 8}, id="long prompts")]
+)
+def test_its_share_is_the_reserve_while_others_want_everything(reserve: float, size: dict[str, int]) -> None:
+    server = run(online(), offline(**size), offline_reserve=reserve)
+    assert shares(server) == pytest.approx([reserve] * len(shares(server)), abs=0.01)
+
+
+def test_without_a_reserve_it_waits_for_a_gap() -> None:
+    assert max(shares(run(online(), offline(), offline_reserve=0.0))) == 0
+
+
+def test_it_has_everything_when_nobody_else_asks() -> None:
+    assert set(shares(run(offline()))) == {1.0}
+    alone, as_online = run(offline(400)), run(online())
+    work = [sum(step.tokens for step in server.steps) for server in (alone, as_online)]
+    assert work[0] > 0.9 * work[1], "and computes nearly as much as online work would"
+
+
+def test_it_fills_what_online_work_leaves() -> None:
+    half = run(online(40))
+    filled = run(online(40), offline(200))
+    assert sum(step.tokens for step in filled.steps) > 1.3 * sum(step.tokens for step in half.steps)
+    assert min(shares(filled)) > 0.2
+
+
+def test_those_who_come_to_a_full_server_get_their_first_token_as_soon_as_without_it() -> None:
+    without, beside = run(online()), run(online(), offline())
+    assert ttft(beside, 99) <= 1.05 * ttft(without, 99)
+
+
+def test_those_who_come_to_a_half_empty_server_wait_for_a_few_steps_at_most() -> None:
+    without, beside = run(online(40)), run(online(40), offline(200))
+    usual = MACHINE.seconds(16)
+    assert ttft(beside, 50) <= ttft(without, 50) + usual
+    assert ttft(beside, 99) <= ttft(without, 99) + 6 * usual
+
+
+def test_an_online_request_takes_the_place_of_offline_work_at_once() -> None:
+    server = simulated(MACHINE, max_running=4)
+    for _ in range(4):
+        server.arrive(request_at(0.0, 16, 200, priority=Priority.BATCH))
+    for _ in range(20):
+        server.turn()
+    assert server.scheduler.running == 4
+    server.arrive(request_at(server.now, 16, 4))
+    step = server.scheduler.next_step(server.now)
+    assert step is not None
+    assert [start.priority for start in step.starts] == [Priority.STANDARD]
+    assert server.scheduler.preemptions == 1
+
+
+def test_pages_of_offline_work_are_online_works_to_take() -> None:
+    server = simulated(MACHINE, pages=20)  # of 16 tokens
+    server.arrive(request_at(0.0, 200, 100, priority=Priority.BATCH))
+    for _ in range(4):
+        server.turn()
+    server.arrive(request_at(server.now, 200, 4))
+    server.run([], server.now + 30)
+    first, second = server.lives.values()
+    assert (first.sequence.finish, second.sequence.finish) == (Finish.LENGTH, Finish.LENGTH)
+    assert second.ended is not None
+    assert first.ended is not None
+    assert second.ended < first.ended
+    assert server.scheduler.preemptions > 0
+
+
+@examples(100)
+@given(st.floats(0.01, 0.5), st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100)), min_size=1, max_size=200))
+def test_what_is_allowed_never_exceeds_what_is_owed(share: float, steps: list[tuple[int, int]]) -> None:
+    reserve, total, taken = OfflineReserve(share, 8, 10_000), 0, 0
+    for online_tokens, wanted in steps:
+        offline_tokens = min(wanted, reserve.allowance)
+        total, taken = total + online_tokens + offline_tokens, taken + offline_tokens
+        reserve.planned(online_tokens + offline_tokens, offline_tokens, contested=True)
+        assert taken <= share * total + 1
+        assert reserve.allowance == pytest.approx(max(0, share * total - taken), abs=1.001)
+
+
+def test_steps_are_told_in_order() -> None:
+    """What `shares` counts on."""
+    assert all(one.ended <= other.ended for one, other in pairwise(run(offline(20)).steps))
