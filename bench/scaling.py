@@ -78,7 +78,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add("--rest", type=float, default=180.0, help="seconds at most until one replica is left")
     add("--streams", type=_positive, default=1000)
     add("--streamers", type=_positive, default=50, help="streams at a time")
-    add("--tokens", type=_positive, default=900, help="of a stream")
+    add("--tokens", type=_positive, default=400, help="of a stream")
     add("--scale-downs", type=_positive, default=20)
     add("--bursts", type=_positive, default=10)
     add("--json", default="-", help="where to write the result; - is stdout")

@@ -19,7 +19,8 @@ ROUTABLE = "headrace.dev/routable"
 class Life:
     """Of one pod. Times are time.monotonic(), seconds; None: not yet."""
 
-    name: str
+    uid: str
+    name: str  # used again by a later pod
     came: float
     address: str = ""
     left_service: float | None = None
@@ -30,22 +31,26 @@ class Lives:
     """All pods of a deployment."""
 
     def __init__(self) -> None:
-        self.by_uid: dict[str, Life] = {}
+        self._by_uid: dict[str, Life] = {}
         self.broken: OSError | None = None
 
     def all(self) -> list[Life]:
         """Raises OSError when the watch broke: what it missed cannot be told."""
         if self.broken:
             raise self.broken
-        return list(self.by_uid.values())
+        return list(self._by_uid.values())
 
     def present(self) -> list[Life]:
         return [life for life in self.all() if life.gone is None]
 
+    def unrouted(self) -> list[Life]:
+        """Those that left the Service, gone or not."""
+        return [life for life in self.all() if life.left_service is not None]
+
     def note(self, kind: str, body: dict[str, Any], now: float) -> None:
         """One watch event."""
         metadata = body["metadata"]
-        life = self.by_uid.setdefault(metadata["uid"], Life(metadata["name"], now))
+        life = self._by_uid.setdefault(metadata["uid"], Life(metadata["uid"], metadata["name"], now))
         life.address = body.get("status", {}).get("podIP", "") or life.address
         if metadata["labels"].get(ROUTABLE) == "false" and life.left_service is None:
             life.left_service = now

@@ -118,19 +118,18 @@ class Scale:
     async def down(self, replicas: int) -> Leaving:
         """Every pod has streams before one leaves."""
         await asyncio.to_thread(self.cluster.wait, "streams in every pod", self._all_busy, timeout=PATIENCE)
-        known = {life.name for life in self.lives.all() if life.left_service}
+        before = {life.uid for life in self.lives.unrouted()}
+
+        def leaving() -> list[Life]:
+            return [life for life in self.lives.unrouted() if life.uid not in before]
+
         await self.to(replicas)
-        left: list[Life] = []
-
-        def is_unrouted() -> bool:
-            left[:] = [life for life in self.lives.all() if life.left_service and life.name not in known]
-            return bool(left)
-
-        await until("a pod leaves the Service", is_unrouted, within=PATIENCE)
-        inside = await asyncio.to_thread(running, left[0])
-        await until("it is gone", lambda: left[0].gone is not None, within=PATIENCE)
-        took = (left[0].gone or 0.0) - (left[0].left_service or 0.0)
-        self.say(f"  down to {replicas}: {left[0].name} left with {inside:.0f} streams inside, gone after {took:.1f} s")
+        await until("a pod leaves the Service", lambda: bool(leaving()), within=PATIENCE)
+        (life,) = leaving()
+        inside = await asyncio.to_thread(running, life)
+        await until("it is gone", lambda: life.gone is not None, within=PATIENCE)
+        took = (life.gone or 0.0) - (life.left_service or 0.0)
+        self.say(f"  down to {replicas}: {life.name} left with {inside:.0f} streams inside, gone after {took:.1f} s")
         return Leaving(inside, took)
 
     def _all_busy(self) -> bool:
