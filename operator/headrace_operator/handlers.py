@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
@@ -41,6 +41,7 @@ def registry(
         settings.networking.error_backoffs = Patience()
         settings.networking.enforce_retry_after = True
         settings.process.ultimate_exiting_timeout = 10
+        settings.persistence.diffbase_storage = NoDifferences()
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -67,6 +68,21 @@ def registry(
             store.put_node(event["object"], is_gone=event["type"] == "DELETED")
 
     return handlers
+
+
+class NoDifferences(kopf.DiffBaseStorage):
+    """Kopf compares each object with how it last was, for handlers of changes. We have none, and copies cost."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        del body, extra_fields
+        return {}
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        del body
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing is kept on the object."""
 
 
 class Patience:

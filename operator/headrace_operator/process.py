@@ -190,7 +190,7 @@ class Process:
 
 def _pods_session() -> aiohttp.ClientSession:
     """One connection for each pod; no limit, because pods that hang must not stand in the way of others."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _soon(loop: asyncio.AbstractEventLoop, queue: WorkQueue, key: Key, is_asked: bool) -> None:

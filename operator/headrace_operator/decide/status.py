@@ -29,7 +29,7 @@ RETOLD = 300.0  # seconds
 NOTABLE = 0.2  # of the number that stands in status
 NOTABLE_LEARNED = 0.1  # of what a restarted operator goes on with
 MEASURED = ("queueWaitP95", "tokensPerSecond", "capacity")  # what moves with the load, all day long
-MEASURED_PAUSE = 30.0  # seconds between two writes for those alone: 500 objects made 50 a second of them
+MEASURED_PAUSE = 60.0  # seconds between two writes for those alone: 500 objects made 50 a second of them
 UNKNOWN = "unknown"
 
 
