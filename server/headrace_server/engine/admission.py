@@ -2,7 +2,8 @@
 
 A request waits only if its wait can be bounded: the queue holds no more requests and tokens than it may, and, once it
 was seen how fast it empties, no more than empties in half of the longest wait (docs/scheduling.md says why half).
-Offline work has bounds of its own, half of them, so that neither takes the other's place.
+Offline work has bounds of its own, half of them, so that neither takes the other's place. Three quarters of the room
+are for whoever comes; the last one is kept for tenants that have less than their share inside.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from headrace_server.engine.sequence import cost_of
 from headrace_server.errors import DeadlineExceeded, Overloaded, Refusal
 from headrace_server.request import Priority, Request
 
+OFFLINE_PART, GREEDY_PART = 0.5, 0.75
 SOONEST, LATEST = 0.1, 60.0  # seconds after which somebody may be asked to come again
 
 
@@ -55,6 +57,7 @@ class Admission:
         """Raises Overloaded, or DeadlineExceeded when it comes too late already."""
         if request.deadline is not None and request.deadline <= now:
             raise DeadlineExceeded("the deadline had passed before the request arrived", started=False)
+        self._allowances.asked(request.tenant, now)
         self._allowances.check(request.tenant, now)
         self._check_room(request, backlog)
         wait = backlog.wait(request.priority)
@@ -75,17 +78,19 @@ class Admission:
 
     def _check_room(self, request: Request, backlog: Backlog) -> None:
         priority = request.priority
-        part = 2 if priority is Priority.BATCH else 1
+        part = OFFLINE_PART if priority is Priority.BATCH else 1.0
+        if self._allowances.has_more_than_its_share(request.tenant):
+            part *= GREEDY_PART
         drain = backlog.drain_seconds(priority)
         # While nothing was measured, how long the head of the queue has waited is the best guess for its end.
         again = max(1.0, backlog.oldest) if drain is None else _bounded(drain)
         requests, tokens = (sum(of[each] for each in kind(priority)) for of in (backlog.requests, backlog.tokens))
-        if requests >= max(1, self._max_requests // part):
+        if requests >= max(1.0, self._max_requests * part):
             raise Overloaded(f"{requests} requests are waiting already; try again later", again)
-        if self._max_tokens is not None and tokens and tokens + cost_of(request) > self._max_tokens // part:
+        if self._max_tokens is not None and tokens and tokens + cost_of(request) > self._max_tokens * part:
             raise Overloaded(f"requests of {tokens} tokens are waiting already; try again later", again)
-        most = longest_wait(kind(priority)[0], self._max_wait) / 2
-        if drain is not None and drain > most:
+        seconds = longest_wait(kind(priority)[0], self._max_wait) / 2
+        if drain is not None and drain > seconds * (part / OFFLINE_PART if priority is Priority.BATCH else part):
             raise Overloaded(f"who waits already takes about {drain:.1f} s to begin; try again later", again)
 
 

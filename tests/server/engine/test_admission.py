@@ -105,6 +105,31 @@ class TestATenant:
         admission.ended(a_request(tenant="small"), 40)
         admission.check(a_request(tenant="small"), NOTHING, 0.0)
 
+    def test_that_has_more_than_its_share_inside_leaves_room_to_others(self) -> None:
+        admission = Admission(EngineConfig(max_waiting=8, tenants=Tenants({"large": Tenant(weight=9.0)})))
+        for tenant in ("flood",) * 5 + ("large",) * 5:
+            admission.admitted(a_request(tenant=tenant), 0.0)
+        for tenant in ("seldom", "large", "new"):
+            admission.check(a_request(tenant=tenant), a_backlog(7), 0.0)
+        admission.check(a_request(tenant="flood"), a_backlog(5), 0.0)
+        with pytest.raises(Overloaded, match="6 requests are waiting"):
+            admission.check(a_request(tenant="flood"), a_backlog(6), 0.0)
+
+    def test_alone_has_all_the_room(self) -> None:
+        admission = Admission(EngineConfig(max_waiting=8))
+        for _ in range(7):
+            admission.admitted(a_request(), 0.0)
+        admission.check(a_request(), a_backlog(7), 0.0)
+
+    def test_has_it_again_when_nobody_else_came_for_a_minute(self) -> None:
+        admission = Admission(EngineConfig(max_waiting=8))
+        admission.check(a_request(tenant="other"), NOTHING, 0.0)
+        for now in (0.0, 1.0):
+            admission.admitted(a_request(), now)
+        with pytest.raises(Overloaded):
+            admission.check(a_request(), a_backlog(7), 59.0)
+        admission.check(a_request(), a_backlog(7), 61.0)
+
     def test_is_told_when_its_tokens_are_back(self) -> None:
         admission = self.admission(tokens_per_second=10.0)  # a burst of 100
         now = 50.0

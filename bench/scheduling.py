@@ -1,0 +1,136 @@
+"""More work than one server can do: who waits how long, who is refused and how, and what offline work gets.
+
+    python bench/scheduling.py --json -
+
+A real server process on the CPU, asked over gRPC. First its capacity is measured, then three loads of five times as
+much follow each other: online work alone, the same with offline work beside it, and the same from one tenant, beside
+the seldom requests of another. docs/scheduling.md says what is promised.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
+from comparison.machine import cpu_name
+from comparison.percentile import milliseconds
+from headrace_server.rpc.pb import inference_pb2 as pb
+from overload.callers import Asked, Callers, Size
+from overload.shares import Samples
+from served_process import ServedProcess, serve_command, served
+
+SHIPPED = Path(__file__).parent.parent / "examples" / "models" / "scripture-5m"
+MAX_WAIT, RESERVE, PLACES = 4.0, 0.1, 8  # seconds, share, sequences
+TIMES = 5.0  # the capacity
+SIZE = Size(prompt=(16, 64), answer=(32, 64))
+OFFLINE_AT_ONCE = 24  # offline requests that wait or run: always more than their reserve can take
+SETTLING = 5.0  # seconds of each load that are not counted: the queue fills, its rate is learned
+SELDOM = 1.0  # seconds between two requests of the tenant that the flood should not starve
+FLAGS = (f"--max-wait={MAX_WAIT}", f"--offline-reserve={RESERVE}", f"--max-running={PLACES}", "--trust-tenant-header")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=SHIPPED, help="checkpoint directory (default: the shipped one)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each load (default %(default)s)")
+    parser.add_argument("--json", default="-", help="where to write the result; - is stdout")
+    options = parser.parse_args()
+    if options.seconds < SETTLING + 11:
+        parser.error(f"argument --seconds: is {options.seconds}; a window of 10 s after {SETTLING} s must fit into it")
+    text = json.dumps(asyncio.run(measured(options.model, options.seconds)), indent=2)
+    if options.json == "-":
+        print(text)
+    else:
+        Path(options.json).write_text(text + "\n")
+
+
+async def measured(model: Path, seconds: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as directory:
+        async with served(serve_command(model, *FLAGS), Path(directory)) as server:  # noqa: SIM117 - in this order
+            async with grpc.aio.insecure_channel(server.grpc) as channel:
+                callers = Callers(channel, SIZE, random.Random(1))
+                capacity = await capacity_of(callers)
+                plan = Load(server, callers, TIMES * capacity, seconds)
+                rows = [
+                    await plan.run("online"),
+                    await plan.run("online and offline", offline=OFFLINE_AT_ONCE),
+                    await plan.run("one tenant floods", seldom=SELDOM),
+                ]
+    return {
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": sys.version},
+        "work": {
+            "model": model.name, "prompt_tokens": SIZE.prompt, "answer_tokens": SIZE.answer, "places": PLACES,
+            "capacity_requests_per_second": round(capacity, 1), "times_capacity": TIMES, "seconds": seconds,
+            "max_wait_s": {"interactive": MAX_WAIT, "standard": 2 * MAX_WAIT}, "offline_reserve": RESERVE,
+        },
+        "rows": rows,
+    }  # fmt: skip
+
+
+async def capacity_of(callers: Callers) -> float:
+    """Requests per second that are answered while twice as many are there as can run."""
+    for seconds in (3.0, 6.0):  # the first time to warm up
+        answered = [one for one in await callers.closed(2 * PLACES, seconds, pb.PRIORITY_STANDARD) if one.answered]
+    return len(answered) / seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    server: ServedProcess
+    callers: Callers
+    rate: float  # online requests per second
+    seconds: float
+
+    async def run(self, name: str, offline: int = 0, seldom: float = 0.0) -> dict[str, Any]:
+        """`offline` requests at once; `seldom`: seconds between the requests of another tenant, 0 = it has none."""
+        samples, callers, seconds = Samples(self.server.http), self.callers, self.seconds
+        async with asyncio.TaskGroup() as group:
+            online = group.create_task(callers.open(self.rate, seconds, "flood" if seldom else ""))
+            batch = group.create_task(callers.closed(offline, seconds, pb.PRIORITY_BATCH))
+            rare = group.create_task(callers.every(seldom, seconds, "seldom") if seldom else callers.nobody())
+            group.create_task(samples.take(seconds))
+        row = {"name": name, "asked_per_second": round(self.rate, 1), "resident_mib": samples.resident_mib}
+        asked = {"all": online.result(), "seldom": rare.result(), **by_class(online.result())}
+        row |= {who: summary(settled(ones)) for who, ones in asked.items() if ones}
+        if offline:
+            shares = samples.offline_shares(SETTLING, seconds)
+            row |= {"offline_share_10s": [round(share, 4) for share in (min(shares), max(shares))]}
+            row |= {"offline_answered": sum(one.answered for one in batch.result())}
+        return row
+
+
+def by_class(asked: Sequence[Asked]) -> dict[str, list[Asked]]:
+    interactive = [one for one in asked if one.priority == pb.PRIORITY_INTERACTIVE]
+    return {"interactive": interactive, "standard": [one for one in asked if one.priority == pb.PRIORITY_STANDARD]}
+
+
+def settled(asked: Sequence[Asked]) -> list[Asked]:
+    return [one for one in asked if one.since_begin > SETTLING]
+
+
+def summary(asked: Sequence[Asked]) -> dict[str, Any]:
+    waits = [one.queue_wait for one in asked if one.queue_wait is not None]
+    times = [one.ttft for one in asked if one.ttft is not None]
+    refused = [one for one in asked if one.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
+    strange = sorted({str(one.code) for one in asked if not one.answered and one not in refused})
+    return {
+        "answered": len(waits), "refused": len(refused),
+        "refused_with_pushback": sum(one.pushback is not None for one in refused), "other_ends": strange,
+        "wait_p50_ms": milliseconds(waits, 50), "wait_p99_ms": milliseconds(waits, 99),
+        "wait_longest_ms": milliseconds(waits, 100),
+        "ttft_p50_ms": milliseconds(times, 50), "ttft_p99_ms": milliseconds(times, 99),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
