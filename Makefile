@@ -10,7 +10,7 @@ STAMP := $(VENV)/.headrace-setup
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 export PYTHONPATH := tests
 
-.PHONY: help setup demo test test-gpu check generate bench lock clean
+.PHONY: help setup demo test test-nightly test-gpu check generate bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup ## unit, property, gRPC on loopback, and end to end on the local clu
 	$(BIN)/python -m cluster.prepare
 	$(BIN)/python -m pytest $(ARGS)
 
+test-nightly: setup ## the scheduler's properties with 10,000 examples each: hours
+	$(BIN)/python -m pytest tests/server/engine --hypothesis-profile=nightly --timeout=0 $(ARGS)
+
 test-gpu: setup ## what needs a CUDA device of compute capability 9.0 or more: kernels, captured graphs
 	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
@@ -46,7 +49,7 @@ generate: setup ## write again what is generated: gRPC code, the chart's copy of
 	cp crds/*.yaml charts/headrace/crds/
 
 bench: setup ## what we claim, measured here: prints both sides in one run
-	for bench in autoscaler host_step engine; do $(BIN)/python bench/$$bench.py --json -; done
+	for bench in autoscaler host_step engine scheduling; do $(BIN)/python bench/$$bench.py --json -; done
 
 lock: setup ## resolve requirements/*.in again
 	$(COMPILE) --upgrade requirements/build.in -o requirements/build.txt

@@ -50,6 +50,7 @@ class ServerMetrics:
         self.requests_refused = counter("requests_refused", "Requests refused at the door, by reason", "reason")
         self.requests_expired = counter("requests_expired", "Requests whose deadline passed, by place", "phase")
         self.step_tokens = counter("step_tokens", "Tokens computed in steps, those computed again included", "class")
+        self.padded_tokens = counter("padded_tokens", "Rows computed for nobody, since fewer rows would take longer")
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens computed")
         self.generation_tokens = counter("generation_tokens", "Tokens generated")
         self.finished_request_tokens = counter("finished_request_tokens", "Prompt + generated tokens of ended requests")

@@ -75,6 +75,7 @@ class Account:
         metrics.busy_seconds.inc(news.seconds)
         metrics.device_gap_seconds.inc(news.gap)
         metrics.generation_tokens.inc(len(news.committed.tokens))
+        metrics.padded_tokens.inc(news.padded)
         metrics.discarded_tokens.inc(news.committed.wasted)
 
     def token(self, sequence: Sequence, now: float, previous: float | None) -> None:

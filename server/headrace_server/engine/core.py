@@ -37,6 +37,7 @@ class Sampled:
     prompt_logprobs: list[list[Logprobs]]  # of each chunk that scores, in the step's order
     busy: float  # seconds that the device computed
     gap: float  # seconds that the device had stood still before, since the step before; 0 for the first
+    padded: int = 0  # rows computed besides those of the step, because fewer would have taken longer
 
 
 class Outcome(Protocol):
@@ -58,6 +59,7 @@ class News:
     step: Step | None = None  # None: requests that ended without a step
     seconds: float = 0.0  # that the step took, from its launch or the end of the one before, whichever is later
     gap: float = 0.0  # seconds that the device stood still although there was work
+    padded: int = 0  # rows computed besides those of the step
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,8 @@ class Core:
         seconds = now - max(done.launched_at, self._last_commit)
         self._last_commit = now
         self._scheduler.observe(done.step, seconds)
-        self._tell(News(now, committed, done.step, seconds, sampled.gap if done.follows else 0.0))
+        gap = sampled.gap if done.follows else 0.0
+        self._tell(News(now, committed, done.step, seconds, gap, sampled.padded))
 
     def _read_inbox(self) -> None:
         self._woken.clear()

@@ -52,6 +52,10 @@ class Decode:
         self._choosing[features].launch((slot, position))
         return self._chosen[: len(slot)].clone()
 
+    def padding(self, rows: int) -> int:
+        """Rows that are computed besides these."""
+        return self._forward.size(rows) - rows
+
     def hidden(self, slot: Tensor, position: Tensor) -> Tensor:
         """(rows, hidden): what Transformer.hidden gives for them."""
         self._forward.launch((slot, position))

@@ -51,11 +51,15 @@ class DecodeGraphs:
         rows = len(given[0])
         if not 0 < rows <= self._sizes[-1]:
             raise ValueError(f"a decode step has 1 to {self._sizes[-1]} rows, got {rows}")
-        size = self._sizes[bisect_left(self._sizes, rows)]
+        size = self.size(rows)
         for place, values in zip(self._inputs, given, strict=True):
             place.held[:rows].copy_(values, non_blocking=True)
         self._pad(rows, size)
         self._graphs[size]()
+
+    def size(self, rows: int) -> int:
+        """Rows of the graph that so many are computed by."""
+        return self._sizes[bisect_left(self._sizes, rows)]
 
     def _pad(self, rows: int, size: int) -> None:
         for place in self._inputs:

@@ -33,13 +33,14 @@ class Outcome:
 
     launched: Launched
     layout: Layout
+    padded: int  # rows of the step that are nobody's
 
     def wait(self) -> Sampled:
         done = self.launched.wait()
         token_ids, *rest = done.tensors
         scores = _values(rest[-4:]) if self.layout.scored else []
         logprobs = _values(rest[:4]) if len(rest) > (4 if self.layout.scored else 0) else []
-        return Sampled(token_ids.tolist(), [*logprobs], self._by_chunk(scores), done.busy, done.gap)
+        return Sampled(token_ids.tolist(), [*logprobs], self._by_chunk(scores), done.busy, done.gap, self.padded)
 
     def _by_chunk(self, scores: list[Logprobs]) -> list[list[Logprobs]]:
         found, start = [], 0

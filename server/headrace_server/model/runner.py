@@ -13,7 +13,7 @@ from headrace_server.engine.sequence import Chunk, Grant, Start, Step
 from headrace_server.model.batch import unpack
 from headrace_server.model.cache import KvCache, pages_for
 from headrace_server.model.decode import Decode
-from headrace_server.model.descriptor import Described, DescriptorRing
+from headrace_server.model.descriptor import Described, DescriptorRing, Layout
 from headrace_server.model.device import Device, Work
 from headrace_server.model.logprobs import LogprobRows, logprobs
 from headrace_server.model.masking import allowed
@@ -64,7 +64,12 @@ class ModelRunner:
             copy_in=lambda: self._ring.send(place, layout),
             compute=lambda: self._forward(step.starts, self._ring.read(place, layout)).tensors(),
         )
-        return Outcome(self._device.launch(work), layout)
+        return Outcome(self._device.launch(work), layout, self._padding(layout))
+
+    def _padding(self, layout: Layout) -> int:
+        if self._decode is None or layout.fills:
+            return self._transformer.padding(layout.tokens)
+        return self._decode.padding(layout.tokens)
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:

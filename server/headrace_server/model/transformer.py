@@ -42,9 +42,14 @@ class Transformer:
         """(rows, hidden) of zeros, for `hidden` to be kept in."""
         return self._weights.norm.new_zeros(rows, self._shape.hidden_size)
 
+    def padding(self, rows: int) -> int:
+        """Rows that are computed besides these."""
+        missing = self._weights.fewest_rows - rows
+        return missing if 0 < missing < self._weights.fewest_rows else 0
+
     def _padded(self, x: Tensor) -> Tensor:
-        missing = self._weights.fewest_rows - len(x)
-        return pad(x, (0, 0, 0, missing)) if 0 < missing < self._weights.fewest_rows else x
+        missing = self.padding(len(x))
+        return pad(x, (0, 0, 0, missing)) if missing else x
 
     def _attend(self, x: Tensor, tokens: int, index: int, attend: Attend) -> Tensor:
         layer, shape = self._weights.layers[index], self._shape

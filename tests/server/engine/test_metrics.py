@@ -1,11 +1,13 @@
 """Every number is checked against what really happened, on a clock that the test moves."""
 
 import asyncio
+from dataclasses import replace
+from math import isnan
 
 from engines import Clock, a_request, a_running_engine, answer_of, until
 from headrace_server.engine.core import Sampled
 from headrace_server.engine.sequence import Step
-from headrace_server.request import Finish
+from headrace_server.request import Finish, Priority
 from runners import Counted, CountingRunner
 
 STANDARD = {"class": "standard", "tenant_class": "default"}
@@ -103,3 +105,41 @@ async def test_gauges_are_true_in_the_middle_of_a_long_step_and_zero_when_idle()
 async def test_every_outcome_is_there_before_it_happens() -> None:
     async with a_running_engine() as running:
         assert [running.metric("requests_finished_total", outcome=finish) for finish in Finish] == [0] * len(Finish)
+
+
+async def test_tokens_are_counted_by_class_and_those_of_nobody_apart() -> None:
+    class Padding(CountingRunner):
+        def launch(self, step: Step) -> Counted:
+            return TwoMore(self, super().launch(step).ids)
+
+    class TwoMore(Counted):
+        def wait(self) -> Sampled:
+            return replace(super().wait(), padded=2)
+
+    async with a_running_engine(Padding(), overlap=False) as running:
+        await answer_of(running.engine, replace(a_request(prompt=6, max_new_tokens=3), priority=Priority.BATCH))
+        await answer_of(running.engine, replace(a_request(prompt=4, max_new_tokens=1), priority=Priority.INTERACTIVE))
+        await running.engine.drained()
+        tokens = {each: running.metric("step_tokens_total", **{"class": each}) for each in Priority}
+        assert tokens == {Priority.BATCH: 8, Priority.INTERACTIVE: 4, Priority.STANDARD: 0}
+        assert running.metric("padded_tokens_total") == 2 * 4
+
+
+async def test_pressure_is_the_share_of_the_pages_that_are_held() -> None:
+    async with a_running_engine() as running:
+        assert running.metric("kv_pressure") == 0
+        running.runner.gate.clear()
+        running.engine.submit(a_request(prompt=31, max_new_tokens=20))  # 2 pages of 32
+        await until(running.runner.entered.is_set)
+        assert running.metric("kv_pressure") == 2 / 32
+
+
+async def test_a_wait_that_nobody_has_measured_is_not_zero() -> None:
+    async with a_running_engine(max_running=1) as running:
+        running.runner.gate.clear()
+        for _ in range(2):
+            running.engine.submit(a_request())
+        await until(running.runner.entered.is_set)
+        assert isnan(running.metric("predicted_wait_seconds", **{"class": "standard"}))
+        assert running.metric("predicted_wait_seconds", **{"class": "interactive"}) == 0
+        assert running.metric("waiting_tokens", **{"class": "standard"}) == 9
