@@ -88,11 +88,16 @@ class Scaling:
     replicas: int | None = None  # spec.replicas: what somebody set through the scale subresource
 
 
+LONGEST_WINDOW = 0.05  # seconds; who waits longer notices
+
+
 @dataclass(frozen=True, slots=True)
 class Batching:
     max_running: int
     max_tokens_per_step: int
     max_waiting: int
+    window: float | None = None  # seconds; None = the server's own default, as of `offline_reserve`
+    offline_reserve: float | None = None  # a ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,18 @@ def _batching(batching: Section) -> Batching:
         max_running=batching.whole("maxRunning"),
         max_tokens_per_step=batching.whole("maxTokensPerStep"),
         max_waiting=batching.whole("maxWaiting"),
+        window=_window(batching) if batching.has("window") else None,
+        offline_reserve=batching.percent("offlineReserve", least=0, most=50)
+        if batching.has("offlineReserve")
+        else None,
     )
+
+
+def _window(batching: Section) -> float:
+    seconds = batching.duration("window")
+    if seconds > LONGEST_WINDOW:
+        raise InvalidSpec(batching.field("window"), f"must be between 0ms and 50ms, not {batching.values['window']!r}")
+    return seconds
 
 
 def _scaling(given: Section, replicas: int | None) -> Scaling:

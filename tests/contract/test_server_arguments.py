@@ -18,7 +18,7 @@ DEPLOYMENT = InferenceDeployment(
     model=Model(source=ClaimSource("models", "llama/8b"), dtype="bfloat16", device="cuda"),
     resources=Resources(gpus=1),
     scaling=Scaling(1, 4, 0.5, 0.7, 300.0),
-    batching=Batching(max_running=7, max_tokens_per_step=300, max_waiting=11),
+    batching=Batching(max_running=7, max_tokens_per_step=300, max_waiting=11, window=0.01, offline_reserve=0.2),
     drain_timeout=90.0,
 )
 
@@ -42,6 +42,7 @@ def test_every_argument_arrives() -> None:
     assert str(options.model) == "/models/llama/8b"
     assert (options.name, options.device, options.dtype) == ("chat", "cuda", "bfloat16")
     assert (options.max_running, options.max_tokens_per_step, options.max_waiting) == (7, 300, 11)
+    assert (options.batching_window, options.offline_reserve) == (0.01, 0.2)
     assert options.drain_timeout == 90.0
 
 

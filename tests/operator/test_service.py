@@ -20,6 +20,8 @@ from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Sourc
 from hypothesis import given
 from hypothesis import strategies as st
 
+BATCHING = {"maxRunning": 64, "maxTokensPerStep": 2048, "maxWaiting": 1024}
+
 
 def body(**spec: Any) -> dict[str, Any]:
     """As the API server hands it out: with every default filled in."""
@@ -33,7 +35,7 @@ def body(**spec: Any) -> dict[str, Any]:
             "scaleDownWindow": "5m",
             "mode": "Auto",
         },
-        "batching": {"maxRunning": 64, "maxTokensPerStep": 2048, "maxWaiting": 1024},
+        "batching": BATCHING,
         "drain": {"timeout": "2m"},
         "rollout": {},
         "pod": {},
@@ -238,6 +240,10 @@ def test_sources(model: dict[str, Any], source: Source) -> None:
             id="no utilization at all",
         ),
         pytest.param({"batching": {"maxRunning": "64"}}, "spec.batching.maxRunning", id="a number in quotes"),
+        pytest.param({"batching": {**BATCHING, "window": "51ms"}}, "spec.batching.window", id="a window too long"),
+        pytest.param(
+            {"batching": {**BATCHING, "offlineReserve": "51%"}}, "spec.batching.offlineReserve", id="over half"
+        ),
         pytest.param({"drain": {"timeout": "120"}}, "spec.drain.timeout", id="a duration without unit"),
     ],
 )

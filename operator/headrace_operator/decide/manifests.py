@@ -217,6 +217,8 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         f"--max-running={batching.max_running}",
         f"--max-tokens-per-step={batching.max_tokens_per_step}",
         f"--max-waiting={batching.max_waiting}",
+        *([] if batching.window is None else [f"--batching-window={batching.window:g}"]),
+        *([] if batching.offline_reserve is None else [f"--offline-reserve={batching.offline_reserve:g}"]),
         f"--drain-timeout={deployment.drain_timeout:g}",
         *([f"--tensor-parallel-size={devices}"] if devices > 1 else []),
     ]
