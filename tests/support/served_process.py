@@ -59,7 +59,9 @@ async def served(
     """Started, listening and (unless told otherwise) ready. Killed when the block is left before it ended."""
     log = directory / "server.log"
     with log.open("w") as output:
-        process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output, env=environment(**variables))
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=output, stderr=output, env=environment(**variables)
+        )
     try:
         grpc, http = await _addresses(process, log)
         server = ServedProcess(process, log, grpc, http)
