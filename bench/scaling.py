@@ -74,7 +74,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--only", type=_names, default=("rise", "streams", "bursts"), help="rise,streams,bursts, or some of them")
     add("--users", type=_positive, default=40, help="of the load under which replicas rise")
-    add("--rush", type=float, default=90.0, help="seconds of that load")
+    add("--rush", type=float, default=180.0, help="seconds of that load")
     add("--rest", type=float, default=180.0, help="seconds at most until one replica is left")
     add("--streams", type=_positive, default=1000)
     add("--streamers", type=_positive, default=50, help="streams at a time")
