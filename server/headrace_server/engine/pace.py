@@ -91,7 +91,8 @@ class PrefillPace:
         if smaller:
             return self._usual[max(smaller)]
         larger = min(self._usual)
-        return float(self._usual[larger] / 2 ** (larger - batch))  # half the batch takes at least half the time
+        # Half the batch takes at least half the time, and two in sizes next to each other differ by less than fourfold.
+        return float(self._usual[larger] / 2 ** (larger - batch + 1))
 
     def _cost(self, context: int) -> float | None:
         """What is known of such a context; of the next smaller one, grown as much as the context; of a larger one."""
