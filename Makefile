@@ -49,7 +49,7 @@ generate: setup ## write again what is generated: gRPC code, the chart's copy of
 	cp crds/*.yaml charts/headrace/crds/
 
 bench: setup ## what we claim, measured here: prints both sides in one run
-	for bench in autoscaler host_step engine scheduling; do $(BIN)/python bench/$$bench.py --json -; done
+	for bench in autoscaler host_step joining engine scheduling; do $(BIN)/python bench/$$bench.py --json -; done
 
 lock: setup ## resolve requirements/*.in again
 	$(COMPILE) --upgrade requirements/build.in -o requirements/build.txt
