@@ -13,6 +13,7 @@ UNKNOWN = 64  # tokens of a chunk that has to be short, before any was seen
 PROOF = 64  # steps with prefill after which one without tells again what is usual
 LEAST = 0.25  # times a usual step: what tokens add is never taken for less, so the next chunk grows sixfold at most
 CONTEXT = 256  # tokens that make little difference
+STEPS = 4  # sizes of batches, and depths of contexts, from one to its double
 SPIKE = 2.0  # a step counts as at most so many times the average: a moment in which the machine was busy is no trend
 SLOWLY, QUICKLY = 0.2, 0.5  # share of the newest step in an average; dear prompt tokens are believed quickly
 
@@ -28,14 +29,14 @@ class PrefillPace:
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._usual: dict[int, float] = {}  # seconds of a step that only decodes, by the binary size of its batch
+        self._usual: dict[int, float] = {}  # seconds of a step that only decodes, by the size of its batch
         self._unproven: dict[int, int] = {}  # steps with prefill since one without, likewise
         self._alone: dict[int, float] = {}  # seconds of a prompt token, the step's own included; likewise, the least
         self._costs: dict[int, Cost] = {}  # by the depth of the context
 
     def observe(self, decoding: int, filling: int, context: int, seconds: float) -> None:
         """A step of so many decoding sequences and prompt tokens, these after so much context, took so long."""
-        batch = decoding.bit_length()
+        batch = _size(decoding)
         if not filling:
             self._usual[batch] = _moved(self._usual.get(batch, seconds), seconds, SLOWLY)
             self._unproven[batch] = 0
@@ -55,7 +56,7 @@ class PrefillPace:
         """
         if not decoding:
             return self._max_tokens
-        batch = decoding.bit_length()
+        batch = _size(decoding)
         if self._unproven.get(batch, 0) >= (PROOF if batch in self._usual else 1):
             return 0
         usual, cost = self._expected(batch), self._cost(context)
@@ -73,7 +74,7 @@ class PrefillPace:
 
     def beside(self, share: float, decoding: int, context: int) -> int:
         """Likewise, that add this share to a usual step in which so many decode."""
-        usual = self._expected(max(1, decoding).bit_length())
+        usual = self._expected(_size(decoding))
         return SMALLEST if usual is None else self.within(share * usual, context)
 
     def _learn(self, context: int, filling: int, cost: float) -> None:
@@ -91,8 +92,8 @@ class PrefillPace:
         if smaller:
             return self._usual[max(smaller)]
         larger = min(self._usual)
-        # Half the batch takes at least half the time, and two in sizes next to each other differ by less than fourfold.
-        return float(self._usual[larger] / 2 ** (larger - batch + 1))
+        # Half the batch takes at least half the time; those of a size differ by less than a step of sizes.
+        return float(self._usual[larger] * 2 ** ((batch - larger - 1) / STEPS))
 
     def _cost(self, context: int) -> float | None:
         """What is known of such a context; of the next smaller one, grown as much as the context; of a larger one."""
@@ -106,9 +107,14 @@ class PrefillPace:
         return known.seconds * max(1.0, (context + CONTEXT) / (known.context + CONTEXT))
 
 
+def _size(decoding: int) -> int:
+    """Within one, a batch is at most a fifth larger than another, and so is what its step takes: times SLOWER, below 3."""
+    return int(STEPS * log2(max(1, decoding)))
+
+
 def _depth(context: int) -> int:
     """Within one, a context is at most a fifth longer than another."""
-    return int(4 * log2(1 + context / CONTEXT))
+    return int(STEPS * log2(1 + context / CONTEXT))
 
 
 def _moved(average: float, value: float, share: float) -> float:
