@@ -57,7 +57,8 @@ class PrefillPace:
         if not decoding:
             return self._max_tokens
         batch = _size(decoding)
-        if self._unproven.get(batch, 0) >= (PROOF if batch in self._usual else 1):
+        is_near = any(abs(known - batch) <= STEPS for known in self._usual)
+        if self._unproven.get(batch, 0) >= (PROOF if is_near else 1):
             return 0
         usual, cost = self._expected(batch), self._cost(context)
         if usual is None or cost is None:
@@ -108,7 +109,7 @@ class PrefillPace:
 
 
 def _size(decoding: int) -> int:
-    """Within one, a batch is at most a fifth larger than another, and so is what its step takes: times SLOWER, below 3."""
+    """Within one, a batch is at most a fifth larger than another, so its step takes at most as much longer."""
     return int(STEPS * log2(max(1, decoding)))
 
 
