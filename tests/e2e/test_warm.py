@@ -39,6 +39,9 @@ def tokens(pod: Body) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith("headrace_generation_tokens_total "))
 
 
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]  # channels of one process share one, and so one pod
+
+
 async def moment(what: str, is_true: Callable[[], bool], timeout: float = 60.0) -> float:
     """When it became true, on the monotonic clock."""
     until = time.monotonic() + timeout
@@ -136,7 +139,7 @@ def test_a_pod_that_a_person_drains_loses_no_stream(cluster: LocalCluster, deplo
     leaving = pods(cluster, name)[0]
 
     async def stream() -> int:
-        async with grpc.aio.insecure_channel(story.doors(cluster, name).grpc) as channel:
+        async with grpc.aio.insecure_channel(story.doors(cluster, name).grpc, OWN_CONNECTION) as channel:
             request = pb.GenerateRequest(text="In the beginning", max_new_tokens=long, ignore_eos=True)
             replies = inference_pb2_grpc.InferenceStub(channel).Generate(request)
             return sum([len(reply.token_ids) async for reply in replies])
