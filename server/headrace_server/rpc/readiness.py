@@ -2,7 +2,8 @@
 
 from enum import StrEnum
 
-from headrace_server.errors import Draining
+from headrace_server.embedding import Embedder
+from headrace_server.errors import Draining, InvalidRequest
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
 
@@ -22,20 +23,33 @@ class Readiness:
         self.phase = Phase.LOADING
         self._metrics = metrics
         self._answers: Answers | None = None
+        self._embedder: Embedder | None = None
 
     def enter(self, phase: Phase) -> None:
         """Any phase but READY."""
         self.phase = phase
         self._metrics.ready.set(0)
 
-    def open(self, answers: Answers) -> None:
-        """From now on requests are answered; also while draining, until the engine itself refuses."""
-        self._answers = answers
+    def open(self, answers: Answers | None, embedder: Embedder | None = None) -> None:
+        """What the model can do. From now on requests are answered; also while draining, until the engine refuses."""
+        self._answers, self._embedder = answers, embedder
         self.phase = Phase.READY
         self._metrics.ready.set(1)
 
     def answers(self) -> Answers:
-        """Raises Draining while the model is not warm."""
-        if self._answers is None:
+        """Raises Draining while the model is not warm, InvalidRequest when it only embeds."""
+        if self._answers is not None:
+            return self._answers
+        self._check_warm()
+        raise InvalidRequest("model", "embeds and does not generate; ask for embeddings, or another deployment")
+
+    def embedder(self) -> Embedder:
+        """Raises Draining while the model is not warm, InvalidRequest when it does not embed."""
+        if self._embedder is not None:
+            return self._embedder
+        self._check_warm()
+        raise InvalidRequest("model", "generates and does not embed; serve a model with --task=embed for embeddings")
+
+    def _check_warm(self) -> None:
+        if self._answers is None and self._embedder is None:
             raise Draining(f"the model is not ready yet ({self.phase}); ask another replica, or again in a few seconds")
-        return self._answers

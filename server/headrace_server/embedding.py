@@ -1,0 +1,57 @@
+"""The values that cross from the doors (rpc) to an embedder and back: what generation has in request.py."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_server.request import Priority
+
+
+class Pooling(StrEnum):
+    """Which of a text's last hidden states make its vector. The same member is in option, reply and test."""
+
+    MEAN = "mean"  # of all its tokens
+    CLS = "cls"  # the first token's
+    LAST = "last"  # the last token's: what decoders that embed were trained for
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedAsk:
+    """Texts to embed together: they may be computed in several batches, and are answered at once."""
+
+    inputs: tuple[str | tuple[int, ...], ...]  # texts, or token ids that are taken as they are; at least one
+    dimensions: int | None = None  # the first so many numbers of each vector (Matryoshka); None: all of them
+    normalise: bool | None = None  # to length 1; None: as the checkpoint has it
+    truncate: bool = False  # cut what is longer than the context; False: InvalidRequest
+    priority: Priority = Priority.STANDARD
+    timeout: float | None = None  # seconds from arrival in which the answer is of use; None: no such limit
+    tenant: str = ""  # who asks; "" = nobody said, or nobody who is believed
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    vectors: NDArray[np.float32]  # (inputs, dimensions), in the order of the inputs
+    tokens: tuple[int, ...]  # of each input, special tokens included, as computed
+    queue_wait: float  # seconds from arrival to the first batch that included an input
+    compute: float  # seconds of the batches that held its inputs
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderFacts:
+    dimensions: int
+    max_tokens: int  # of one input, special tokens included
+    pooling: Pooling
+    normalises: bool  # unless the request says otherwise
+
+
+class Embedder(Protocol):
+    """What the doors ask. Cancelling the call frees what it held; a door keeps no queue of its own."""
+
+    @property
+    def facts(self) -> EmbedderFacts: ...
+
+    async def embed(self, ask: EmbedAsk) -> Embedded:
+        """Raises InvalidRequest naming `input` or `dimensions`, Overloaded, DeadlineExceeded, Draining."""
