@@ -8,7 +8,6 @@ to install vLLM, which needs an environment of its own.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -21,9 +20,9 @@ from typing import Any
 import torch
 from comparison.figures import Load, Measured, agreeing, row
 from comparison.floor import Shape, Speeds
-from comparison.machine import cpu_name
 from comparison.plan import Plan
 from comparison.process import Command, SideBroken, SideProcess
+from comparison.report import add_json, report
 from comparison.wire import Answers
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "models" / "scripture-5m"
@@ -46,11 +45,9 @@ def main() -> None:
         measured, speeds = compare(plan, environment)
     except SideBroken as broken:
         sys.exit(str(broken))
-    text = json.dumps(result(plan, measured, speeds), indent=2)
-    if options.json == "-":
-        print(text)
-    else:
-        Path(options.json).write_text(text + "\n")
+    ours = {one.load: one for one in measured if one.name == OURS}
+    rows = [row(one, ours[one.load], plan.floor(speeds, one.load)) for one in measured]
+    report(options.json, work(plan), rows, **machine(plan, speeds))
     wrong = [f"{one.name}, {one.load}: {one.wrong}" for one in measured if one.wrong]
     if wrong:
         sys.exit(f"requests answered otherwise than by transformers' generate(): {'; '.join(wrong)}")
@@ -69,7 +66,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add("--vllm-python", help="the Python of vLLM's environment (default: HEADRACE_VLLM_PYTHON)")
     add("--rounds", type=_count, default=5, help="turns of each side on each load; the median counts")
     add("--no-check", action="store_true", help="do not compare float32 answers with those of generate()")
-    add("--json", default="-", help="where to write the result; - is stdout")
+    add_json(parser)
     return parser.parse_args(arguments)
 
 
@@ -135,25 +132,22 @@ def oracle_answers(plan: Plan, start: Callable[[Command], SideProcess]) -> dict[
         return {load: oracle.answer(plan.work(load, turn=0)) for load in plan.loads}
 
 
-def result(plan: Plan, measured: list[Measured], speeds: Speeds) -> dict[str, Any]:
-    ours = {one.load: one for one in measured if one.name == OURS}
+def machine(plan: Plan, speeds: Speeds) -> dict[str, Any]:
     return {
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "device": torch.cuda.get_device_name() if plan.device == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "read_gigabytes_per_second": round(speeds.read / 1e9, 1),
-            "multiply_gigaflops": round(speeds.multiply / 1e9, 1),
-        },
-        "work": {
-            "model": plan.model.resolve().name,
-            "dtype": plan.dtype,
-            "parameters": plan.shape.parameters,
-            "rounds": plan.rounds,
-        },
-        "rows": [row(one, ours[one.load], plan.floor(speeds, one.load)) for one in measured],
+        "device": torch.cuda.get_device_name() if plan.device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "read_gigabytes_per_second": round(speeds.read / 1e9, 1),
+        "multiply_gigaflops": round(speeds.multiply / 1e9, 1),
+    }
+
+
+def work(plan: Plan) -> dict[str, Any]:
+    return {
+        "model": plan.model.resolve().name,
+        "dtype": plan.dtype,
+        "parameters": plan.shape.parameters,
+        "rounds": plan.rounds,
     }
 
 

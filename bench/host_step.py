@@ -7,18 +7,15 @@ not grow with the context. The order is that of the overlapped loop: a step is p
 """
 
 import argparse
-import json
-import os
 import sys
 import time
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
-from comparison.machine import cpu_name
 from comparison.percentile import milliseconds
+from comparison.report import add_json, report
 from headrace_server.config import EngineConfig
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Step
@@ -88,20 +85,13 @@ class Host:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS, help="measured for each row (default %(default)s)")
-    parser.add_argument("--json", default="-", help="where to write the result; - is stdout")
+    add_json(parser)
     options = parser.parse_args()
     if options.steps < 1:
         parser.error(f"argument --steps: is {options.steps}; must be at least 1")
-    result = {
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": sys.version},
-        "work": {"steps": options.steps, "page_size": EngineConfig().page_size},
-        "rows": [measured(*sizes, options.steps) for sizes in product(SEQUENCES, CONTEXTS)],
-    }
-    text = json.dumps(result, indent=2)
-    if options.json == "-":
-        print(text)
-    else:
-        Path(options.json).write_text(text + "\n")
+    work = {"steps": options.steps, "page_size": EngineConfig().page_size}
+    rows = [measured(*sizes, options.steps) for sizes in product(SEQUENCES, CONTEXTS)]
+    report(options.json, work, rows, python=sys.version)
 
 
 def measured(sequences: int, context: int, steps: int) -> dict[str, Any]:

@@ -7,8 +7,6 @@ one model, one run, in turns. A turn begins with an engine that has measured not
 """
 
 import argparse
-import json
-import os
 import random
 import sys
 import threading
@@ -22,8 +20,8 @@ from typing import Any
 
 import torch
 from comparison.headrace_side import load
-from comparison.machine import cpu_name
 from comparison.percentile import milliseconds
+from comparison.report import add_json, report
 from headrace_server.config import EngineConfig, ServerConfig
 from headrace_server.engine.core import Core, News
 from headrace_server.engine.pace import PrefillPace
@@ -140,24 +138,18 @@ def main() -> None:
         turns[CONSTANT].append(bench.turn(ConstantPace(options.constant), options.decoders))
         turns[ALONE].append(bench.turn(PrefillPace(options.max_tokens_per_step), 0))
         print(f"round {number + 1} of {options.rounds} is done", file=sys.stderr, flush=True)
-    result = {
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "torch": torch.__version__},
-        "work": {
-            "model": options.model.resolve().name,
-            "dtype": options.dtype,
-            "prompt_tokens": options.prompt,
-            "decoders": options.decoders,
-            "max_tokens_per_step": options.max_tokens_per_step,
-            "constant_chunk_tokens": options.constant,
-            "rounds": options.rounds,
-        },
-        "rows": [row(name, found, options.prompt) for name, found in turns.items()],
+    work = {
+        "model": options.model.resolve().name,
+        "dtype": options.dtype,
+        "prompt_tokens": options.prompt,
+        "decoders": options.decoders,
+        "max_tokens_per_step": options.max_tokens_per_step,
+        "constant_chunk_tokens": options.constant,
+        "rounds": options.rounds,
     }
-    text = json.dumps(result, indent=2)
-    if options.json == "-":
-        print(text)
-    else:
-        Path(options.json).write_text(text + "\n")
+    report(
+        options.json, work, [row(name, found, options.prompt) for name, found in turns.items()], torch=torch.__version__
+    )
 
 
 def parsed() -> argparse.Namespace:
@@ -173,7 +165,7 @@ def parsed() -> argparse.Namespace:
     add("--constant", type=int, default=512, help="prompt tokens in a step of the constant side (default %(default)s)")
     add("--kv-cache-mib", type=int, default=1024, help="memory of the KV cache (default %(default)s)")
     add("--rounds", type=int, default=3, help="turns of each side (default %(default)s)")
-    add("--json", default="-", help="where to write the result; - is stdout")
+    add_json(parser)
     options = parser.parse_args()
     if not (options.model / "config.json").is_file():
         parser.error(f"--model {options.model}: no config.json there; bench/make_checkpoint.py writes a checkpoint")

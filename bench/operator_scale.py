@@ -23,7 +23,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 from cluster import LocalCluster, users
-from comparison.machine import cpu_name
+from comparison.report import add_json, report
 from kubelet_free import account, kubelet_free, manifest, operator
 from operator_process import OperatorProcess
 
@@ -133,7 +133,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add("--seconds", type=float, default=60.0, help="measured on each side")
     add("--settle", type=float, default=20.0, help="seconds before each side")
     add("--patience", type=float, default=600.0, help="seconds for all pods to become ready")
-    add("--json", default="-", help="where to write the result; - is stdout")
+    add_json(parser)
     return parser.parse_args(arguments)
 
 
@@ -141,16 +141,8 @@ def main() -> None:
     options = parsed(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="operator-scale-") as directory:
         rows = measure(options, Path(directory))
-    result = {
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0]},
-        "work": {name: getattr(options, name) for name in ("deployments", "pods", "interval", "load", "seconds")},
-        "rows": rows,
-    }
-    text = json.dumps(result, indent=2)
-    if options.json == "-":
-        print(text)
-    else:
-        Path(options.json).write_text(text + "\n")
+    work = {name: getattr(options, name) for name in ("deployments", "pods", "interval", "load", "seconds")}
+    report(options.json, work, rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ streams, and bursts on an idle replica. The model is examples/models/scripture-1
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 from cluster import LocalCluster, NodeShape
-from comparison.machine import cpu_name
+from comparison.report import add_json, report
 from demo import story
 from deployments import manifest, pods, wait_ready
 from elastic import bursts, rise, streams
@@ -81,7 +80,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add("--tokens", type=_positive, default=400, help="of a stream")
     add("--scale-downs", type=_positive, default=20)
     add("--bursts", type=_positive, default=10)
-    add("--json", default="-", help="where to write the result; - is stdout")
+    add_json(parser)
     return parser.parse_args(arguments)
 
 
@@ -109,16 +108,7 @@ def main() -> None:
         story.install(cluster)
         cluster.volume("default", "models", story.MODELS)
         rows = [measured(cluster, part) for part in chosen]
-    result = {
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0]},
-        "work": {name: value for name, value in vars(options).items() if name != "json"},
-        "rows": rows,
-    }
-    text = json.dumps(result, indent=2)
-    if options.json == "-":
-        print(text)
-    else:
-        Path(options.json).write_text(text + "\n")
+    report(options.json, {name: value for name, value in vars(options).items() if name != "json"}, rows)
 
 
 if __name__ == "__main__":

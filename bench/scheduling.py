@@ -9,8 +9,6 @@ the seldom requests of another. docs/scheduling.md says what is promised.
 
 import argparse
 import asyncio
-import json
-import os
 import random
 import sys
 import tempfile
@@ -22,8 +20,8 @@ from typing import Any
 import grpc
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
-from comparison.machine import cpu_name
 from comparison.percentile import milliseconds
+from comparison.report import add_json, report
 from headrace_server.rpc.pb import inference_pb2 as pb
 from overload.callers import Asked, Callers, Size
 from overload.shares import Samples
@@ -43,18 +41,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=SHIPPED, help="checkpoint directory (default: the shipped one)")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each load (default %(default)s)")
-    parser.add_argument("--json", default="-", help="where to write the result; - is stdout")
+    add_json(parser)
     options = parser.parse_args()
     if options.seconds < SETTLING + 11:
         parser.error(f"argument --seconds: is {options.seconds}; a window of 10 s after {SETTLING} s must fit into it")
-    text = json.dumps(asyncio.run(measured(options.model, options.seconds)), indent=2)
-    if options.json == "-":
-        print(text)
-    else:
-        Path(options.json).write_text(text + "\n")
+    work, rows = asyncio.run(measured(options.model, options.seconds))
+    report(options.json, work, rows, python=sys.version)
 
 
-async def measured(model: Path, seconds: float) -> dict[str, Any]:
+async def measured(model: Path, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The work, and the rows."""
     with tempfile.TemporaryDirectory() as directory:
         async with served(serve_command(model, *FLAGS), Path(directory)) as server:  # noqa: SIM117 - in this order
             async with grpc.aio.insecure_channel(server.grpc) as channel:
@@ -66,15 +62,12 @@ async def measured(model: Path, seconds: float) -> dict[str, Any]:
                     await plan.run("online and offline", offline=OFFLINE_AT_ONCE),
                     await plan.run("one tenant floods", seldom=SELDOM),
                 ]
-    return {
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": sys.version},
-        "work": {
-            "model": model.name, "prompt_tokens": SIZE.prompt, "answer_tokens": SIZE.answer, "places": PLACES,
-            "capacity_requests_per_second": round(capacity, 1), "times_capacity": TIMES, "seconds": seconds,
-            "max_wait_s": {"interactive": MAX_WAIT, "standard": 2 * MAX_WAIT}, "offline_reserve": RESERVE,
-        },
-        "rows": rows,
+    work = {
+        "model": model.name, "prompt_tokens": SIZE.prompt, "answer_tokens": SIZE.answer, "places": PLACES,
+        "capacity_requests_per_second": round(capacity, 1), "times_capacity": TIMES, "seconds": seconds,
+        "max_wait_s": {"interactive": MAX_WAIT, "standard": 2 * MAX_WAIT}, "offline_reserve": RESERVE,
     }  # fmt: skip
+    return work, rows
 
 
 async def capacity_of(callers: Callers) -> float:
