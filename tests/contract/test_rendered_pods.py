@@ -8,10 +8,10 @@ import pytest
 from cluster import LocalCluster
 from headrace_operator.decide import manifests
 from headrace_operator.decide.values import Revision
-from headrace_operator.pod_fields import PodFields, Spread, Toleration
+from headrace_operator.pod_fields import PodFields
 from headrace_operator.service import InferenceDeployment, Model, Resources
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
-from observations import IMAGE, deployment
+from observations import EVERY_POD_FIELD, IMAGE, deployment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 SOURCES = [
@@ -19,18 +19,6 @@ SOURCES = [
     pytest.param(HubSource("meta/llama", "v2", "hub"), id="hub"),
     pytest.param(ImageSource("registry.example:5000/models/llama:8b", "checkpoint"), id="image"),
 ]
-EVERYTHING = PodFields(
-    node_selector=(("nvidia.com/gpu.product", "H200"),),
-    tolerations=(Toleration("Equal", "team", "a", "NoExecute", 60), Toleration("Exists")),
-    priority_class="serving",
-    runtime_class="nvidia",
-    topology_spread=(Spread("topology.kubernetes.io/zone", 2, "DoNotSchedule"),),
-    pull_secrets=("registry",),
-    pull_policy="Always",
-    env=(("NCCL_DEBUG", "INFO"),),
-    labels=(("team", "a"),),
-    annotations=(("example.com/owner", "a@example.com"),),
-)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +54,7 @@ def a_pod(given: InferenceDeployment) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("fields", [PodFields(), EVERYTHING], ids=["no fields", "every field"])
+@pytest.mark.parametrize("fields", [PodFields(), EVERY_POD_FIELD], ids=["no fields", "every field"])
 def test_a_pod_is_admitted_under_the_restricted_policy(
     cluster: LocalCluster, source: Source, fields: PodFields
 ) -> None:

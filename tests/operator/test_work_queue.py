@@ -111,7 +111,10 @@ async def test_an_api_server_that_was_away_is_asked_again_soon(monkeypatch: pyte
     await queue.close()
 
 
-async def test_what_its_user_changed_is_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("is_asked", "runs"), [(True, 2), (False, 1)])
+async def test_after_a_failure_only_what_its_user_changed_is_looked_at_at_once(
+    is_asked: bool, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "call_later", lambda *_: loop.call_at(loop.time() + 3600, print))  # never ends here
     work = Work()
@@ -120,23 +123,10 @@ async def test_what_its_user_changed_is_looked_at_at_once(monkeypatch: pytest.Mo
     queue = WorkQueue(work.run, work.failed)
     queue.mark(A)
     await settle()
-    queue.mark(A, is_asked=True)
-    await settle()
-    assert work.started[A] == 2
-    await queue.close()
-
-
-async def test_marks_do_not_shorten_the_wait_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "call_later", lambda *_: loop.call_at(loop.time() + 3600, print))  # never ends here
-    work = Work()
-    work.gates[A].set()
-    work.failing.add(A)
-    queue = WorkQueue(work.run, work.failed)
     for _ in range(5):
-        queue.mark(A)
-        await settle()
-    assert work.started[A] == 1
+        queue.mark(A, is_asked=is_asked)
+    await settle()
+    assert work.started[A] == runs
     await queue.close()
 
 

@@ -11,6 +11,7 @@ from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Revision
+from headrace_operator.pod_fields import PodFields, Spread, Toleration
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling
 from headrace_operator.sources import ClaimSource
 
@@ -19,6 +20,18 @@ NOW = 1_000_000.0  # epoch seconds
 CAPACITY = 100.0  # tokens/s of one replica
 WORK = 10.0  # tokens of a request
 SLOTS = 64  # requests that a replica runs together
+EVERY_POD_FIELD = PodFields(
+    node_selector=(("nvidia.com/gpu.product", "H200"),),
+    tolerations=(Toleration("Equal", "team", "a", "NoExecute", 60), Toleration("Exists")),
+    priority_class="serving",
+    runtime_class="nvidia",
+    topology_spread=(Spread("topology.kubernetes.io/zone", 2, "DoNotSchedule"),),
+    pull_secrets=("registry",),
+    pull_policy="Always",
+    env=(("NCCL_DEBUG", "INFO"),),
+    labels=(("team", "a"),),
+    annotations=(("example.com/owner", "a@example.com"),),
+)
 
 
 def scaling(**changes: Any) -> Scaling:

@@ -1,12 +1,13 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from headrace_operator.decide import manifests
 from headrace_operator.observe.revisions import recorded as observed_revisions
-from headrace_operator.pod_fields import PodFields, Spread, Toleration
+from headrace_operator.pod_fields import PodFields
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Schedule
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
-from observations import IMAGE, deployment, recorded, scaling
+from observations import EVERY_POD_FIELD, IMAGE, deployment, recorded, scaling
 
 
 def container(given: InferenceDeployment) -> manifests.Body:
@@ -83,18 +84,7 @@ def test_a_model_is_mounted_read_only_from_wherever_it_lies(
     assert [word for word in container(given)["args"] if word.startswith(("--model", "--hub-cache"))] == words
 
 
-FIELDS = PodFields(
-    node_selector=(("nvidia.com/gpu.product", "H200"),),
-    tolerations=(Toleration("Equal", "team", "a", "NoExecute", 60), Toleration("Exists")),
-    priority_class="serving",
-    runtime_class="nvidia",
-    topology_spread=(Spread("topology.kubernetes.io/zone", 2, "DoNotSchedule"),),
-    pull_secrets=("registry",),
-    pull_policy="Always",
-    env=(("NCCL_DEBUG", "INFO"),),
-    labels=(("team", "a"), ("headrace.dev/deployment", "not mine")),
-    annotations=(("example.com/owner", "a@example.com"),),
-)
+FIELDS = replace(EVERY_POD_FIELD, labels=(("team", "a"), ("headrace.dev/deployment", "not mine")))
 
 
 def test_pod_fields_stand_where_kubernetes_has_them() -> None:
