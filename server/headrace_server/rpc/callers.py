@@ -5,7 +5,9 @@ Both doors read the same names: HTTP headers and gRPC metadata are lower case he
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from headrace_server.embedding import EmbedAsk
 from headrace_server.errors import InvalidRequest
 from headrace_server.rpc.ask import Ask
 
@@ -15,6 +17,8 @@ LONGEST_TENANT = 128  # characters
 # a client may send it just as well. The OpenAI SDK's `x-stainless-timeout` is no deadline: it limits the silence
 # between two bytes, and when it passes the SDK hangs up, which ends the request here too.
 EXPECTED_TIMEOUT = "x-envoy-expected-rq-timeout-ms"
+
+Asked = TypeVar("Asked", Ask, EmbedAsk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Callers:
             raise InvalidRequest(TENANT, f"must be at most {LONGEST_TENANT} printable characters")
         return name
 
-    def complete(self, ask: Ask, headers: Mapping[str, str], time_remaining: float | None = None) -> Ask:
+    def complete(self, ask: Asked, headers: Mapping[str, str], time_remaining: float | None = None) -> Asked:
         """With tenant and timeout; the earliest of several deadlines holds. `time_remaining`: gRPC's own, in seconds.
 
         Raises InvalidRequest.

@@ -1,10 +1,10 @@
-"""The HTTP door: OpenAI's completions and chat, and what Kubernetes and Prometheus ask."""
+"""The HTTP door: OpenAI's completions, chats and embeddings, and what Kubernetes and Prometheus ask."""
 
-import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,6 +16,7 @@ from headrace_server.rpc.answers import Piece
 from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.callers import Callers
 from headrace_server.rpc.drain_call import DrainCall
+from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.openai import Body, ChatBody, CompletionBody
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.shapes import Head, Shape, error_body
@@ -48,19 +49,26 @@ class Endpoints:
         with self.arrivals.one():
             return await self._answer(request, ChatBody.parse(await request.read()))
 
+    async def embeddings(self, request: web.Request) -> web.StreamResponse:
+        with self.arrivals.one():
+            body = EmbeddingBody.parse(await request.read())
+            self._check_model(body.model)
+            embedder = self.readiness.embedder()
+            return json_response(body.reply(await embedder.embed(self.callers.complete(body.ask(), request.headers))))
+
     async def models(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"object": "list", "data": [self._card()]})
+        return json_response({"object": "list", "data": [self._card()]})
 
     async def one_model(self, request: web.Request) -> web.StreamResponse:
         self._check_model(request.match_info["model"])
-        return web.json_response(self._card())
+        return json_response(self._card())
 
     async def health(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"phase": self.readiness.phase})
+        return json_response({"phase": self.readiness.phase})
 
     async def ready(self, _: web.Request) -> web.StreamResponse:
         phase = self.readiness.phase
-        return web.json_response({"phase": phase, "model": self.model}, status=200 if phase is Phase.READY else 503)
+        return json_response({"phase": phase, "model": self.model}, status=200 if phase is Phase.READY else 503)
 
     async def expose_metrics(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -71,7 +79,7 @@ class Endpoints:
         with in_the_words_of(body):
             ask = self.callers.complete(body.ask(), request.headers)
             if not body.stream:
-                return web.json_response(await whole(self.readiness.answers(), ask, shape))
+                return json_response(await whole(self.readiness.answers(), ask, shape))
             async with self.readiness.answers().open(ask) as pieces:
                 return await _stream(request, pieces, shape, body.wants_usage())
 
@@ -120,7 +128,13 @@ def _shown(piece: Piece, shape: Shape, wants_usage: bool) -> Iterator[bytes]:
 
 
 def _event(document: object) -> bytes:
-    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """`document` may hold numpy's arrays."""
+    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json", charset="utf-8")
 
 
 def application(endpoints: Endpoints, more: Sequence[web.RouteDef] = ()) -> web.Application:
@@ -129,6 +143,7 @@ def application(endpoints: Endpoints, more: Sequence[web.RouteDef] = ()) -> web.
         [
             web.post("/v1/completions", endpoints.completions),
             web.post("/v1/chat/completions", endpoints.chat),
+            web.post("/v1/embeddings", endpoints.embeddings),
             web.get("/v1/models", endpoints.models),
             web.get("/v1/models/{model:.+}", endpoints.one_model),
             web.get("/health", endpoints.health),
@@ -158,7 +173,7 @@ def _errors_as_openai(metrics: ServerMetrics) -> Middleware:
             return _refusal(error, metrics)
         except web.HTTPException as error:  # unknown path, wrong method, body too large
             message = f"{request.method} {request.path}: {error.text or error.reason}"
-            return web.json_response(error_body(message, "invalid_request_error", None), status=error.status)
+            return json_response(error_body(message, "invalid_request_error", None), status=error.status)
 
     return answer_errors
 
@@ -169,7 +184,7 @@ def _refusal(error: ServerError, metrics: ServerMetrics) -> web.Response:
         metrics.requests_refused.labels(status.refusal).inc()
     field = error.field if isinstance(error, InvalidRequest) else None
     body = error_body(str(error), status.kind, field)
-    return web.json_response(body, status=status.http, headers=http_headers(error))
+    return json_response(body, status=status.http, headers=http_headers(error))
 
 
 async def start_http_server(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:

@@ -1,11 +1,11 @@
 """OpenAI's request bodies, as far as they are served; what would change the answer and is not served is refused."""
 
-import json
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from headrace_server.errors import InvalidRequest
@@ -126,9 +126,7 @@ class Body(BaseModel):
         return "max_tokens" if field == "max_new_tokens" else field
 
     def urgency(self) -> Priority:
-        if self.priority is not None:
-            return Priority(self.priority)
-        return Priority.BATCH if self.service_tier == "flex" else Priority.STANDARD
+        return urgency_of(self.priority, self.service_tier)
 
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -235,11 +233,17 @@ class ChatBody(Body):
         return self.top_logprobs or 0 if self.logprobs else None
 
 
+def urgency_of(priority: str | None, service_tier: str | None) -> Priority:
+    if priority is not None:
+        return Priority(priority)
+    return Priority.BATCH if service_tier == "flex" else Priority.STANDARD
+
+
 def json_object(raw: bytes) -> dict[str, Any]:
-    """Raises InvalidRequest."""
+    """Raises InvalidRequest, also for what json would take and not survive: NaN, half a surrogate, endless nesting."""
     try:
-        document = json.loads(raw)
-    except ValueError as broken:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as broken:
         raise InvalidRequest("body", f"is not JSON: {broken}") from broken
     if not isinstance(document, dict):
         raise InvalidRequest("body", "must be a JSON object")
