@@ -10,9 +10,12 @@ from prometheus_client import Counter
 from headrace_server.config import EngineConfig
 from headrace_server.engine.core import Core, News
 from headrace_server.engine.scheduler import Scheduler
-from headrace_server.engine.sequence import Sequence
-from headrace_server.metrics import ServerMetrics
+from headrace_server.engine.sequence import Sequence, Step
+from headrace_server.engine.stream import Times
+from headrace_server.metrics import Breakage, ServerMetrics
 from headrace_server.request import Finish, Phase, Priority
+from headrace_server.telemetry.lengths import length_bucket
+from headrace_server.telemetry.work import ModelWork, Part
 from headrace_server.tenants import TenantClass
 
 
@@ -26,8 +29,12 @@ class Account:
         core: Core,
         config: EngineConfig,
         clock: Callable[[], float],
+        *,
+        work: ModelWork | None = None,
     ) -> None:
+        """`work` None: what steps cost is not known, and not counted."""
         self._metrics = metrics
+        self._work = work
         self._told: dict[Counter, int] = {}  # so far
         self._totals: tuple[tuple[Callable[[], int], Counter], ...] = (
             (lambda: scheduler.prompt_tokens, metrics.prompt_tokens),
@@ -48,6 +55,7 @@ class Account:
         metrics.kv_pages_free.set_function(lambda: scheduler.pages.available)
         metrics.kv_pages_cached.set_function(lambda: scheduler.pages.cached)
         metrics.kv_pages_total.set(scheduler.pages.total)
+        metrics.kv_page_size.set(config.page_size)
         metrics.max_running.set(config.max_running)
         self._tenants = config.tenants
         for outcome in Finish:  # a rate needs the zero before the first one
@@ -73,6 +81,8 @@ class Account:
                 metrics.queue_wait_seconds.labels(*kind).observe(start.queue_wait)
         metrics.step_seconds.observe(news.seconds)
         metrics.busy_seconds.inc(news.seconds)
+        metrics.device_busy_seconds.inc(news.busy)
+        self._count_work(news.step)
         metrics.device_gap_seconds.inc(news.gap)
         metrics.generation_tokens.inc(len(news.committed.tokens))
         metrics.padded_tokens.inc(news.padded)
@@ -85,7 +95,7 @@ class Account:
         else:
             self._metrics.inter_token_latency_seconds.observe(now - previous)
 
-    def ended(self, sequence: Sequence, now: float) -> None:
+    def ended(self, sequence: Sequence, now: float, times: Times) -> None:
         """The work counted is the work done: an answer cut off early adds only what was computed for it."""
         assert sequence.finish is not None
         if sequence.finish is Finish.EXPIRED:
@@ -93,15 +103,59 @@ class Account:
         self._metrics.requests_finished.labels(sequence.finish).inc()
         self._metrics.finished_request_tokens.inc(sequence.tokens_computed)
         self._metrics.request_duration_seconds.observe(now - sequence.request.arrived_at)
+        self._observe_shape(sequence)
+        self._observe_stages(sequence, now, times)
+
+    def broke(self, fault: Exception) -> None:
+        """A step did; the process is about to end."""
+        kind = Breakage.OUT_OF_MEMORY if isinstance(fault, MemoryError) else Breakage.OTHER
+        self._metrics.engine_failures.labels(kind).inc()
 
     def expired(self, phase: Phase) -> None:
         self._metrics.requests_expired.labels(phase).inc()
+
+    def _observe_shape(self, sequence: Sequence) -> None:
+        metrics, prompt, answer = self._metrics, len(sequence.request.prompt), len(sequence.answer)
+        metrics.request_prompt_tokens.observe(prompt)
+        metrics.request_generation_tokens.observe(answer)
+        metrics.request_max_tokens.observe(sequence.request.max_new_tokens)
+        metrics.request_shapes.labels(length_bucket(prompt), length_bucket(answer)).inc()
+
+    def _observe_stages(self, sequence: Sequence, now: float, times: Times) -> None:
+        """Of the stages that it came to the end of."""
+        if sequence.queue_wait is None:
+            return
+        began = sequence.request.arrived_at + sequence.queue_wait
+        self._metrics.inference_seconds.observe(now - began)
+        if times.first is None or times.last is None:
+            return
+        self._metrics.prefill_seconds.observe(times.first - began)
+        self._metrics.decode_seconds.observe(times.last - times.first)
+        if (gaps := len(sequence.answer) - 1) > 0:
+            self._metrics.time_per_output_token_seconds.observe((times.last - times.first) / gaps)
+
+    def _count_work(self, step: Step) -> None:
+        self._metrics.tokens_per_step.observe(_tokens(step))
+        if self._work is not None:
+            parts = [Part(chunk.start, chunk.tokens) for chunk in step.chunks]
+            self._metrics.estimated_flops.inc(self._work.flops(parts, step.samples))
+            self._metrics.estimated_bytes.inc(self._work.memory(parts))
 
     def _count_what_the_scheduler_counted(self) -> None:
         for total, counter in self._totals:
             told = self._told.get(counter, 0)
             self._told[counter] = total()
             counter.inc(self._told[counter] - told)
+
+
+def _tokens(step: Step) -> int:
+    """Those who decode come first and have one token each, so only the others are looked at."""
+    more = 0
+    for chunk in reversed(step.chunks):
+        if not chunk.token_ids:
+            break
+        more += len(chunk.token_ids) - 1
+    return len(step.chunks) + more
 
 
 def _predicted(core: Core, clock: Callable[[], float], priority: Priority) -> float:

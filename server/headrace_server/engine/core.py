@@ -60,6 +60,7 @@ class News:
     seconds: float = 0.0  # that the step took, from its launch or the end of the one before, whichever is later
     gap: float = 0.0  # seconds that the device stood still although there was work
     padded: int = 0  # rows computed besides those of the step
+    busy: float = 0.0  # seconds that the device computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,7 @@ class Core:
         self._last_commit = now
         self._scheduler.observe(done.step, seconds)
         gap = sampled.gap if done.follows else 0.0
-        self._tell(News(now, committed, done.step, seconds, gap, sampled.padded))
+        self._tell(News(now, committed, done.step, seconds, gap, sampled.padded, sampled.busy))
 
     def _read_inbox(self) -> None:
         self._woken.clear()

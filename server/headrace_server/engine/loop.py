@@ -19,6 +19,7 @@ from headrace_server.engine.stream import Stream
 from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Phase, Request
+from headrace_server.telemetry.work import ModelWork
 
 __all__ = ["Engine", "Limits", "Load", "Outcome", "Runner", "Sampled", "Step"]
 
@@ -42,7 +43,10 @@ class Engine:
         limits: Limits,
         metrics: ServerMetrics,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        work: ModelWork | None = None,
     ) -> None:
+        """`work`: what the model's steps cost, for the metrics; None = not known."""
         limits.check_pages(config.page_size)
         self._overlap = config.overlap
         self._admission = Admission(config)
@@ -50,7 +54,7 @@ class Engine:
         self._clock = clock
         self._scheduler = Scheduler(config, limits.kv_pages)
         self._core = Core(runner, self._scheduler, clock, self._tell)
-        self._account = Account(metrics, self._scheduler, self._core, config, clock)
+        self._account = Account(metrics, self._scheduler, self._core, config, clock, work=work)
         self._streams: dict[Sequence, Stream] = {}  # of every request that has not ended
         self._loop: asyncio.AbstractEventLoop | None = None
         self._empty = asyncio.Event()
@@ -84,6 +88,7 @@ class Engine:
             raise
         except Exception as broken:
             failure = EngineFailed(f"the engine broke: {type(broken).__name__}: {broken}")
+            self._account.broke(broken)
             self._fail(failure)
             raise failure from broken
         finally:
@@ -124,8 +129,7 @@ class Engine:
         self._account.heard(news)
         for sequence, token in news.committed.tokens:
             stream = self._streams[sequence]
-            self._account.token(sequence, news.now, stream.last_token_at)
-            stream.last_token_at = news.now
+            self._account.token(sequence, news.now, stream.times.token(news.now))
             # An answer that its own grammar broke ends with the cause instead of the token.
             stream.put(sequence.fault if token.finish is Finish.FAILED and sequence.fault is not None else token)
         for sequence in news.committed.ended:
@@ -134,8 +138,8 @@ class Engine:
             self._forget(sequence, news.now)
 
     def _forget(self, sequence: Sequence, now: float) -> None:
-        del self._streams[sequence]
-        self._account.ended(sequence, now)
+        stream = self._streams.pop(sequence)
+        self._account.ended(sequence, now, stream.times)
         self._admission.ended(sequence.request, sequence.tokens_computed)
         if not self._streams:
             self._empty.set()

@@ -2,10 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from headrace_server.errors import ServerError
 from headrace_server.request import Finish, Token
+
+
+@dataclass(slots=True)
+class Times:
+    """When tokens of one request came, seconds on the engine's clock; written by the engine."""
+
+    first: float | None = None
+    last: float | None = None
+
+    def token(self, now: float) -> float | None:
+        """When the one before came; None for the first."""
+        before, self.last = self.last, now
+        if before is None:
+            self.first = now
+        return before
 
 
 class Stream(AsyncGenerator[Token, None]):
@@ -19,7 +35,7 @@ class Stream(AsyncGenerator[Token, None]):
         self._end = end
         self._news: asyncio.Queue[Token | ServerError] = asyncio.Queue()
         self._closed = False
-        self.last_token_at: float | None = None  # written by the engine, for the latencies
+        self.times = Times()
 
     def put(self, news: Token | ServerError) -> None:
         """Called by the engine. Nothing follows a Token with `finish`, or an error."""

@@ -1,0 +1,1 @@
+"""What the server tells about itself beside its answers: series made at scrape time, device counters, traces."""
