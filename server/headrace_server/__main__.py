@@ -27,6 +27,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     add("--grpc-port", type=int, default=50051)
     add("--http-port", type=int, default=8000)
+    add("--admin-port", type=int, help="of /metrics, /drain and profiling, usually 9090 (default: on the HTTP port)")
     add("--device", choices=("cuda", "cpu"), required=True, help="never guessed: a GPU pod must not serve from its CPU")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
     add("--tensor-parallel-size", type=_positive, default=1, help="GPUs that compute together; only 1 as yet")
@@ -114,6 +115,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
         ),
         batches=_batches(options),
         trust_tenant_header=options.trust_tenant_header,
+        admin_port=options.admin_port,
         drain_token=drain_token,
     )
 

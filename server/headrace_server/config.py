@@ -63,4 +63,5 @@ class ServerConfig:
     engine: EngineConfig
     batches: BatchConfig | None = None  # None: /v1/files and /v1/batches are refused, so that nothing is kept by halves
     trust_tenant_header: bool = False  # True only behind a gateway that authenticates, and sets or removes the header
+    admin_port: int | None = None  # of /metrics, /drain and what else acts; None = they are on http_port
     drain_token: str | None = None  # who sends it may have this server drained; None = only a signal may

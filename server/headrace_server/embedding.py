@@ -29,6 +29,7 @@ class EmbedAsk:
     priority: Priority = Priority.STANDARD
     timeout: float | None = None  # seconds from arrival in which the answer is of use; None: no such limit
     tenant: str = ""  # who asks; "" = nobody said, or nobody who is believed
+    cache_scope: str = ""  # within the tenant, who may be answered from what was computed for this; "" = all of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 ServerError
 ├── InvalidRequest   the caller's fault; names the field and the remedy
 │   └── UnknownModel it asks for a model that is not served here
+├── Unauthenticated  nobody known asks: no API key, or none that counts
+├── PermissionDenied somebody known asks for what is not theirs
 ├── Overloaded       no room for it now; try again after `retry_after` seconds
 ├── DeadlineExceeded admitted, and its deadline passed before the answer was complete
 ├── Draining         this replica is going away or not ready yet; another one will answer
@@ -22,6 +24,8 @@ class Refusal(StrEnum):
     INVALID = "invalid"
     UNKNOWN_MODEL = "unknown_model"
     UNAVAILABLE = "unavailable"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
 
 
 class ServerError(Exception):
@@ -36,6 +40,14 @@ class InvalidRequest(ServerError):
 
 
 class UnknownModel(InvalidRequest):
+    pass
+
+
+class Unauthenticated(ServerError):
+    pass
+
+
+class PermissionDenied(ServerError):
     pass
 
 

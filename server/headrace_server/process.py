@@ -34,6 +34,7 @@ async def serve(config: ServerConfig) -> int:
     metrics.model_info.labels(config.name, config.device, config.dtype).set(1)
     doors = await open_doors(config, metrics, registry)
     log.info("listening: gRPC %s:%d, HTTP %s:%d", config.host, doors.grpc_port, config.host, doors.http_port)
+    log.info("metrics and drain: %s:%d", config.host, doors.admin_port)
     try:
         warm = await _unless(leave, start_up(config, doors.readiness, metrics))
         if warm is None:

@@ -49,6 +49,11 @@ class Grammar(Protocol):
         """Writes which tokens may come next, one bit a token, the lowest bit first."""
 
 
+def cache_owner(tenant: str, scope: str) -> str:
+    """What no two of them have in common: names are printable, so that the tenant a/b is not the part b of a."""
+    return f"{tenant}\0{scope}" if scope else tenant
+
+
 class Priority(StrEnum):
     """A request's class: how urgent it is. The same member is in the request, the metric label and the test."""
 
@@ -71,9 +76,14 @@ class Request:
     stops: Stops | None = None  # generation ends with the token that completes a stop string; it is delivered
     prompt_logprobs: int | None = None  # None: none; n: those of each prompt token and of the n likeliest in its place
     tenant: str = ""  # who asks: KV pages are shared within one tenant only, capacity between them; "" = nobody said
+    cache_scope: str = ""  # KV pages are shared only within this part of the tenant; "" = within all of it
     grammar: Grammar | None = None
     priority: Priority = Priority.STANDARD
     deadline: float | None = None  # seconds on the clock of `arrived_at`; later the answer is of no use; None = none
+
+    @property
+    def cache_owner(self) -> str:
+        return cache_owner(self.tenant, self.cache_scope)
 
 
 class Finish(StrEnum):

@@ -46,7 +46,9 @@ class Entry:
         if self._cache is None:
             return
         if sequence.request.prompt_logprobs is not None:
-            sequence.chain = self._cache.match(self._cache.prefix(sequence.request.tenant, sequence.fill[:1])).chain
+            sequence.chain = self._cache.match(
+                self._cache.prefix(sequence.request.cache_owner, sequence.fill[:1])
+            ).chain
             return
         if sequence.prefix is None:
             _hash_again(sequence, self._cache)
@@ -60,4 +62,4 @@ class Entry:
 def _hash_again(sequence: Sequence, cache: PrefixCache) -> None:
     """After a preemption: it begins with its answer so far, too."""
     tokens = (*sequence.request.prompt, *sequence.answer)
-    sequence.prefix = cache.prefix(sequence.request.tenant, tokens)
+    sequence.prefix = cache.prefix(sequence.request.cache_owner, tokens)

@@ -121,7 +121,7 @@ class Scheduler:
         """What it hashes and compiles is not the engine thread's work: any thread may call it."""
         sequence = Sequence(request, guide)
         if self.cache is not None and request.prompt_logprobs is None:  # what is found gives no logits
-            sequence.prefix = self.cache.prefix(request.tenant, request.prompt)
+            sequence.prefix = self.cache.prefix(request.cache_owner, request.prompt)
         return sequence
 
     def enter(self, sequence: Sequence) -> Sequence:

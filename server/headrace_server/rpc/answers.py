@@ -128,6 +128,7 @@ class Answers:
             stops=self._text.stop_matcher(ask.stop, prompt, ask.sampling.min_tokens) if ask.stop else None,
             prompt_logprobs=_prompt_logprobs(ask, new_tokens),
             tenant=ask.tenant,
+            cache_scope=ask.cache_scope,
             grammar=None if ask.format is None else await self._grammar(ask.format),
             priority=ask.priority,
             deadline=None if ask.timeout is None else arrived_at + ask.timeout,

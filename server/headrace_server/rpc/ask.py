@@ -45,6 +45,7 @@ class Ask:
     priority: Priority = Priority.STANDARD
     timeout: float | None = None  # seconds from arrival in which the answer is of use; None: no such limit
     tenant: str = ""  # who asks; "" = nobody said, or nobody who is believed
+    cache_scope: str = ""  # within the tenant, who may be answered from what was computed for this; "" = all of it
 
     def __post_init__(self) -> None:
         if self.prompt == "":  # a tokenizer may make a BOS of nothing; the rest the engine's limits see

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace_server.config import ServerConfig
 from headrace_server.metrics import ServerMetrics
+from headrace_server.rpc.admin import Admin, AdminToken
 from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.batches.endpoints import BatchEndpoints, batch_routes
@@ -17,7 +18,7 @@ from headrace_server.rpc.batches.store import Store
 from headrace_server.rpc.callers import Callers
 from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.grpc_server import GrpcServer, start_grpc_server
-from headrace_server.rpc.http import Endpoints, application, start_http_server
+from headrace_server.rpc.http import Endpoints, admin_application, application, start_http_server
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.service import InferenceService, Served
 
@@ -32,6 +33,8 @@ class Doors:
     grpc_port: int
     http: web.AppRunner
     http_port: int
+    admin: web.AppRunner | None  # None: its routes are on the HTTP port
+    admin_port: int
     drain_call: DrainCall
     store: Store | None  # of offline jobs
 
@@ -48,6 +51,8 @@ class Doors:
     async def close(self) -> None:
         await self.grpc.server.stop(LAST_BYTES)
         await self.http.cleanup()
+        if self.admin is not None:
+            await self.admin.cleanup()
         if self.store is not None:
             await self.store.close()
 
@@ -61,11 +66,10 @@ async def open_doors(
     """HTTP first, so that /health answers from the start. Raises OSError when a port or the batch store is taken."""
     readiness, arrivals = Readiness(metrics), Arrivals(time.monotonic)
     metrics.requests_inside.set_function(lambda: arrivals.inside)
-    drain_call = DrainCall(config.drain_token, arrivals)
+    drain_call = DrainCall(arrivals)
+    admin_routes = Admin(registry, drain_call, AdminToken(config.drain_token)).routes()
     callers = Callers(config.trust_tenant_header)
-    endpoints = Endpoints(
-        config.name, readiness, metrics, registry, arrivals, wall_clock, int(wall_clock()), drain_call, callers
-    )
+    endpoints = Endpoints(config.name, readiness, metrics, arrivals, wall_clock, int(wall_clock()), callers)
     service = InferenceService(Served(config.name, config.device, config.dtype), readiness, metrics, arrivals, callers)
     async with AsyncExitStack() as opened:
         store, batches = None, None
@@ -73,9 +77,16 @@ async def open_doors(
             store = Store(config.batches.directory)
             opened.push_async_callback(store.close)
             batches = BatchEndpoints(store, callers, readiness, wall_clock, config.batches.largest_file)
-        app = application(endpoints, batch_routes(batches))
+        shares_port = config.admin_port is None
+        app = application(endpoints, [*batch_routes(batches), *(admin_routes if shares_port else ())])
         http, http_port = await start_http_server(app, config.host, config.http_port)
         opened.push_async_callback(http.cleanup)
+        admin, admin_port = None, http_port
+        if config.admin_port is not None:
+            admin, admin_port = await start_http_server(
+                admin_application(endpoints, admin_routes), config.host, config.admin_port
+            )
+            opened.push_async_callback(admin.cleanup)
         grpc = await start_grpc_server(service, config.host, config.grpc_port, config.max_connection_age)
         opened.pop_all()
-    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port, drain_call, store)
+    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port, admin, admin_port, drain_call, store)

@@ -1,4 +1,4 @@
-"""The HTTP door: OpenAI's completions, chats and embeddings, and what Kubernetes and Prometheus ask."""
+"""The HTTP door: OpenAI's completions, chats and embeddings, and what Kubernetes asks."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -7,15 +7,12 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headrace_server.errors import InvalidRequest, ServerError, UnknownModel
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Piece
 from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.callers import Callers
-from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.openai import Body, ChatBody, CompletionBody
 from headrace_server.rpc.readiness import Phase, Readiness
@@ -34,11 +31,9 @@ class Endpoints:
     model: str
     readiness: Readiness
     metrics: ServerMetrics
-    registry: CollectorRegistry
     arrivals: Arrivals
     wall_clock: Callable[[], float]  # seconds since 1970, for `created`
     started_at: int
-    drain: DrainCall
     callers: Callers
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
@@ -69,9 +64,6 @@ class Endpoints:
     async def ready(self, _: web.Request) -> web.StreamResponse:
         phase = self.readiness.phase
         return json_response({"phase": phase, "model": self.model}, status=200 if phase is Phase.READY else 503)
-
-    async def expose_metrics(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _answer(self, request: web.Request, body: Body) -> web.StreamResponse:
         self._check_model(body.model)
@@ -148,8 +140,6 @@ def application(endpoints: Endpoints, more: Sequence[web.RouteDef] = ()) -> web.
             web.get("/v1/models/{model:.+}", endpoints.one_model),
             web.get("/health", endpoints.health),
             web.get("/ready", endpoints.ready),
-            web.get("/metrics", endpoints.expose_metrics),
-            web.post("/drain", endpoints.drain.answer),
             *more,
         ]
     )
@@ -161,6 +151,13 @@ def application(endpoints: Endpoints, more: Sequence[web.RouteDef] = ()) -> web.
             response.force_close()
 
     app.on_response_prepare.append(close_while_draining)
+    return app
+
+
+def admin_application(endpoints: Endpoints, admin: Sequence[web.RouteDef]) -> web.Application:
+    """For a port of its own."""
+    app = web.Application(middlewares=[_errors_as_openai(endpoints.metrics)])
+    app.add_routes([web.get("/health", endpoints.health), web.get("/ready", endpoints.ready), *admin])
     return app
 
 

@@ -11,6 +11,7 @@ from headrace_server.request import Finish
 from headrace_server.rpc.answers import Piece, Usage
 from headrace_server.rpc.scores import Candidate, Score
 
+ERROR_CODES = {"model_not_found": "model_not_found", "authentication_error": "invalid_api_key"}  # OpenAI's, by kind
 LEAST = -9999.0  # stands for minus infinity, which JSON does not have; OpenAI's number
 
 
@@ -159,5 +160,4 @@ def usage_body(usage: Usage) -> dict[str, int]:
 
 
 def error_body(message: str, kind: str, field: str | None) -> dict[str, Any]:
-    code = kind if kind == "model_not_found" else None
-    return {"error": {"message": message, "type": kind, "param": field, "code": code}}
+    return {"error": {"message": message, "type": kind, "param": field, "code": ERROR_CODES.get(kind)}}

@@ -13,8 +13,10 @@ from headrace_server.errors import (
     EngineFailed,
     InvalidRequest,
     Overloaded,
+    PermissionDenied,
     Refusal,
     ServerError,
+    Unauthenticated,
     UnknownModel,
 )
 
@@ -31,6 +33,8 @@ class Status:
 STATUS: dict[type[ServerError], Status] = {
     InvalidRequest: Status(StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error", Refusal.INVALID),
     UnknownModel: Status(StatusCode.NOT_FOUND, 404, "model_not_found", Refusal.UNKNOWN_MODEL),
+    Unauthenticated: Status(StatusCode.UNAUTHENTICATED, 401, "authentication_error", Refusal.UNAUTHENTICATED),
+    PermissionDenied: Status(StatusCode.PERMISSION_DENIED, 403, "permission_error", Refusal.FORBIDDEN),
     Overloaded: Status(StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded_error", Refusal.OVERLOADED),
     DeadlineExceeded: Status(StatusCode.DEADLINE_EXCEEDED, 504, "timeout_error", None),
     Draining: Status(StatusCode.UNAVAILABLE, 503, "unavailable_error", Refusal.UNAVAILABLE),
@@ -76,5 +80,7 @@ def http_headers(error: ServerError) -> dict[str, str]:
             return {"Retry-After": str(max(1, math.ceil(seconds)))}
         case Draining():
             return {"Retry-After": "1"}
+        case Unauthenticated():
+            return {"WWW-Authenticate": "Bearer"}
         case _:
             return {}
