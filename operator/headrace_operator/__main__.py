@@ -28,7 +28,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lease-name", default="headrace", help="the Lease that elects the leader")
     parser.add_argument("--lease-namespace", required=True)
     parser.add_argument("--identity", default=socket.gethostname(), help="holder of the Lease")
-    parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks at every object")
+    parser.add_argument("--interval", type=float, default=2.0, help="most seconds between two looks at an object")
     parser.add_argument("--host", default="127.0.0.1", help="address of /metrics, /healthz, /readyz")
     parser.add_argument("--http-port", type=int, default=8080)
     parser.add_argument("--watch-nodes", action="store_true", help="replace a pod before its node goes")

@@ -6,12 +6,15 @@ All at once would make each object wait for all others, and the pods' servers he
 import asyncio
 from collections.abc import Callable, Sequence
 
+from headrace_operator.pace import Pace
 from headrace_operator.work_queue import Key
 
 SHORTEST_PAUSE = 0.01  # seconds; below that, several objects go together
 
+Mark = Callable[[Key], None]
 
-async def beat(keys: Sequence[Key], mark: Callable[[Key], None], interval: float) -> None:
+
+async def beat(keys: Sequence[Key], mark: Mark, interval: float) -> None:
     """One round, which takes `interval` seconds, or as long as the marking itself when that is more."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -21,3 +24,18 @@ async def beat(keys: Sequence[Key], mark: Callable[[Key], None], interval: float
             await asyncio.sleep(early)
         mark(key)
     await asyncio.sleep(max(0.0, began + interval - loop.time()))
+
+
+async def calm_round(pace: Pace, keys: Sequence[Key], mark: Mark) -> None:
+    """One round of all that are not alert when it is their turn."""
+
+    def mark_if_calm(key: Key) -> None:
+        if key not in pace.alert:
+            mark(key)
+
+    await beat(keys, mark_if_calm, pace.calm_seconds(len(keys)))
+
+
+async def alert_round(pace: Pace, known: int, mark: Mark) -> None:
+    """One round of those that are alert, of `known` objects altogether."""
+    await beat(sorted(pace.alert), mark, pace.alert_seconds(known))

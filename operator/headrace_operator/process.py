@@ -16,7 +16,7 @@ from headrace_operator.act.events import Recorder
 from headrace_operator.budgets import Budgets
 from headrace_operator.errors import LeaseLost, WatchesEnded
 from headrace_operator.handlers import Watches, registry
-from headrace_operator.heartbeat import beat
+from headrace_operator.heartbeat import alert_round, calm_round
 from headrace_operator.kube import Kube, KubeError
 from headrace_operator.lease import Lease
 from headrace_operator.metrics import OperatorMetrics
@@ -24,6 +24,7 @@ from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.scrape import Scraper
 from headrace_operator.observe.standing import Standing
+from headrace_operator.pace import Pace
 from headrace_operator.probes import serve
 from headrace_operator.reconcile import Reconciler
 from headrace_operator.settings import RELIST, SCRAPE_TIMEOUT, Settings
@@ -53,6 +54,7 @@ class Process:
         self._metrics = OperatorMetrics(self._prometheus)
         self._listed = False
         self._turned_at = time.monotonic()
+        self._pace = Pace(settings.interval)
 
     async def run(self) -> None:
         settings = self._settings
@@ -79,6 +81,7 @@ class Process:
                 metrics=self._metrics,
                 budgets=Budgets(settings.gpu_budgets, store),
                 standing=standing,
+                pace=self._pace,
                 image=settings.server_image,
                 clock=wall_clock,
             )
@@ -108,6 +111,7 @@ class Process:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._relist(api, store), name="relist")
             group.create_task(self._turn(watches, store, queue), name="turn")
+            group.create_task(self._turn_to_the_alert(store, queue), name="alert")
             for other in others:
                 group.create_task(other)
 
@@ -150,7 +154,11 @@ class Process:
                 raise WatchesEnded(f"{watches.failure!r}")
             keys = store.keys()
             self._metrics.known.set(len(keys))
-            await beat(keys, queue.mark, self._settings.interval)
+            await calm_round(self._pace, keys, queue.mark)
+
+    async def _turn_to_the_alert(self, store: Store, queue: WorkQueue) -> None:
+        while True:
+            await alert_round(self._pace, len(store.keys()), queue.mark)
 
     async def _relist(self, api: Kube, store: Store) -> None:
         """A watch that went silent is repaired by a full list; the first one makes this process ready."""

@@ -25,6 +25,7 @@ from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.startup import Ledger
 from headrace_operator.decide.status import Tick, is_due, status
+from headrace_operator.decide.urgency import is_urgent
 from headrace_operator.decide.values import Observed
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.kube import Kube
@@ -36,6 +37,7 @@ from headrace_operator.observe.revisions import recorded
 from headrace_operator.observe.scrape import Scraper
 from headrace_operator.observe.server_facts import ServerFacts
 from headrace_operator.observe.standing import BUDGET, SERVICE, Standing
+from headrace_operator.pace import Pace
 from headrace_operator.service import InferenceDeployment, Mode
 from headrace_operator.store import Store
 from headrace_operator.work_queue import Key
@@ -70,6 +72,7 @@ class Reconciler:
         metrics: OperatorMetrics,
         budgets: Budgets,
         standing: Standing,
+        pace: Pace,
         image: str,
         clock: Callable[[], float],
     ) -> None:
@@ -84,6 +87,7 @@ class Reconciler:
         self._metrics = metrics
         self._budgets = budgets
         self._standing = standing
+        self._pace = pace
         self._put = {  # where what was written goes, which the watch or a list may show only later
             "Pod": store.put_pod,
             revisions.KIND: store.put_revision,
@@ -112,6 +116,7 @@ class Reconciler:
         if deployment.scaling.mode is not Mode.SHADOW:
             self._budgets.ordered(key, decision.replicas)
         memory.history = remembered(memory.history, decision, now)
+        self._pace.tell(key, is_alert=is_urgent(seen, decision))
         progress, news = self._advance(key, deployment, seen, memory, decision)
         planned = plan(deployment, self._image, seen, decision, progress=progress, said=memory.said, now=now)
         await self._act(deployment, [*news, *planned], memory, now)
@@ -233,6 +238,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._budgets.forget(key)
         self._standing.forget(*key)
+        self._pace.tell(key, is_alert=False)
         memory = self._memories.pop(key, None)
         self._facts.pop(key, None)
         self._golden.forget(key)

@@ -12,7 +12,7 @@ class Settings:
     lease_name: str
     lease_namespace: str
     identity: str  # holder of the Lease
-    interval: float  # seconds between two looks at every InferenceDeployment
+    interval: float  # seconds between two looks at an InferenceDeployment, at most
     host: str  # address of /metrics, /healthz, /readyz
     http_port: int
     service_account: Path  # folder with token and ca.crt
