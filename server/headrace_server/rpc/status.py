@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 from grpc import StatusCode
 
@@ -19,6 +19,12 @@ from headrace_server.errors import (
     Unauthenticated,
     UnknownModel,
 )
+
+DOMAIN = "headrace.dev"  # of ErrorInfo; its reason is a Refusal's name, or that of the gRPC code
+# Bytes of a message: it is sent three times, once with %XX for each byte outside ASCII, and a gRPC client drops a call's
+# whole end when its trailers are longer than 8 KiB. Some messages repeat what they refuse, a regular expression say.
+LONGEST_MESSAGE = 1000
+ANOTHER_REPLICA = 1.0  # seconds until a client's routing has likely heard that this one leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +56,49 @@ def status_of(error: ServerError) -> Status:
 
 
 def trailers(error: ServerError) -> tuple[tuple[str, str | bytes], ...]:
-    """What a gRPC client can act on without reading the message.
+    """What a gRPC client can act on without reading the message: google.rpc.Status, and for gRPC itself and for those
+    who read no protobuf the same in plain metadata.
 
     The pushback is for gRPC's own retries (proposal A6), RetryInfo for those who retry by hand (AIP-193).
     """
+    details = ("grpc-status-details-bin", bytes(rpc_status(error).SerializeToString()))
     match error:
         case Overloaded(retry_after=seconds):
-            pushback = ("grpc-retry-pushback-ms", str(math.ceil(seconds * 1000)))
-            return (pushback, ("grpc-status-details-bin", _retry_info(str(error), seconds)))
+            return (("grpc-retry-pushback-ms", str(math.ceil(seconds * 1000))), details)
         case InvalidRequest(field=field):
-            return (("headrace-field", field),)
+            return (("headrace-field", field), details)
         case _:
-            return ()
+            return (details,)
 
 
-def _retry_info(message: str, seconds: float) -> bytes:
-    """The trailer holds a whole google.rpc.Status, which repeats code and message."""
+def message_of(error: ServerError) -> str:
+    """Bounded in length."""
+    raw = str(error).encode(errors="replace")
+    return raw.decode() if len(raw) <= LONGEST_MESSAGE else raw[:LONGEST_MESSAGE].decode(errors="ignore") + " ..."
+
+
+def rpc_status(error: ServerError) -> RpcStatus:
+    """As it ends a call, or stands for one answer among several."""
+    status = status_of(error)
+    message = message_of(error)
+    whole = RpcStatus(code=status.grpc.value[0], message=message)
+    reason = status.grpc if status.refusal is None else status.refusal
+    whole.details.add().Pack(ErrorInfo(reason=reason.name, domain=DOMAIN))
+    match error:
+        case InvalidRequest(field=field):
+            violation = BadRequest.FieldViolation(field=field, description=message.removeprefix(f"{field}: "))
+            whole.details.add().Pack(BadRequest(field_violations=[violation]))
+        case Overloaded(retry_after=seconds):
+            whole.details.add().Pack(_retry_info(seconds))
+        case Draining():
+            whole.details.add().Pack(_retry_info(ANOTHER_REPLICA))
+    return whole
+
+
+def _retry_info(seconds: float) -> RetryInfo:
     when = RetryInfo()
     when.retry_delay.FromMilliseconds(math.ceil(seconds * 1000))
-    status = RpcStatus(code=StatusCode.RESOURCE_EXHAUSTED.value[0], message=message)
-    status.details.add().Pack(when)
-    return bytes(status.SerializeToString())
+    return when
 
 
 def http_headers(error: ServerError) -> dict[str, str]:
@@ -79,7 +107,7 @@ def http_headers(error: ServerError) -> dict[str, str]:
         case Overloaded(retry_after=seconds):
             return {"Retry-After": str(max(1, math.ceil(seconds)))}
         case Draining():
-            return {"Retry-After": "1"}
+            return {"Retry-After": f"{ANOTHER_REPLICA:.0f}"}
         case Unauthenticated():
             return {"WWW-Authenticate": "Bearer"}
         case _:

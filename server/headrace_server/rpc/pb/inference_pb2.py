@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace_server/rpc/pb/inference.proto\x12\x0bheadrace.v1\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xeb\x05\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x15.headrace.v1.TokenIdsH\x00\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x12\n\nignore_eos\x18\t \x01(\x08\x12\r\n\x05min_p\x18\n \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x01\x12?\n\nlogit_bias\x18\x0e \x03(\x0b\x32+.headrace.v1.GenerateRequest.LogitBiasEntry\x12\x12\n\nmin_tokens\x18\x0f \x01(\x05\x12\x16\n\x0estop_token_ids\x18\x10 \x03(\r\x12\x15\n\x08logprobs\x18\x11 \x01(\x05H\x06\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x12 \x01(\x05H\x07\x88\x01\x01\x12\x15\n\x0bjson_schema\x18\x13 \x01(\tH\x01\x12\x0f\n\x05regex\x18\x14 \x01(\tH\x01\x12\x15\n\x0bjson_object\x18\x15 \x01(\x08H\x01\x12\'\n\x08priority\x18\x16 \x01(\x0e\x32\x15.headrace.v1.Priority\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06promptB\x0c\n\nstructuredB\x11\n\x0f_max_new_tokensB\x08\n\x06_top_pB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\xd8\x01\n\rGenerateReply\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.Usage\x12$\n\x08logprobs\x18\x05 \x03(\x0b\x32\x12.headrace.v1.Score\x12+\n\x0fprompt_logprobs\x18\x06 \x03(\x0b\x32\x12.headrace.v1.Score\"T\n\x05Score\x12&\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x16.headrace.v1.Candidate\x12#\n\x03top\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Candidate\"G\n\tCandidate\x12\n\n\x02id\x18\x01 \x01(\r\x12\x14\n\x07logprob\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x03 \x01(\x0c\x42\n\n\x08_logprob\"j\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x02 \x01(\x05\x12\x1a\n\x12queue_wait_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cttft_seconds\x18\x04 \x01(\x01\"\x12\n\x10ModelInfoRequest\"}\n\x0eModelInfoReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmax_context\x18\x02 \x01(\x05\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x15\n\reos_token_ids\x18\x04 \x03(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\r\n\x05\x64type\x18\x06 \x01(\t*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x15\n\x11PRIORITY_STANDARD\x10\x02\x12\x12\n\x0ePRIORITY_BATCH\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x9c\x01\n\tInference\x12\x46\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1a.headrace.v1.GenerateReply0\x01\x12G\n\tModelInfo\x12\x1d.headrace.v1.ModelInfoRequest\x1a\x1b.headrace.v1.ModelInfoReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace_server/rpc/pb/inference.proto\x12\x0bheadrace.v1\x1a\x17google/rpc/status.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"2\n\x04\x43hat\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.headrace.v1.ChatMessage\"\x8e\x06\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x15.headrace.v1.TokenIdsH\x00\x12!\n\x04\x63hat\x18\x17 \x01(\x0b\x32\x11.headrace.v1.ChatH\x00\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x12\n\nignore_eos\x18\t \x01(\x08\x12\r\n\x05min_p\x18\n \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x01\x12?\n\nlogit_bias\x18\x0e \x03(\x0b\x32+.headrace.v1.GenerateRequest.LogitBiasEntry\x12\x12\n\nmin_tokens\x18\x0f \x01(\x05\x12\x16\n\x0estop_token_ids\x18\x10 \x03(\r\x12\x15\n\x08logprobs\x18\x11 \x01(\x05H\x06\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x12 \x01(\x05H\x07\x88\x01\x01\x12\x15\n\x0bjson_schema\x18\x13 \x01(\tH\x01\x12\x0f\n\x05regex\x18\x14 \x01(\tH\x01\x12\x15\n\x0bjson_object\x18\x15 \x01(\x08H\x01\x12\'\n\x08priority\x18\x16 \x01(\x0e\x32\x15.headrace.v1.Priority\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06promptB\x0c\n\nstructuredB\x11\n\x0f_max_new_tokensB\x08\n\x06_top_pB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\xd8\x01\n\rGenerateReply\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.Usage\x12$\n\x08logprobs\x18\x05 \x03(\x0b\x32\x12.headrace.v1.Score\x12+\n\x0fprompt_logprobs\x18\x06 \x03(\x0b\x32\x12.headrace.v1.Score\"T\n\x05Score\x12&\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x16.headrace.v1.Candidate\x12#\n\x03top\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Candidate\"G\n\tCandidate\x12\n\n\x02id\x18\x01 \x01(\r\x12\x14\n\x07logprob\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x03 \x01(\x0c\x42\n\n\x08_logprob\"\xd2\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x02 \x01(\x05\x12\x1a\n\x12queue_wait_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cttft_seconds\x18\x04 \x01(\x01\x12\x17\n\x0fprefill_seconds\x18\x05 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x06 \x01(\x01\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x07 \x01(\x05\x12\x17\n\x0f\x63omputed_tokens\x18\x08 \x01(\x05\"F\n\x14GenerateBatchRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.headrace.v1.GenerateRequest\"D\n\x12GenerateBatchReply\x12.\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1c.headrace.v1.GenerateOutcome\"p\n\x0fGenerateOutcome\x12+\n\x05reply\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.GenerateReplyH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"N\n\nEmbedInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x15.headrace.v1.TokenIdsH\x00\x42\x07\n\x05input\"\xc0\x01\n\x0c\x45mbedRequest\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.headrace.v1.EmbedInput\x12\x17\n\ndimensions\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tnormalise\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x10\n\x08truncate\x18\x04 \x01(\x08\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.headrace.v1.PriorityB\r\n\x0b_dimensionsB\x0c\n\n_normalise\"v\n\nEmbedReply\x12\x0f\n\x07vectors\x18\x01 \x01(\x0c\x12\x12\n\ndimensions\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x03(\x05\x12\x1a\n\x12queue_wait_seconds\x18\x04 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x05 \x01(\x01\"L\n\x12\x45mbedStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07request\x18\x02 \x01(\x0b\x32\x19.headrace.v1.EmbedRequest\"z\n\x10\x45mbedStreamReply\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x05reply\x18\x02 \x01(\x0b\x32\x17.headrace.v1.EmbedReplyH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"N\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12!\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x11.headrace.v1.ChatH\x00\x42\x08\n\x06prompt\"K\n\rTokenizeReply\x12%\n\x06tokens\x18\x01 \x01(\x0b\x32\x15.headrace.v1.TokenIds\x12\x13\n\x0bmax_context\x18\x02 \x01(\x05\":\n\x11\x44\x65tokenizeRequest\x12%\n\x06tokens\x18\x01 \x01(\x0b\x32\x15.headrace.v1.TokenIds\"\x1f\n\x0f\x44\x65tokenizeReply\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x12\n\x10ModelInfoRequest\"\xed\x01\n\x0eModelInfoReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmax_context\x18\x02 \x01(\x05\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x15\n\reos_token_ids\x18\x04 \x03(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x1f\n\x04task\x18\x07 \x01(\x0e\x32\x11.headrace.v1.Task\x12\x12\n\ndimensions\x18\x08 \x01(\x05\x12%\n\x07pooling\x18\t \x01(\x0e\x32\x14.headrace.v1.Pooling\x12\x12\n\nnormalises\x18\n \x01(\x08\"\r\n\x0bLoadRequest\"\xab\x01\n\tLoadReply\x12\x0f\n\x07waiting\x18\x01 \x01(\x05\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12\x13\n\x0bmax_running\x18\x03 \x01(\x05\x12\x13\n\x0bkv_pressure\x18\x04 \x01(\x01\x12\x33\n\x0fpredicted_waits\x18\x05 \x03(\x0b\x32\x1a.headrace.v1.PredictedWait\x12\x0e\n\x06inside\x18\x06 \x01(\x05\x12\r\n\x05ready\x18\x07 \x01(\x08\"I\n\rPredictedWait\x12\'\n\x08priority\x18\x01 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\x0e\n\x0c\x44rainRequest\"\x1c\n\nDrainReply\x12\x0e\n\x06inside\x18\x01 \x01(\x05*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x15\n\x11PRIORITY_STANDARD\x10\x02\x12\x12\n\x0ePRIORITY_BATCH\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*?\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_GENERATE\x10\x01\x12\x0e\n\nTASK_EMBED\x10\x02*W\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x0f\n\x0bPOOLING_CLS\x10\x02\x12\x10\n\x0cPOOLING_LAST\x10\x03\x32\x8a\x05\n\tInference\x12\x46\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1a.headrace.v1.GenerateReply0\x01\x12S\n\rGenerateBatch\x12!.headrace.v1.GenerateBatchRequest\x1a\x1f.headrace.v1.GenerateBatchReply\x12;\n\x05\x45mbed\x12\x19.headrace.v1.EmbedRequest\x1a\x17.headrace.v1.EmbedReply\x12Q\n\x0b\x45mbedStream\x12\x1f.headrace.v1.EmbedStreamRequest\x1a\x1d.headrace.v1.EmbedStreamReply(\x01\x30\x01\x12\x44\n\x08Tokenize\x12\x1c.headrace.v1.TokenizeRequest\x1a\x1a.headrace.v1.TokenizeReply\x12J\n\nDetokenize\x12\x1e.headrace.v1.DetokenizeRequest\x1a\x1c.headrace.v1.DetokenizeReply\x12G\n\tModelInfo\x12\x1d.headrace.v1.ModelInfoRequest\x1a\x1b.headrace.v1.ModelInfoReply\x12\x38\n\x04Load\x12\x18.headrace.v1.LoadRequest\x1a\x16.headrace.v1.LoadReply\x12;\n\x05\x44rain\x12\x19.headrace.v1.DrainRequest\x1a\x17.headrace.v1.DrainReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,28 +34,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST_LOGITBIASENTRY']._loaded_options = None
   _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=1463
-  _globals['_PRIORITY']._serialized_end=1568
-  _globals['_FINISHREASON']._serialized_start=1570
-  _globals['_FINISHREASON']._serialized_end=1665
-  _globals['_TOKENIDS']._serialized_start=55
-  _globals['_TOKENIDS']._serialized_end=78
-  _globals['_GENERATEREQUEST']._serialized_start=81
-  _globals['_GENERATEREQUEST']._serialized_end=828
-  _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_start=662
-  _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_end=710
-  _globals['_GENERATEREPLY']._serialized_start=831
-  _globals['_GENERATEREPLY']._serialized_end=1047
-  _globals['_SCORE']._serialized_start=1049
-  _globals['_SCORE']._serialized_end=1133
-  _globals['_CANDIDATE']._serialized_start=1135
-  _globals['_CANDIDATE']._serialized_end=1206
-  _globals['_USAGE']._serialized_start=1208
-  _globals['_USAGE']._serialized_end=1314
-  _globals['_MODELINFOREQUEST']._serialized_start=1316
-  _globals['_MODELINFOREQUEST']._serialized_end=1334
-  _globals['_MODELINFOREPLY']._serialized_start=1336
-  _globals['_MODELINFOREPLY']._serialized_end=1461
-  _globals['_INFERENCE']._serialized_start=1668
-  _globals['_INFERENCE']._serialized_end=1824
+  _globals['_PRIORITY']._serialized_start=3252
+  _globals['_PRIORITY']._serialized_end=3357
+  _globals['_FINISHREASON']._serialized_start=3359
+  _globals['_FINISHREASON']._serialized_end=3454
+  _globals['_TASK']._serialized_start=3456
+  _globals['_TASK']._serialized_end=3519
+  _globals['_POOLING']._serialized_start=3521
+  _globals['_POOLING']._serialized_end=3608
+  _globals['_TOKENIDS']._serialized_start=80
+  _globals['_TOKENIDS']._serialized_end=103
+  _globals['_CHATMESSAGE']._serialized_start=105
+  _globals['_CHATMESSAGE']._serialized_end=149
+  _globals['_CHAT']._serialized_start=151
+  _globals['_CHAT']._serialized_end=201
+  _globals['_GENERATEREQUEST']._serialized_start=204
+  _globals['_GENERATEREQUEST']._serialized_end=986
+  _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_start=820
+  _globals['_GENERATEREQUEST_LOGITBIASENTRY']._serialized_end=868
+  _globals['_GENERATEREPLY']._serialized_start=989
+  _globals['_GENERATEREPLY']._serialized_end=1205
+  _globals['_SCORE']._serialized_start=1207
+  _globals['_SCORE']._serialized_end=1291
+  _globals['_CANDIDATE']._serialized_start=1293
+  _globals['_CANDIDATE']._serialized_end=1364
+  _globals['_USAGE']._serialized_start=1367
+  _globals['_USAGE']._serialized_end=1577
+  _globals['_GENERATEBATCHREQUEST']._serialized_start=1579
+  _globals['_GENERATEBATCHREQUEST']._serialized_end=1649
+  _globals['_GENERATEBATCHREPLY']._serialized_start=1651
+  _globals['_GENERATEBATCHREPLY']._serialized_end=1719
+  _globals['_GENERATEOUTCOME']._serialized_start=1721
+  _globals['_GENERATEOUTCOME']._serialized_end=1833
+  _globals['_EMBEDINPUT']._serialized_start=1835
+  _globals['_EMBEDINPUT']._serialized_end=1913
+  _globals['_EMBEDREQUEST']._serialized_start=1916
+  _globals['_EMBEDREQUEST']._serialized_end=2108
+  _globals['_EMBEDREPLY']._serialized_start=2110
+  _globals['_EMBEDREPLY']._serialized_end=2228
+  _globals['_EMBEDSTREAMREQUEST']._serialized_start=2230
+  _globals['_EMBEDSTREAMREQUEST']._serialized_end=2306
+  _globals['_EMBEDSTREAMREPLY']._serialized_start=2308
+  _globals['_EMBEDSTREAMREPLY']._serialized_end=2430
+  _globals['_TOKENIZEREQUEST']._serialized_start=2432
+  _globals['_TOKENIZEREQUEST']._serialized_end=2510
+  _globals['_TOKENIZEREPLY']._serialized_start=2512
+  _globals['_TOKENIZEREPLY']._serialized_end=2587
+  _globals['_DETOKENIZEREQUEST']._serialized_start=2589
+  _globals['_DETOKENIZEREQUEST']._serialized_end=2647
+  _globals['_DETOKENIZEREPLY']._serialized_start=2649
+  _globals['_DETOKENIZEREPLY']._serialized_end=2680
+  _globals['_MODELINFOREQUEST']._serialized_start=2682
+  _globals['_MODELINFOREQUEST']._serialized_end=2700
+  _globals['_MODELINFOREPLY']._serialized_start=2703
+  _globals['_MODELINFOREPLY']._serialized_end=2940
+  _globals['_LOADREQUEST']._serialized_start=2942
+  _globals['_LOADREQUEST']._serialized_end=2955
+  _globals['_LOADREPLY']._serialized_start=2958
+  _globals['_LOADREPLY']._serialized_end=3129
+  _globals['_PREDICTEDWAIT']._serialized_start=3131
+  _globals['_PREDICTEDWAIT']._serialized_end=3204
+  _globals['_DRAINREQUEST']._serialized_start=3206
+  _globals['_DRAINREQUEST']._serialized_end=3220
+  _globals['_DRAINREPLY']._serialized_start=3222
+  _globals['_DRAINREPLY']._serialized_end=3250
+  _globals['_INFERENCE']._serialized_start=3611
+  _globals['_INFERENCE']._serialized_end=4261
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,20 @@ if _version_not_supported:
 
 
 class InferenceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Every call may carry a deadline: when it passes, or when the call is cancelled, what the call held is free at once.
+
+    What each refusal means, in every method. Its google.rpc.Status in the trailer `grpc-status-details-bin` holds an
+    ErrorInfo of the domain `headrace.dev`, whose reason is a Refusal such as OVERLOADED, and what is named here:
+    INVALID_ARGUMENT    the request can never be served; the message names the field and the limit. BadRequest, and the
+    trailer `headrace-field`, hold the field's name
+    NOT_FOUND           a model that is not served here; likewise
+    UNAUTHENTICATED     no API key or client certificate, or none that counts
+    PERMISSION_DENIED   what is asked for is not the caller's
+    RESOURCE_EXHAUSTED  no room for it now; RetryInfo and the trailer `grpc-retry-pushback-ms` say when to come back
+    DEADLINE_EXCEEDED   the call's deadline passed, or would have passed before an answer
+    UNAVAILABLE         this replica is loading or draining; another one will answer. RetryInfo
+    INTERNAL            the forward pass broke; the replica restarts
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -39,33 +52,126 @@ class InferenceStub:
                 request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateReply.FromString,
                 _registered_method=True)
+        self.GenerateBatch = channel.unary_unary(
+                '/headrace.v1.Inference/GenerateBatch',
+                request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateBatchRequest.SerializeToString,
+                response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateBatchReply.FromString,
+                _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/headrace.v1.Inference/Embed',
+                request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedReply.FromString,
+                _registered_method=True)
+        self.EmbedStream = channel.stream_stream(
+                '/headrace.v1.Inference/EmbedStream',
+                request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamRequest.SerializeToString,
+                response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamReply.FromString,
+                _registered_method=True)
+        self.Tokenize = channel.unary_unary(
+                '/headrace.v1.Inference/Tokenize',
+                request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.TokenizeRequest.SerializeToString,
+                response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.TokenizeReply.FromString,
+                _registered_method=True)
+        self.Detokenize = channel.unary_unary(
+                '/headrace.v1.Inference/Detokenize',
+                request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DetokenizeRequest.SerializeToString,
+                response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DetokenizeReply.FromString,
+                _registered_method=True)
         self.ModelInfo = channel.unary_unary(
                 '/headrace.v1.Inference/ModelInfo',
                 request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.ModelInfoRequest.SerializeToString,
                 response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.ModelInfoReply.FromString,
                 _registered_method=True)
+        self.Load = channel.unary_unary(
+                '/headrace.v1.Inference/Load',
+                request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.LoadRequest.SerializeToString,
+                response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.LoadReply.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/headrace.v1.Inference/Drain',
+                request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DrainRequest.SerializeToString,
+                response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DrainReply.FromString,
+                _registered_method=True)
 
 
 class InferenceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Every call may carry a deadline: when it passes, or when the call is cancelled, what the call held is free at once.
+
+    What each refusal means, in every method. Its google.rpc.Status in the trailer `grpc-status-details-bin` holds an
+    ErrorInfo of the domain `headrace.dev`, whose reason is a Refusal such as OVERLOADED, and what is named here:
+    INVALID_ARGUMENT    the request can never be served; the message names the field and the limit. BadRequest, and the
+    trailer `headrace-field`, hold the field's name
+    NOT_FOUND           a model that is not served here; likewise
+    UNAUTHENTICATED     no API key or client certificate, or none that counts
+    PERMISSION_DENIED   what is asked for is not the caller's
+    RESOURCE_EXHAUSTED  no room for it now; RetryInfo and the trailer `grpc-retry-pushback-ms` say when to come back
+    DEADLINE_EXCEEDED   the call's deadline passed, or would have passed before an answer
+    UNAVAILABLE         this replica is loading or draining; another one will answer. RetryInfo
+    INTERNAL            the forward pass broke; the replica restarts
+    """
 
     def Generate(self, request, context):
-        """Continues one prompt; replies arrive as tokens are chosen. Cancelling the call frees what it held at once.
-
-        INVALID_ARGUMENT    the request can never be served; the message names the field and the limit,
-        and the trailer `headrace-field` holds the field's name
-        RESOURCE_EXHAUSTED  no room for it now; the trailer `grpc-retry-pushback-ms` and the google.rpc.RetryInfo among
-        the status details say when to come back
-        DEADLINE_EXCEEDED   the call's deadline passed, or would have passed before an answer
-        UNAVAILABLE         this replica is loading or draining; another one will answer
-        INTERNAL            the forward pass broke; the replica restarts
+        """Continues one prompt; replies arrive as tokens are chosen.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GenerateBatch(self, request, context):
+        """Continues several prompts, each answered whole. A prompt that is refused has a status in its place, and loses none
+        of the others. The answers come together: who wants each as soon as it is there calls Generate for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """A vector for each input. Only where the model embeds: ModelInfo says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EmbedStream(self, request_iterator, context):
+        """The same, request by request over one call. Replies come in the order of the requests, each with its id. The server
+        works on 32 of them at a time and reads no further meanwhile, so a client that only writes is slowed down by gRPC.
+        A request that is refused has a status in its place. The stream itself ends early with UNAVAILABLE when this replica
+        leaves: send what has no reply to another one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tokenize(self, request, context):
+        """What the model's tokenizer makes of a text, and back. Only where the model generates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Detokenize(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelInfo(self, request, context):
         """What is served here, and its limits. UNAVAILABLE until the model is loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Load(self, request, context):
+        """How busy this replica is now, for whoever chooses between replicas.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Finish what is inside, take nothing new, and stay until the process is told to end: POST /drain as a call. Needs
+        the metadata `authorization: Bearer POD_UID`; PERMISSION_DENIED otherwise. May be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,10 +185,45 @@ def add_InferenceServicer_to_server(servicer, server):
                     request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateRequest.FromString,
                     response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateReply.SerializeToString,
             ),
+            'GenerateBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.GenerateBatch,
+                    request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateBatchRequest.FromString,
+                    response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateBatchReply.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedReply.SerializeToString,
+            ),
+            'EmbedStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.EmbedStream,
+                    request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamRequest.FromString,
+                    response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamReply.SerializeToString,
+            ),
+            'Tokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tokenize,
+                    request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.TokenizeRequest.FromString,
+                    response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.TokenizeReply.SerializeToString,
+            ),
+            'Detokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detokenize,
+                    request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DetokenizeRequest.FromString,
+                    response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DetokenizeReply.SerializeToString,
+            ),
             'ModelInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.ModelInfo,
                     request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.ModelInfoRequest.FromString,
                     response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.ModelInfoReply.SerializeToString,
+            ),
+            'Load': grpc.unary_unary_rpc_method_handler(
+                    servicer.Load,
+                    request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.LoadRequest.FromString,
+                    response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.LoadReply.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DrainRequest.FromString,
+                    response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DrainReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,7 +234,20 @@ def add_InferenceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Inference:
-    """Missing associated documentation comment in .proto file."""
+    """Every call may carry a deadline: when it passes, or when the call is cancelled, what the call held is free at once.
+
+    What each refusal means, in every method. Its google.rpc.Status in the trailer `grpc-status-details-bin` holds an
+    ErrorInfo of the domain `headrace.dev`, whose reason is a Refusal such as OVERLOADED, and what is named here:
+    INVALID_ARGUMENT    the request can never be served; the message names the field and the limit. BadRequest, and the
+    trailer `headrace-field`, hold the field's name
+    NOT_FOUND           a model that is not served here; likewise
+    UNAUTHENTICATED     no API key or client certificate, or none that counts
+    PERMISSION_DENIED   what is asked for is not the caller's
+    RESOURCE_EXHAUSTED  no room for it now; RetryInfo and the trailer `grpc-retry-pushback-ms` say when to come back
+    DEADLINE_EXCEEDED   the call's deadline passed, or would have passed before an answer
+    UNAVAILABLE         this replica is loading or draining; another one will answer. RetryInfo
+    INTERNAL            the forward pass broke; the replica restarts
+    """
 
     @staticmethod
     def Generate(request,
@@ -123,6 +277,141 @@ class Inference:
             _registered_method=True)
 
     @staticmethod
+    def GenerateBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/GenerateBatch',
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateBatchRequest.SerializeToString,
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.GenerateBatchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/Embed',
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedRequest.SerializeToString,
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/headrace.v1.Inference/EmbedStream',
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamRequest.SerializeToString,
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/Tokenize',
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.TokenizeRequest.SerializeToString,
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.TokenizeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/Detokenize',
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DetokenizeRequest.SerializeToString,
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DetokenizeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ModelInfo(request,
             target,
             options=(),
@@ -139,6 +428,60 @@ class Inference:
             '/headrace.v1.Inference/ModelInfo',
             headrace__server_dot_rpc_dot_pb_dot_inference__pb2.ModelInfoRequest.SerializeToString,
             headrace__server_dot_rpc_dot_pb_dot_inference__pb2.ModelInfoReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Load(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/Load',
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.LoadRequest.SerializeToString,
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.LoadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/Drain',
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DrainRequest.SerializeToString,
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.DrainReply.FromString,
             options,
             channel_credentials,
             insecure,
