@@ -12,6 +12,7 @@ from pathlib import Path
 from headrace_server.config import BatchConfig, EngineConfig, ServerConfig, page_size_for
 from headrace_server.errors import ModelRefused
 from headrace_server.hub_cache import checkpoint
+from headrace_server.telemetry.options import add_telemetry_options, telemetry_from
 from headrace_server.tenants import Tenants, tenants_from
 
 EX_CONFIG = 78  # sysexits.h; the operator tells the user that restarting will not help
@@ -55,6 +56,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="believe x-headrace-tenant; only behind a gateway that sets it",
     )
+    add_telemetry_options(parser)
     add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
     add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
     parser.set_defaults(run=run)
@@ -117,6 +119,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
         trust_tenant_header=options.trust_tenant_header,
         admin_port=options.admin_port,
         drain_token=drain_token,
+        telemetry=telemetry_from(options),
     )
 
 

@@ -47,6 +47,15 @@ class BatchConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetryConfig:
+    """What is told about the serving."""
+
+    gpu_hour_price: float | None = None  # of this replica's device, in whatever money; None: no cost is shown
+    peak_flops: float | None = None  # operations a second of the device at the dtype; None: by its name, if known
+    peak_bytes: float | None = None  # a second, of the device's memory; likewise
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """One server process."""
 
@@ -65,3 +74,4 @@ class ServerConfig:
     trust_tenant_header: bool = False  # True only behind a gateway that authenticates, and sets or removes the header
     admin_port: int | None = None  # of /metrics, /drain and what else acts; None = they are on http_port
     drain_token: str | None = None  # who sends it may have this server drained; None = only a signal may
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

@@ -57,11 +57,13 @@ class ServerMetrics:
     """All series, registered in the given registry so that tests can have their own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
         make = Make(registry)
         self._make_gauges(make)
         self._make_counters(make)
         self._make_histograms(make)
         self._make_gen_ai(make)
+        self._make_access(make)
         for reason in Refusal:  # a rate needs the zero before the first one
             self.requests_refused.labels(reason)
         for kind in Breakage:
@@ -169,6 +171,12 @@ class ServerMetrics:
         )
         self.request_max_tokens = make.histogram(
             "request_max_tokens", "Longest answer that was asked for", buckets=TOKENS
+        )
+
+    def _make_access(self, make: Make) -> None:
+        self.reloads = make.counter("reloads", "Changed files that were read again, or refused", "file", "outcome")
+        self.reload_ok = make.gauge(
+            "reload_ok", "0 when the file as it is now was refused, and an older one holds", "file"
         )
 
     def _make_gen_ai(self, make: Make) -> None:

@@ -49,7 +49,7 @@ async def serve(config: ServerConfig) -> int:
 async def _answer_until(
     leave: asyncio.Event, config: ServerConfig, warm: Warm, doors: Doors, metrics: ServerMetrics
 ) -> int:
-    engine = Engine(warm.runner, config.engine, warm.limits, metrics, time.monotonic)
+    engine = Engine(warm.runner, config.engine, warm.limits, metrics, time.monotonic, work=warm.work)
     status = EX_SOFTWARE
     try:
         async with asyncio.TaskGroup() as group:

@@ -13,6 +13,8 @@ from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.grammars import Grammars, load_grammars
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.text import Text, load_text
+from headrace_server.telemetry.expose import expose_device
+from headrace_server.telemetry.work import ModelWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Warm:
     limits: Limits
     text: Text
     grammars: Grammars
+    work: ModelWork
 
 
 class PhaseTimes:
@@ -74,6 +77,7 @@ def _load(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) ->
 
     loaded = load_model(config, times.enter)
     metrics.device_info.labels(loaded.device).set(1)
+    expose_device(config, metrics, loaded.gpu)
     _check_vocabularies(config, text, loaded.limits)
     times.enter("grammars")
     grammars = load_grammars(config.model, loaded.limits)
@@ -81,7 +85,7 @@ def _load(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) ->
     readiness.enter(Phase.WARMING)
     loaded.runner.warm_up()
     times.enter(None)
-    return Warm(loaded.runner, loaded.limits, text, grammars)
+    return Warm(loaded.runner, loaded.limits, text, grammars, loaded.work)
 
 
 def _check_vocabularies(config: ServerConfig, text: Text, limits: Limits) -> None:

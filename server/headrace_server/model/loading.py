@@ -19,6 +19,9 @@ from headrace_server.model.device import CpuDevice, CudaDevice
 from headrace_server.model.runner import ModelRunner
 from headrace_server.model.transformer import Transformer
 from headrace_server.model.weights import Weights, count_parameters, load_weights
+from headrace_server.model.work import work_of
+from headrace_server.telemetry.gpu import GpuName
+from headrace_server.telemetry.work import ModelWork
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_KV_CACHE = 256 * 2**20  # bytes
@@ -31,6 +34,8 @@ class Loaded:
     runner: ModelRunner
     limits: Limits
     device: str  # that the weights are on: cuda | cpu
+    work: ModelWork
+    gpu: GpuName | None  # None: a CPU
 
 
 def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: Backend | None = None) -> Loaded:
@@ -57,7 +62,7 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     runs_on = CpuDevice(settle) if device.type == "cpu" else CudaDevice(device)
     captures = backend.captures and not config.engine.check_gathers  # checking asks the device, a graph cannot
     runner = ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures)
-    return Loaded(runner, limits, weights.embedding.device.type)
+    return Loaded(runner, limits, weights.embedding.device.type, work_of(shape, dtype), _gpu(device))
 
 
 def _device(name: str) -> torch.device:
@@ -69,6 +74,13 @@ def _device(name: str) -> torch.device:
     if name not in ("cuda", "cpu"):
         raise ModelRefused(f"device {name} is not supported; supported: cuda, cpu")
     return torch.device(name)
+
+
+def _gpu(device: torch.device) -> GpuName | None:
+    if device.type != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return GpuName(properties.name, f"GPU-{properties.uuid}")
 
 
 def _dtype(name: str) -> torch.dtype:

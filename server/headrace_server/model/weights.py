@@ -41,6 +41,12 @@ def count_parameters(shape: Architecture) -> int:
     return sum(math.prod(size) for size in _expected(shape).values())
 
 
+def count_matrix_weights(shape: Architecture) -> int:
+    """Of the layers: what is multiplied with each token. Without norms, biases, embedding and output matrix."""
+    layers = (size for name, size in _expected(shape).items() if name.startswith("model.layers."))
+    return sum(math.prod(size) for size in layers if len(size) == 2)
+
+
 def load_weights(
     directory: Path, shape: Architecture, device: torch.device, dtype: torch.dtype, layout: Layout
 ) -> Weights:

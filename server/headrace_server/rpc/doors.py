@@ -21,6 +21,7 @@ from headrace_server.rpc.grpc_server import GrpcServer, start_grpc_server
 from headrace_server.rpc.http import Endpoints, admin_application, application, start_http_server
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.service import InferenceService, Served
+from headrace_server.telemetry.expose import expose
 
 LAST_BYTES = 1.0  # seconds for what is written but not yet sent when a door closes
 
@@ -66,6 +67,7 @@ async def open_doors(
     """HTTP first, so that /health answers from the start. Raises OSError when a port or the batch store is taken."""
     readiness, arrivals = Readiness(metrics), Arrivals(time.monotonic)
     metrics.requests_inside.set_function(lambda: arrivals.inside)
+    expose(config, metrics)
     drain_call = DrainCall(arrivals)
     admin_routes = Admin(registry, drain_call, AdminToken(config.drain_token)).routes()
     callers = Callers(config.trust_tenant_header)

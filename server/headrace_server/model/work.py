@@ -1,0 +1,20 @@
+"""What a model of this architecture costs to compute, from config.json alone."""
+
+import torch
+
+from headrace_server.model.architecture import Architecture
+from headrace_server.model.weights import count_matrix_weights, count_parameters
+from headrace_server.telemetry.work import ModelWork
+
+
+def work_of(shape: Architecture, dtype: torch.dtype) -> ModelWork:
+    """Sliding windows are not seen: their attention is counted in full."""
+    table = shape.vocab_size * shape.hidden_size  # the embedding, of which a token reads one row; or the output matrix
+    others = count_parameters(shape) - (table if shape.tied else 2 * table)
+    return ModelWork(
+        flops_per_token=2.0 * count_matrix_weights(shape),
+        flops_per_sample=2.0 * table,
+        flops_per_pair=4.0 * shape.layers * shape.heads * shape.head_dim,
+        weight_bytes=float((others + table) * dtype.itemsize),
+        kv_bytes_per_token=float(shape.kv_values_per_token * dtype.itemsize),
+    )
