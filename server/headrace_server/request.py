@@ -129,3 +129,4 @@ class Token:
     queue_wait: float = 0.0  # seconds from arrival to the first step that included the request; the same on each
     logprobs: Logprobs | None = None  # set with `id` when Sampling.logprobs is
     prompt_logprobs: tuple[Logprobs, ...] = ()  # on the first one when asked for: of the prompt's second token onwards
+    prompt_computed: int = field(default=0, compare=False)  # tokens of the prompt not found in the prefix cache

@@ -30,7 +30,7 @@ class Limits:
                 f"is {new} after a prompt of {prompt} tokens; together they must not exceed {self.max_context}, "
                 f"ask for at most {self.max_context - prompt}",
             )
-        self._check_vocabulary(request.prompt)
+        self.check_vocabulary("prompt", request.prompt)
 
     def check_pages(self, page_size: int) -> None:
         """Raises ValueError when the longest request that `check` lets in would wait for pages for ever."""
@@ -39,7 +39,8 @@ class Limits:
                 f"{self.kv_pages} pages of {page_size} tokens cannot hold a context of {self.max_context} tokens"
             )
 
-    def _check_vocabulary(self, prompt: tuple[int, ...]) -> None:
-        for strange in (min(prompt), max(prompt)):
+    def check_vocabulary(self, field: str, token_ids: tuple[int, ...]) -> None:
+        """Raises InvalidRequest for ids that the model does not have."""
+        for strange in (min(token_ids, default=0), max(token_ids, default=0)):
             if not 0 <= strange < self.vocab_size:
-                raise InvalidRequest("prompt", f"token id {strange} is outside 0..{self.vocab_size - 1} of this model")
+                raise InvalidRequest(field, f"token id {strange} is outside 0..{self.vocab_size - 1} of this model")

@@ -342,6 +342,7 @@ class Scheduler:
             queue_wait=sequence.queue_wait or 0.0,
             logprobs=logprobs if delivered else None,
             prompt_logprobs=first,
+            prompt_computed=sequence.prompt_computed,
         )
 
     def _release(self, sequence: Sequence) -> None:

@@ -1,4 +1,4 @@
-"""POST /drain: the operator has a replica finish what it has before it deletes the pod."""
+"""POST /drain, and Drain over gRPC: the operator has a replica finish what it has before it deletes the pod."""
 
 import logging
 from asyncio import Event
@@ -17,9 +17,13 @@ class DrainCall:
         self.asked = Event()
         self._arrivals = arrivals
 
+    def ask(self, by: str) -> int:
+        """The number of requests inside. `by`: who asks, for the log."""
+        if not self.asked.is_set():
+            log.info("told to drain by %s", by)
+            self.asked.set()
+        return self._arrivals.inside
+
     async def answer(self, _: web.Request) -> web.StreamResponse:
         """202 with the number of requests inside."""
-        if not self.asked.is_set():
-            log.info("told to drain by POST /drain")
-            self.asked.set()
-        return web.json_response({"inside": self._arrivals.inside}, status=202)
+        return web.json_response({"inside": self.ask("POST /drain")}, status=202)

@@ -36,6 +36,11 @@ class Readiness:
         self.phase = Phase.READY
         self._metrics.ready.set(1)
 
+    @property
+    def embeds(self) -> bool:
+        """False as well while nothing is known of the model."""
+        return self._embedder is not None
+
     def answers(self) -> Answers:
         """Raises Draining while the model is not warm, InvalidRequest when it only embeds."""
         if self._answers is not None:
