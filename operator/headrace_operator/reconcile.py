@@ -165,9 +165,8 @@ class Reconciler:
         scores = self._golden.scores(key, questions(deployment, seen, before))
         full = is_full(seen, decision.situation.budget)
         memory.progress = rollouts.advance(deployment, seen, before, scores, self._clock(), full=full)
-        if before and before.state is not memory.progress.state:
-            step = (str(memory.progress.state), str(memory.progress.verdict))
-            self._metrics.rollout_steps.labels(*key, *step).inc()
+        if before and before.step != memory.progress.step:
+            self._metrics.rollout_steps.labels(*key, *memory.progress.step).inc()
         return memory.progress, rollouts.news(before, memory.progress)
 
     async def _act(self, deployment: InferenceDeployment, actions: list[Action], memory: Memory, now: float) -> None:

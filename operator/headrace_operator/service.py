@@ -63,6 +63,7 @@ class Canary:
 class Rollout:
     strategy: Strategy = Strategy.ROLLING
     canary: Canary = Canary()
+    progress_deadline: float = 600.0  # seconds in which one pod more must become ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,8 @@ def _rollout(given: Section) -> Rollout:
     if strategy is Strategy.SHADOW:
         why = "must be Rolling or Canary: Shadow mirrors requests, which takes a router that Headrace does not have yet"
         raise InvalidSpec(given.field("strategy"), why)
-    return Rollout(strategy, _canary(given.part("canary")))
+    deadline = given.positive_duration("progressDeadline") if given.has("progressDeadline") else None
+    return Rollout(strategy, _canary(given.part("canary")), deadline or Rollout().progress_deadline)
 
 
 def _canary(given: Section) -> Canary:

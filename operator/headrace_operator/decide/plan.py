@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from headrace_operator.decide import revisions, trial
 from headrace_operator.decide.actions import Action, Announce, CreatePod, DeletePod, Demote, Promote, Unroute
+from headrace_operator.decide.holding import at_stake, hold
 from headrace_operator.decide.leaving import leave
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.replicas import Decision
@@ -39,12 +40,15 @@ def plan(
         return actions
     decision = replace(decision, replicas=trial.stable_replicas(deployment, observed, progress, decision.replicas))
     observed = trial.without_canaries(observed, progress)
-    if any(pod.revision != revision.hash for pod in observed.live):
+    sides = at_stake(observed, progress)
+    if sides:
+        actions += hold(deployment, sides, observed, decision.replicas, full=full)
+    elif any(pod.revision != revision.hash for pod in observed.live):
         actions += roll(deployment, revision, observed, decision.replicas, full=full)
     else:
         actions += size(deployment, revision, observed, decision)
     if not any(isinstance(action, CreatePod | Promote | Demote) for action in actions):
-        actions += tend_standby(deployment, revision, observed)
+        actions += tend_standby(deployment, sides.stable if sides else revision, observed)
     return actions + _off_the_wrong_device(observed, actions)
 
 

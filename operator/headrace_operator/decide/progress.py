@@ -1,6 +1,7 @@
 """The condition Progressing: does a rollout go on, and if it does not, why?"""
 
 from headrace_operator.decide.conditions import Condition
+from headrace_operator.decide.headway import obstacle
 from headrace_operator.decide.reasons import Progress as Reason
 from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.values import Observed
@@ -30,15 +31,27 @@ def _trial(observed: Observed, progress: Progress) -> Condition:
 
 
 def _promoting(observed: Observed, progress: Progress) -> Condition:
+    if progress.headway.is_overdue:
+        return _overdue(observed, progress)
     new = [pod for pod in observed.live if pod.revision == progress.updated]
     ready = sum(pod.is_ready for pod in new)
     message = f"{ready} of {len(observed.live)} replicas are ready and of revision {progress.updated}"
-    if waiting := [pod for pod in new if not pod.is_ready]:
-        message += f"; {waiting[0].name} is {waiting[0].phase}: {waiting[0].message}".removesuffix(": ")
+    if waits_for := obstacle(observed, progress.updated):
+        message += f"; {waits_for}"
     if progress.surge:
         return Condition("Progressing", True, Reason.ROLLING_UPDATE, message)
     full = "no GPU is free: an old replica leaves before its replacement starts"
     return Condition("Progressing", True, Reason.SURGE_IMPOSSIBLE, f"{full}; {message}")
+
+
+def _overdue(observed: Observed, progress: Progress) -> Condition:
+    """As a Deployment says it; the rollout goes on as soon as a pod becomes ready after all."""
+    serving = sum(pod.revision != progress.updated for pod in observed.ready)
+    cause = obstacle(observed, progress.updated) or progress.message
+    message = f"revision {progress.updated} got no further within rollout.progressDeadline: {cause}"
+    holds = f"{serving} replicas of revision {progress.stable} serve on; " if serving else ""
+    remedy = "change the pod template in the manifest, or go back to what it said before"
+    return Condition("Progressing", False, Reason.PROGRESS_DEADLINE_EXCEEDED, f"{message}; {holds}{remedy}")
 
 
 def _rolled_back(observed: Observed, progress: Progress) -> Condition:

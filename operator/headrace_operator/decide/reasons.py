@@ -45,6 +45,7 @@ class Announcement(StrEnum):
     POD_DELETED = "PodDeleted"
     POD_REFUSED = "PodRefused"  # by a ResourceQuota
     ROLLOUT_STARTED = "RolloutStarted"
+    ROLLOUT_STALLED = "RolloutStalled"  # rollout.progressDeadline has passed
     CANARY_STARTED = "CanaryStarted"
     CANARY_PROMOTED = "CanaryPromoted"
     CANARY_ROLLED_BACK = "CanaryRolledBack"
@@ -58,6 +59,7 @@ class Progress(StrEnum):
 
     ROLLOUT_COMPLETE = "RolloutComplete"
     ROLLING_UPDATE = "RollingUpdate"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"  # no pod more became ready for too long
     SURGE_IMPOSSIBLE = "SurgeImpossible"  # a full cluster: an old pod leaves before its replacement starts
     CANARY_TRIAL = "CanaryTrial"
     CANARY_PROMOTED = "CanaryPromoted"

@@ -48,10 +48,10 @@ def roll(
     if spare and not is_stuck:
         return [remove(victim, "replaced by the new revision")]
     no_surge = is_stuck or full
-    return _make_room(observed, revision, victim) if no_surge else create(deployment, revision, observed, 1)
+    return make_room(observed, revision, victim) if no_surge else create(deployment, revision, observed, 1)
 
 
-def _make_room(observed: Observed, revision: Revision, victim: PodState) -> list[Action]:
+def make_room(observed: Observed, revision: Revision, victim: PodState) -> list[Action]:
     """What leaves already makes room, even if its drain takes minutes; only then another pod leaves."""
     if is_leaving(observed):
         return []

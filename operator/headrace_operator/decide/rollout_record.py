@@ -10,6 +10,7 @@ from typing import Any
 
 from headrace_operator.decide.conditions import epoch, timestamp
 from headrace_operator.decide.evidence import Evidence, Score, Tally, key
+from headrace_operator.decide.headway import Headway
 from headrace_operator.decide.numbers import rounded, text
 from headrace_operator.decide.reasons import Verdict
 from headrace_operator.decide.rollouts import Progress, State
@@ -34,6 +35,8 @@ def as_status(deployment: InferenceDeployment, progress: Progress, before: Told)
         "message": progress.message,
         "startedAt": timestamp(progress.started_at),
         "maxSurge": int(progress.surge),
+        "stableServed": progress.stable_served,
+        "headway": _headway(progress.headway),
         "evidence": _evidence(deployment, progress.evidence),
     }
     return dict(before) if before and _step(before) == _step(now) and not _has_grown(before, now) else now
@@ -52,6 +55,8 @@ def restored(told: Told) -> Progress | None:
         message=told.get("message", ""),
         surge=told.get("maxSurge", 1) > 0,
         evidence=_restored_evidence(told.get("evidence", {})),
+        stable_served=told.get("stableServed", False),
+        headway=_restored_headway(told.get("headway", {}), epoch(told["startedAt"])),
     )
 
 
@@ -59,8 +64,11 @@ def _step(told: Told) -> list[Any]:
     """What is always worth a write."""
     evidence = told.get("evidence", {})
     parts = [
-        told.get(name) for name in ("strategy", "state", "stableRevision", "updatedRevision", "reason", "maxSurge")
-    ]
+        told.get(name)
+        for name in (
+            "strategy", "state", "stableRevision", "updatedRevision", "reason", "maxSurge", "stableServed", "headway",
+        )
+    ]  # fmt: skip
     return [*parts, told.get("startedAt"), evidence.get("readySince"), evidence.get("golden")]
 
 
@@ -71,6 +79,21 @@ def _has_grown(before: Told, now: Told) -> bool:
 
 def _requests(told: Told, side: str) -> int:
     return int(told.get("evidence", {}).get(side, {}).get("requests", 0))
+
+
+def _headway(headway: Headway) -> dict[str, Any]:
+    return {
+        "at": timestamp(headway.at),
+        "updatedReady": headway.updated,
+        "outdated": headway.outdated,
+        "deadlineExceeded": headway.is_overdue,
+    }
+
+
+def _restored_headway(told: Told, started_at: float) -> Headway:
+    """What an older operator did not tell begins with the rollout."""
+    at = epoch(told["at"]) if told else started_at
+    return Headway(at, told.get("updatedReady", 0), told.get("outdated", 0), told.get("deadlineExceeded", False))
 
 
 def _evidence(deployment: InferenceDeployment, evidence: Evidence) -> dict[str, Any]:

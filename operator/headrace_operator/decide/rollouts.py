@@ -17,7 +17,9 @@ from headrace_operator.decide import revisions
 from headrace_operator.decide.actions import Action, Announce
 from headrace_operator.decide.canary import Gates, Judgement, judge
 from headrace_operator.decide.evidence import Evidence, Score
+from headrace_operator.decide.headway import Headway, obstacle
 from headrace_operator.decide.reasons import Announcement, Verdict
+from headrace_operator.decide.reasons import Progress as Reason
 from headrace_operator.decide.rolling import waits_for_room
 from headrace_operator.decide.values import Observed, PodState
 from headrace_operator.service import InferenceDeployment, Mode, Strategy
@@ -42,11 +44,19 @@ class Progress:
     message: str = ""  # of the verdict, with the numbers
     surge: bool = True  # False once a new pod found no room beside the old ones
     evidence: Evidence = field(default_factory=Evidence)
+    stable_served: bool = False  # the stable revision was Ready once
+    headway: Headway = field(default_factory=Headway)  # while Promoting
 
     @property
     def serving(self) -> str:
         """Hash of the revision that replicas are made from; canary pods are of the updated one."""
         return self.stable if self.state in {State.TRIAL, State.ROLLED_BACK} else self.updated
+
+    @property
+    def step(self) -> tuple[str, str]:
+        """What has changed when a metric counts it: state and reason."""
+        stalled = self.headway.is_overdue
+        return str(self.state), str(Reason.PROGRESS_DEADLINE_EXCEEDED if stalled else self.verdict)
 
     def is_canary(self, pod: PodState) -> bool:
         """Of the revision on trial, or of one that failed it."""
@@ -73,6 +83,21 @@ def advance(
         before = Progress(State.BASELINE, serving, serving, now)
     if deployment.scaling.mode is Mode.SHADOW:
         return before
+    before = replace(before, stable_served=before.stable_served or _is_ready(observed, before.stable))
+    after = _next(deployment, observed, before, scores, now, full=full)
+    return _timed(deployment, observed, before, after, now)
+
+
+def _next(
+    deployment: InferenceDeployment,
+    observed: Observed,
+    before: Progress,
+    scores: Sequence[Score],
+    now: float,
+    *,
+    full: bool,
+) -> Progress:
+    asked = revisions.asked(deployment)
     if asked != before.updated:
         return _begun(deployment, observed, before, asked, now)
     match before.state:
@@ -87,10 +112,24 @@ def advance(
             return before
 
 
+def _timed(
+    deployment: InferenceDeployment, observed: Observed, before: Progress, after: Progress, now: float
+) -> Progress:
+    """With the clock of rollout.progressDeadline, which runs while pods are replaced."""
+    if after.state is not State.PROMOTING:
+        return replace(after, headway=Headway())
+    if (before.state, before.updated) != (after.state, after.updated):
+        return replace(after, headway=Headway.begun(observed, after.updated, now))
+    made = after.headway.made(observed, after.updated, deployment.rollout.progress_deadline, now)
+    if made.is_overdue is before.headway.is_overdue:
+        return replace(after, headway=made)
+    return replace(after, headway=made, message=obstacle(observed, after.updated) if made.is_overdue else "")
+
+
 def news(before: Progress | None, after: Progress) -> list[Action]:
     """Events for what changed."""
     if before is None or (before.state, before.updated) == (after.state, after.updated):
-        return []
+        return _stalled(before, after)
     if after.state is State.TRIAL:
         told = f"revision {after.updated} is tried beside {after.stable}"
         return [Announce(Announcement.CANARY_STARTED, told)]
@@ -105,20 +144,30 @@ def news(before: Progress | None, after: Progress) -> list[Action]:
     return [Announce(Announcement.ROLLOUT_STARTED, f"{told}: {after.message}" if after.message else told)]
 
 
+def _stalled(before: Progress | None, after: Progress) -> list[Action]:
+    if before is None or before.headway.is_overdue or not after.headway.is_overdue:
+        return []
+    told = f"revision {after.updated} got no further within rollout.progressDeadline"
+    return [Announce(Announcement.ROLLOUT_STALLED, f"{told}: {after.message}", is_warning=True)]
+
+
 def _serving(observed: Observed, asked: str) -> str:
     """The revision of most ready pods, as far as it is on record: pods of any other could never be made again."""
     ready = Counter(pod.revision for pod in observed.ready if observed.revision(pod.revision))
     return ready.most_common(1)[0][0] if ready else asked
 
 
+def _is_ready(observed: Observed, revision: str) -> bool:
+    return any(pod.revision == revision for pod in observed.ready)
+
+
 def _begun(deployment: InferenceDeployment, observed: Observed, before: Progress, asked: str, now: float) -> Progress:
     """The manifest changed. What was stable stays so until something else has taken over completely."""
-    new = Progress(State.PROMOTING, before.stable, asked, now)
+    new = Progress(State.PROMOTING, before.stable, asked, now, stable_served=before.stable_served)
     if asked == before.stable:
         return _promoted(observed, new)
     # With nothing that serves there is nothing to compare with, and nothing to protect.
-    serves = any(pod.revision == before.stable for pod in observed.ready)
-    if deployment.rollout.strategy is Strategy.CANARY and serves:
+    if deployment.rollout.strategy is Strategy.CANARY and _is_ready(observed, before.stable):
         return replace(new, state=State.TRIAL, verdict=Verdict.EVIDENCE_MISSING, message="the trial begins")
     return new
 
@@ -154,7 +203,8 @@ def _promoted(observed: Observed, before: Progress) -> Progress:
     """Complete when no pod of another revision is left, and one of the new revision serves."""
     kept = [*observed.live, *observed.standby]
     is_complete = bool(observed.ready) and all(pod.revision == before.updated for pod in kept)
-    return replace(before, state=State.BASELINE, stable=before.updated, surge=True) if is_complete else before
+    complete = replace(before, state=State.BASELINE, stable=before.updated, surge=True, stable_served=True)
+    return complete if is_complete else before
 
 
 def _surged(progress: Progress, observed: Observed, wanted: int, full: bool) -> Progress:
