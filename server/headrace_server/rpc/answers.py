@@ -17,8 +17,9 @@ from headrace_server.request import Finish, Grammar, Request, Token
 from headrace_server.rpc.ask import Ask, Chat
 from headrace_server.rpc.detokenise import StopStrings
 from headrace_server.rpc.scores import Score, Scorer
-from headrace_server.rpc.structured import Format
+from headrace_server.rpc.structured import Format, check_goes_with
 from headrace_server.rpc.text import Text
+from headrace_server.rpc.tool_calls import Form
 
 LONG_TEXT = 4096  # characters; tokenising more takes over a millisecond, which other streams must not wait for
 PROMPT_SCORES = 256  # in one piece: with 20 candidates each some 100 KiB, far below gRPC's 4 MiB for a message
@@ -66,6 +67,7 @@ class Piece:
     usage: Usage | None = None
     scores: tuple[Score, ...] = ()  # of `token_ids`, when logprobs were asked for
     prompt_scores: tuple[Score, ...] = ()  # of prompt tokens, the first one included; before the answer
+    prompt_tokens: int = 0  # of the whole prompt; 0: this piece brings no token
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:
@@ -77,6 +79,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         usage=pieces[-1].usage,
         scores=tuple(score for piece in pieces for score in piece.scores),
         prompt_scores=tuple(score for piece in pieces for score in piece.prompt_scores),
+        prompt_tokens=pieces[-1].prompt_tokens,
     )
 
 
@@ -100,6 +103,11 @@ class Answers:
     @property
     def limits(self) -> Limits:
         return self._limits
+
+    @property
+    def tool_form(self) -> Form | None:
+        """In which the model calls tools; None: in none that is known."""
+        return self._text.tool_form
 
     @asynccontextmanager
     async def open(self, ask: Ask) -> AsyncIterator[AsyncIterator[Piece]]:
@@ -129,7 +137,7 @@ class Answers:
             prompt_logprobs=_prompt_logprobs(ask, new_tokens),
             tenant=ask.tenant,
             cache_scope=ask.cache_scope,
-            grammar=None if ask.format is None else await self._grammar(ask.format),
+            grammar=await self._grammar(ask),
             priority=ask.priority,
             deadline=None if ask.timeout is None else arrived_at + ask.timeout,
         )
@@ -142,10 +150,16 @@ class Answers:
                 return self._text.encode(prompt)
             case str():
                 return await asyncio.to_thread(self._text.encode, prompt)
-            case Chat(messages):
-                return await asyncio.to_thread(self._text.encode_chat, messages)
+            case Chat():
+                return await asyncio.to_thread(self._text.encode_chat, prompt)
 
-    async def _grammar(self, wanted: Format) -> Grammar:
+    async def _grammar(self, ask: Ask) -> Grammar | None:
+        wanted = ask.format
+        if isinstance(ask.prompt, Chat) and ask.prompt.offer is not None:
+            wanted = ask.prompt.offer.format(self.tool_form)
+            check_goes_with(wanted, ask.ignore_eos)
+        if wanted is None:
+            return None
         if self._grammars is None:
             raise InvalidRequest(wanted.field, "is not served here; leave it out")
         return await self._grammars.grammar(wanted)
@@ -228,7 +242,8 @@ class _Answer:
             text += self._rest()
         finish = Finish.STOP if self._stops.found else token.finish
         ids = () if token.id is None else (token.id,)
-        return Piece(text, ids, finish, self._usage(token) if finish is not None else None, scores)
+        usage = self._usage(token) if finish is not None else None
+        return Piece(text, ids, finish, usage, scores, prompt_tokens=len(self._request.prompt))
 
     def _scores(self, token: Token) -> tuple[Score, ...]:
         if self._scorer is None or token.id is None:

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import MOST_BIASES, MOST_STOP_TOKENS, Priority, Sampling
 from headrace_server.rpc.structured import Format, check_goes_with
+from headrace_server.rpc.tools import Offer
 
 MOST_STOPS = 16
 LONGEST_STOP = 256  # characters; each one may be held back from the stream until it is complete
@@ -25,7 +27,9 @@ BIAS = (-100, 100)
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    messages: tuple[Mapping[str, str], ...]  # each with role and content
+    messages: tuple[Mapping[str, Any], ...]  # each with role and content, as chat templates read them
+    offer: Offer | None = None  # tools that the model may call
+    template_kwargs: Mapping[str, Any] | None = None  # what else the caller tells the template
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ that Hugging Face templates rely on.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,10 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace_server.errors import InvalidRequest, ModelRefused
+from headrace_server.rpc.ask import Chat
+from headrace_server.rpc.tool_calls import BEGIN, Form
 
+PLAIN, WITH_TOOLS = "default", "tool_use"  # names that Hugging Face gives to several templates
 NONE = "this model has no chat template; send the text to /v1/completions"
 
 
@@ -23,26 +27,45 @@ NONE = "this model has no chat template; send the text to /v1/completions"
 class ChatTemplate:
     template: jinja2.Template | None  # None: this model does not chat
     special_tokens: Mapping[str, str]  # bos_token, eos_token, ...: templates write them out
+    with_tools: jinja2.Template | None = None  # another one for chats that offer tools; None: the same
+    tool_form: Form | None = None  # in which the model calls tools; None: in none that is known
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, chat: Chat) -> str:
         """Ends where the assistant's answer begins. Raises InvalidRequest, also when the template itself refuses."""
         if self.template is None:
             raise InvalidRequest("messages", NONE)
+        tools = None if chat.offer is None else list(chat.offer.tools)
+        template = self.template if tools is None else self.with_tools or self.template
+        given = {**self.special_tokens, **(chat.template_kwargs or {})}
         try:
-            return self.template.render(messages=messages, add_generation_prompt=True, **self.special_tokens)
+            return template.render(given, messages=list(chat.messages), tools=tools, add_generation_prompt=True)
         except jinja2.TemplateError as refused:
             raise InvalidRequest("messages", f"the model's chat template refuses them: {refused}") from refused
+        except Exception as broken:  # of any kind: the template is a program that came with the weights
+            cause = f"{type(broken).__name__}: {broken}"
+            raise InvalidRequest("messages", f"the model's chat template breaks on them: {cause}") from broken
 
 
 def load_chat_template(model: Path) -> ChatTemplate:
     """From chat_template.jinja or tokenizer_config.json. Raises ModelRefused when either cannot be read."""
     config = _tokenizer_config(model)
-    source = _source(model, config)
+    sources = _sources(model, config)
+    environment = _environment()
     try:
-        template = None if source is None else _environment().from_string(source)
+        templates = {name: environment.from_string(source) for name, source in sources.items()}
     except jinja2.TemplateError as broken:
         raise ModelRefused(f"{model}: the chat template does not parse: {broken}") from broken
-    return ChatTemplate(template, _special_tokens(config))
+    plain, with_tools = templates.get(PLAIN), templates.get(WITH_TOOLS)
+    form = _tool_form(sources.get(WITH_TOOLS) or sources.get(PLAIN) or "")
+    return ChatTemplate(plain, _special_tokens(config), with_tools, form)
+
+
+def _tool_form(source: str) -> Form | None:
+    if not re.search(r"\btools\b", source):
+        return None
+    if BEGIN in source:
+        return Form.HERMES
+    return Form.LLAMA if re.search(r"""["']parameters["']\s*:""", source) and "name" in source else None
 
 
 def _tokenizer_config(model: Path) -> dict[str, Any]:
@@ -58,17 +81,21 @@ def _tokenizer_config(model: Path) -> dict[str, Any]:
     return config
 
 
-def _source(model: Path, config: Mapping[str, Any]) -> str | None:
+def _sources(model: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """By name: PLAIN and perhaps WITH_TOOLS; none for a model that does not chat."""
     beside = model / "chat_template.jinja"
     if beside.is_file():
-        return beside.read_text()
+        return {PLAIN: beside.read_text()}
     found = config.get("chat_template")
-    if isinstance(found, list):  # several named templates: the one that plain chat uses
+    if isinstance(found, list):
         named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
-        found = named.get("default")
-    if not isinstance(found, str | None):
+        sources = {name: named[name] for name in (PLAIN, WITH_TOOLS) if named.get(name) is not None}
+    else:
+        sources = {} if found is None else {PLAIN: found}
+    texts = {name: source for name, source in sources.items() if isinstance(source, str)}
+    if len(texts) != len(sources):
         raise ModelRefused(f"{model / 'tokenizer_config.json'}: chat_template must be text")
-    return found
+    return texts
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
@@ -88,8 +115,14 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -37,7 +37,7 @@ class EmbeddingBody(BaseModel):
         except ValidationError as invalid:
             raise as_refusal(invalid) from invalid
 
-    @field_validator("input", mode="plain")
+    @field_validator("input", mode="plain", json_schema_input_type=str | list[str] | list[int] | list[list[int]])
     @classmethod
     def _one_or_several(cls, given: Any) -> tuple[str | tuple[int, ...], ...]:
         several = _inputs(given)

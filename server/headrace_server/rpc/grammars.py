@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headrace_server.engine.limits import Limits
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Grammar
-from headrace_server.rpc.structured import Format, Kind
+from headrace_server.rpc.structured import SCHEMA_OPTIONS, Format, Kind
 
 KEPT = 64  # formats; a client sends the same few again and again
 LONGEST_CAUSE = 300  # characters
@@ -103,18 +103,11 @@ def _source(wanted: Format) -> str:
     match wanted.kind:
         case Kind.JSON_SCHEMA:
             # As overrides: a schema may carry options of the library, which are not its author's to choose.
-            return LLMatcher.grammar_from_json_schema(
-                wanted.text,
-                overrides={
-                    # A space after "," and ":" as the model likes; with all of JSON's whitespace some never stop it.
-                    "whitespace_flexible": False,
-                    "item_separator": ", ?",
-                    "key_separator": ": ?",
-                    "lenient": False,  # a keyword that is not enforced is refused, not ignored
-                },
-            )
+            return LLMatcher.grammar_from_json_schema(wanted.text, overrides=SCHEMA_OPTIONS)
         case Kind.REGEX:
             return LLMatcher.grammar_from_regex(wanted.text)
+        case Kind.LARK:
+            return LLMatcher.grammar_from_lark(wanted.text)
 
 
 def _refusal(wanted: Format, message: str) -> InvalidRequest:

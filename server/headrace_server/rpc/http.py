@@ -1,7 +1,8 @@
 """The HTTP door: OpenAI's completions, chats and embeddings, and what Kubernetes asks."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -10,11 +11,13 @@ from aiohttp.typedefs import Handler, Middleware
 
 from headrace_server.errors import InvalidRequest, ServerError, UnknownModel
 from headrace_server.metrics import ServerMetrics
-from headrace_server.rpc.answers import Piece
 from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.callers import Callers
+from headrace_server.rpc.chat import ChatBody
+from headrace_server.rpc.choices import Indexed, opened
+from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
-from headrace_server.rpc.openai import Body, ChatBody, CompletionBody
+from headrace_server.rpc.openai import Body
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.shapes import Head, Shape, error_body
 from headrace_server.rpc.status import http_headers, status_of
@@ -67,12 +70,13 @@ class Endpoints:
 
     async def _answer(self, request: web.Request, body: Body) -> web.StreamResponse:
         self._check_model(body.model)
-        shape = body.shape(self._head())
+        answers = self.readiness.answers()
         with in_the_words_of(body):
-            ask = self.callers.complete(body.ask(), request.headers)
+            asks = [self.callers.complete(ask, request.headers) for ask in body.asks()]
+            shape = body.shape(self._head(), answers.tool_form)
             if not body.stream:
-                return json_response(await whole(self.readiness.answers(), ask, shape))
-            async with self.readiness.answers().open(ask) as pieces:
+                return json_response(await whole(answers, asks, body.choices, shape))
+            async with opened(answers, asks, body.choices) as pieces:
                 return await _stream(request, pieces, shape, body.wants_usage())
 
     def _check_model(self, name: str) -> None:
@@ -87,7 +91,7 @@ class Endpoints:
 
 
 async def _stream(
-    request: web.Request, pieces: AsyncIterator[Piece], shape: Shape, wants_usage: bool
+    request: web.Request, pieces: AsyncIterator[Indexed], shape: Shape, wants_usage: bool
 ) -> web.StreamResponse:
     first = await anext(pieces)  # a failure before it still gets its own status line
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
@@ -101,22 +105,19 @@ async def _stream(
     return response
 
 
-async def _events(first: Piece, others: AsyncIterator[Piece], shape: Shape, wants_usage: bool) -> AsyncIterator[bytes]:
-    if opening := shape.opening():
+async def _events(
+    first: Indexed, others: AsyncIterator[Indexed], shape: Shape, wants_usage: bool
+) -> AsyncIterator[bytes]:
+    for opening in shape.openings():
         yield _event(opening)
-    for event in _shown(first, shape, wants_usage):
-        yield event
-    async for piece in others:
-        for event in _shown(piece, shape, wants_usage):
-            yield event
-    yield b"data: [DONE]\n\n"
-
-
-def _shown(piece: Piece, shape: Shape, wants_usage: bool) -> Iterator[bytes]:
-    if chunk := shape.chunk(piece):
+    if chunk := shape.chunk(*first):
         yield _event(chunk)
-    if piece.usage and wants_usage:
-        yield _event(shape.last(piece.usage))
+    async for index, piece in others:
+        if chunk := shape.chunk(index, piece):
+            yield _event(chunk)
+    if wants_usage:
+        yield _event(shape.last())
+    yield b"data: [DONE]\n\n"
 
 
 def _event(document: object) -> bytes:
@@ -129,8 +130,11 @@ def json_response(document: object, status: int = 200, headers: Mapping[str, str
     return web.Response(body=body, status=status, headers=headers, content_type="application/json", charset="utf-8")
 
 
-def application(endpoints: Endpoints, more: Sequence[web.RouteDef] = ()) -> web.Application:
-    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors_as_openai(endpoints.metrics)])
+def application(
+    endpoints: Endpoints, more: Sequence[web.RouteDef] = (), gate: Sequence[Middleware] = ()
+) -> web.Application:
+    """`gate` comes before every route, and its refusals are told as all others are."""
+    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors_as_openai(endpoints.metrics), *gate])
     app.add_routes(
         [
             web.post("/v1/completions", endpoints.completions),
@@ -184,13 +188,15 @@ def _refusal(error: ServerError, metrics: ServerMetrics) -> web.Response:
     return json_response(body, status=status.http, headers=http_headers(error))
 
 
-async def start_http_server(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
+async def start_http_server(
+    app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> tuple[web.AppRunner, int]:
     """Returns the runner, whose cleanup() stops it, and the port. Raises OSError when the port is taken."""
     # handler_cancellation: a client that hangs up cancels its handler, and that frees its KV pages.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5.0, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
     except OSError:
         await runner.cleanup()
         raise

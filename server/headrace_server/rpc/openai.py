@@ -1,28 +1,26 @@
-"""OpenAI's request bodies, as far as they are served; what would change the answer and is not served is refused."""
+"""What OpenAI's request bodies share, as far as it is served; what would change the answer and is not is refused."""
 
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Priority, Sampling
-from headrace_server.rpc.ask import Ask, Chat
-from headrace_server.rpc.shapes import ChatShape, CompletionShape, Head, Shape
+from headrace_server.rpc.ask import Ask
+from headrace_server.rpc.shapes import Head, Shape
 from headrace_server.rpc.structured import Format, ResponseFormat, StructuredOutputs, format_of
+from headrace_server.rpc.tool_calls import Form
 
 TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
 
 # Fields that would change the answer. Absent, null, or one of these values means: not asked for.
 UNSERVED: Mapping[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "suffix": (),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -34,8 +32,7 @@ UNSERVED: Mapping[str, tuple[Any, ...]] = {
 # Fields that change nothing here.
 IGNORED = frozenset(
     {
-        "user", "metadata", "store", "safety_identifier", "parallel_tool_calls",
-        "prompt_cache_key", "prompt_cache_retention", "verbosity",
+        "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "verbosity",
     }
 )  # fmt: skip
 
@@ -43,7 +40,11 @@ IGNORED = frozenset(
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     include_usage: bool = False
+    continuous_usage_stats: bool = False  # vLLM's: the usage so far in every chunk
     include_obfuscation: bool = False  # padding against traffic analysis; we add none
+
+
+MOST_CHOICES = 128  # of one prompt, as OpenAI's; and of one request
 
 
 class Body(BaseModel):
@@ -54,6 +55,7 @@ class Body(BaseModel):
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
@@ -91,16 +93,33 @@ class Body(BaseModel):
             raise as_refusal(invalid) from invalid
 
     @abstractmethod
-    def ask(self) -> Ask:
-        """Raises InvalidRequest in our words; `called` translates."""
+    def asks(self) -> tuple[Ask, ...]:
+        """One for each prompt. Raises InvalidRequest in our words; `called` translates."""
 
     @abstractmethod
-    def shape(self, head: Head) -> Shape:
-        """The form of its answer."""
+    def shape(self, head: Head, form: Form | None) -> Shape:
+        """The form of its answer. `form`: of the calls of tools that the model writes, if any."""
 
     @abstractmethod
     def wanted_logprobs(self) -> int | None:
         """How many of the likeliest tokens; None: no logprobs at all. Raises InvalidRequest."""
+
+    @property
+    def choices(self) -> int:
+        """Of each prompt."""
+        return self.n or 1
+
+    def common(self) -> dict[str, Any]:
+        """What an Ask has of this. Raises InvalidRequest."""
+        return {
+            "sampling": self.sampling(),
+            "stop": self.stops(),
+            "stop_token_ids": tuple(self.stop_token_ids or ()),
+            "ignore_eos": bool(self.ignore_eos),
+            "format": self.format(),
+            "priority": self.urgency(),
+            "timeout": self.timeout,
+        }
 
     def sampling(self) -> Sampling:
         given = {
@@ -134,103 +153,10 @@ class Body(BaseModel):
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-
-class CompletionBody(Body):
-    DEFAULT_NEW_TOKENS: ClassVar[int] = 16  # OpenAI's
-
-    prompt: str | tuple[int, ...]
-    logprobs: int | None = None
-    echo: bool | None = None
-
-    @field_validator("prompt", mode="plain")
-    @classmethod
-    def _one_prompt(cls, prompt: Any) -> str | tuple[int, ...]:
-        match prompt:
-            case str():
-                return prompt
-            case [str() as only]:
-                return only
-            case [list() as ids] | list(ids) if _are_ids(ids):
-                return tuple(ids)
-            case [_, _, *_] if not _are_ids(prompt):
-                raise ValueError(f"holds {len(prompt)} prompts; send one request for each")
-            case _:
-                raise ValueError("must be a string or a list of token ids")
-
-    def ask(self) -> Ask:
-        return Ask(
-            prompt=self.prompt,
-            max_new_tokens=self.max_tokens,
-            default_new_tokens=self.DEFAULT_NEW_TOKENS,
-            sampling=self.sampling(),
-            stop=self.stops(),
-            stop_token_ids=tuple(self.stop_token_ids or ()),
-            ignore_eos=bool(self.ignore_eos),
-            echo=bool(self.echo),
-            prompt_logprobs=self.logprobs if self.echo else None,
-            format=self.format(),
-            priority=self.urgency(),
-            timeout=self.timeout,
-        )
-
-    def shape(self, head: Head) -> CompletionShape:
-        return CompletionShape(head, likeliest=bool(self.logprobs))
-
-    def wanted_logprobs(self) -> int | None:
-        return self.logprobs
-
-
-class Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    role: Annotated[str, Field(pattern="^(system|developer|user|assistant)$")]
-    content: str
-    name: str | None = None
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _text_only(cls, content: Any) -> Any:
-        if not isinstance(content, list):
-            return content
-        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-            raise ValueError("only parts of type `text` are served")
-        return "".join(part.get("text", "") for part in content)
-
-
-class ChatBody(Body):
-    messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: int | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-
-    def called(self, field: str) -> str:
-        """The client's name of one of our fields."""
-        names = {"prompt": "messages", "logprobs": "top_logprobs"}
-        if self.max_completion_tokens is not None:
-            names["max_new_tokens"] = "max_completion_tokens"
-        return names.get(field) or super().called(field)
-
-    def ask(self) -> Ask:
-        messages = tuple({"role": message.role, "content": message.content} for message in self.messages)
-        return Ask(
-            prompt=Chat(messages),
-            max_new_tokens=self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens,
-            default_new_tokens=None,  # as long as the context allows
-            sampling=self.sampling(),
-            stop=self.stops(),
-            stop_token_ids=tuple(self.stop_token_ids or ()),
-            ignore_eos=bool(self.ignore_eos),
-            format=self.format(),
-            priority=self.urgency(),
-            timeout=self.timeout,
-        )
-
-    def shape(self, head: Head) -> ChatShape:
-        return ChatShape(head)
-
-    def wanted_logprobs(self) -> int | None:
-        if self.top_logprobs and not self.logprobs:
-            raise InvalidRequest("top_logprobs", "needs `logprobs` to be true")
-        return self.top_logprobs or 0 if self.logprobs else None
+    def wants_usage_always(self) -> bool:
+        """vLLM's condition, too."""
+        options = self.stream_options
+        return options is not None and options.include_usage and options.continuous_usage_stats
 
 
 def urgency_of(priority: str | None, service_tier: str | None) -> Priority:
@@ -273,7 +199,3 @@ def _by_token_id(biases: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
             raise InvalidRequest("logit_bias", f'has the key {key!r}; each must be a token id, such as "50256"')
     found = {int(key): bias for key, bias in biases.items()}  # "7" and "07" are one token
     return tuple(found.items())
-
-
-def _are_ids(values: list[Any]) -> bool:
-    return all(type(value) is int for value in values)

@@ -1,33 +1,31 @@
-"""OpenAI's answers: a completion and a chat completion, whole or in chunks."""
+"""OpenAI's answers: completions and chat completions, whole or in chunks, of one choice or of several."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Protocol
 from uuid import uuid4
 
 from headrace_server.request import Finish
-from headrace_server.rpc.answers import Piece, Usage
+from headrace_server.rpc.answers import Piece
 from headrace_server.rpc.scores import Candidate, Score
+from headrace_server.rpc.tool_calls import CallReader, Form, whole_calls
 
 ERROR_CODES = {"model_not_found": "model_not_found", "authentication_error": "invalid_api_key"}  # OpenAI's, by kind
 LEAST = -9999.0  # stands for minus infinity, which JSON does not have; OpenAI's number
 
 
-class Shape(Protocol):
-    """One answer: it keeps what is not shown yet."""
+class Choice(Protocol):
+    """One of an answer's choices: it keeps what is not shown yet. What it gives stands in `choices`."""
 
     def opening(self) -> dict[str, Any] | None:
-        """The chunk before the first text, where there is one."""
+        """Before the first text, where something comes before it."""
 
-    def chunk(self, piece: Piece) -> dict[str, Any] | None:
-        """None when there is nothing to show yet."""
+    def part(self, piece: Piece) -> dict[str, Any] | None:
+        """Of a stream; None when there is nothing to show yet."""
 
-    def last(self, usage: Usage) -> dict[str, Any]:
-        """The chunk that a client gets who asked for usage."""
-
-    def whole(self, piece: Piece, usage: Usage) -> dict[str, Any]: ...
+    def whole(self, piece: Piece) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,59 +57,139 @@ class ShownScores:
         return [self._held.popleft() for _ in range(count)]
 
 
-class CompletionShape:
-    def __init__(self, head: Head, *, likeliest: bool = False) -> None:
-        """`likeliest`: logprobs of the likeliest tokens were asked for, not of the chosen ones alone."""
-        self._head = head.of("cmpl", "text_completion")
+class Shape:
+    """One answer, of one choice or of several."""
+
+    def __init__(
+        self, whole: Mapping[str, Any], part: Mapping[str, Any], choices: Sequence[Choice], n: int, *, counts: bool
+    ) -> None:
+        """`whole`, `part`: what surrounds the choices. `n`: choices of each prompt. `counts`: in each part, too."""
+        self._whole = whole
+        self._part = part
+        self._choices = choices
+        self._n = n
+        self._counts = counts
+        self._prompt_tokens: dict[int, int] = {}  # by prompt
+        self._generated = 0
+
+    def openings(self) -> Iterator[dict[str, Any]]:
+        for choice in self._choices:
+            if opening := choice.opening():
+                yield self._chunk(opening)
+
+    def chunk(self, index: int, piece: Piece) -> dict[str, Any] | None:
+        """None when there is nothing to show yet."""
+        self._count(index, piece)
+        part = self._choices[index].part(piece)
+        return self._chunk(part) if part else None
+
+    def last(self) -> dict[str, Any]:
+        """The chunk that a client gets who asked for usage."""
+        return {**self._part, "choices": [], "usage": self._usage()}
+
+    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """One piece of each choice."""
+        for index, piece in enumerate(pieces):
+            self._count(index, piece)
+        choices = [choice.whole(piece) for choice, piece in zip(self._choices, pieces, strict=True)]
+        return {**self._whole, "choices": choices, "usage": self._usage()}
+
+    def _count(self, index: int, piece: Piece) -> None:
+        self._generated += len(piece.token_ids)
+        if piece.prompt_tokens:
+            self._prompt_tokens[index // self._n] = piece.prompt_tokens
+
+    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        chunk = {**self._part, "choices": [choice]}
+        return chunk | {"usage": self._usage()} if self._counts else chunk
+
+    def _usage(self) -> dict[str, int]:
+        prompt = sum(self._prompt_tokens.values())
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": self._generated,
+            "total_tokens": prompt + self._generated,
+        }
+
+
+def completion_shape(head: Head, choices: int, n: int, *, likeliest: bool = False, counts: bool = False) -> Shape:
+    """`likeliest`: logprobs of the likeliest tokens were asked for, not of the chosen ones alone."""
+    around = head.of("cmpl", "text_completion")
+    each = [CompletionChoice(index, likeliest=likeliest) for index in range(choices)]
+    return Shape(around, around, each, n, counts=counts)
+
+
+def chat_shape(head: Head, n: int, form: Form | None = None, *, one_call: bool = False, counts: bool = False) -> Shape:
+    """`form`: how the model writes its calls of tools; None: it is not to call any. `one_call`: no second one."""
+    whole = head.of("chatcmpl", "chat.completion")
+    each = [ChatChoice(index, None if form is None else CallReader(form, one_call=one_call)) for index in range(n)]
+    return Shape(whole, whole | {"object": "chat.completion.chunk"}, each, n, counts=counts)
+
+
+class CompletionChoice:
+    def __init__(self, index: int, *, likeliest: bool = False) -> None:
+        self._index = index
         self._likeliest = likeliest
         self._scores = ShownScores()
 
     def opening(self) -> None:
         return None
 
-    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+    def part(self, piece: Piece) -> dict[str, Any] | None:
         scores = self._scores.of(piece)
         return self._body(piece, scores) if piece.text or piece.finish or scores else None
 
-    def last(self, usage: Usage) -> dict[str, Any]:
-        return self._head | {"choices": [], "usage": usage_body(usage)}
-
-    def whole(self, piece: Piece, usage: Usage) -> dict[str, Any]:
-        return self._body(piece, self._scores.of(piece)) | {"usage": usage_body(usage)}
+    def whole(self, piece: Piece) -> dict[str, Any]:
+        return self._body(piece, self._scores.of(piece))
 
     def _body(self, piece: Piece, scores: list[Score]) -> dict[str, Any]:
         logprobs = completion_logprobs(scores, self._likeliest) if scores else None
-        choice = {"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
-        return self._head | {"choices": [choice]}
+        return {"index": self._index, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
 
 
-class ChatShape:
-    def __init__(self, head: Head) -> None:
-        self._whole = head.of("chatcmpl", "chat.completion")
-        self._part = self._whole | {"object": "chat.completion.chunk"}
+class ChatChoice:
+    def __init__(self, index: int = 0, calls: CallReader | None = None) -> None:
+        """`calls` finds those of tools in the text; None: all of it is text."""
+        self._index = index
+        self._calls = calls
         self._scores = ShownScores()
 
     def opening(self) -> dict[str, Any]:
-        return self._delta({"role": "assistant", "content": ""}, [], None)
+        return self._part({"role": "assistant", "content": ""}, [], None)
 
-    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+    def part(self, piece: Piece) -> dict[str, Any] | None:
         scores = self._scores.of(piece)
-        if not (piece.text or piece.finish or scores):
+        delta = self._delta(piece)
+        if not (delta or piece.finish or scores):
             return None
-        return self._delta({"content": piece.text} if piece.text else {}, scores, piece.finish)
+        return self._part(delta, scores, self._finish(piece))
 
-    def last(self, usage: Usage) -> dict[str, Any]:
-        return self._part | {"choices": [], "usage": usage_body(usage)}
-
-    def whole(self, piece: Piece, usage: Usage) -> dict[str, Any]:
-        message = {"role": "assistant", "content": piece.text}
+    def whole(self, piece: Piece) -> dict[str, Any]:
         logprobs = chat_logprobs(self._scores.of(piece))
-        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": piece.finish}
-        return self._whole | {"choices": [choice], "usage": usage_body(usage)}
+        message = {"role": "assistant", "content": piece.text} if self._calls is None else self._message(piece)
+        finish = self._finish(piece)
+        return {"index": self._index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
-    def _delta(self, delta: Mapping[str, str], scores: list[Score], finish: Finish | None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": chat_logprobs(scores), "finish_reason": finish}
-        return self._part | {"choices": [choice]}
+    def _delta(self, piece: Piece) -> dict[str, Any]:
+        if self._calls is None:
+            return {"content": piece.text} if piece.text else {}
+        text, calls = self._calls.read(piece.text, last=piece.finish is not None)
+        return ({"content": text} if text else {}) | ({"tool_calls": [call.delta() for call in calls]} if calls else {})
+
+    def _message(self, piece: Piece) -> dict[str, Any]:
+        assert self._calls is not None
+        text, parts = self._calls.read(piece.text, last=True)
+        calls = whole_calls(parts)
+        message = {"role": "assistant", "content": text or (None if calls else "")}
+        return message | {"tool_calls": calls} if calls else message
+
+    def _finish(self, piece: Piece) -> str | None:
+        called = self._calls is not None and self._calls.called
+        return "tool_calls" if called and piece.finish is Finish.STOP else piece.finish
+
+    def _part(self, delta: Mapping[str, Any], scores: list[Score], finish: str | None) -> dict[str, Any]:
+        logprobs = chat_logprobs(scores)
+        return {"index": self._index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
 def completion_logprobs(scores: Sequence[Score], likeliest: bool) -> dict[str, Any]:
@@ -149,14 +227,6 @@ def _text_of(one: Candidate, prefix: str) -> str:
 
 def _number(one: Candidate) -> float | None:
     return None if one.logprob is None else max(one.logprob, LEAST)
-
-
-def usage_body(usage: Usage) -> dict[str, int]:
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.generated_tokens,
-        "total_tokens": usage.prompt_tokens + usage.generated_tokens,
-    }
 
 
 def error_body(message: str, kind: str, field: str | None) -> dict[str, Any]:

@@ -4,19 +4,33 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headrace_server.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
 LONGEST = 128 * 1024  # characters of a schema or regex: OpenAI's own limit is about the same
 ANY_OBJECT = '{"type":"object"}'
+
+
+# llguidance's: how a JSON Schema is read.
+SCHEMA_OPTIONS: "JsonCompileOptions" = {
+    # A space after "," and ":" as the model likes; with all of JSON's whitespace some never stop it.
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+    "lenient": False,  # a keyword that is not enforced is refused, not ignored
+}
 
 
 class Kind(StrEnum):
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
+    LARK = "lark"  # made here, never by a caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +38,9 @@ class Format:
     """Equal formats have one grammar, whatever they were called. Raises InvalidRequest when `text` is too long."""
 
     kind: Kind
-    text: str  # a JSON Schema as JSON, or a regex that the whole answer matches (syntax of Rust's regex crate)
+    text: (
+        str  # a JSON Schema as JSON, a regex that the whole answer matches (syntax of Rust's regex crate), or a grammar
+    )
     field: str = dataclasses.field(compare=False)  # the caller's name of it, for refusals
 
     def __post_init__(self) -> None:

@@ -1,15 +1,17 @@
 """The model's tokenizer as the doors use it: text and chats to ids, ids back to text."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from headrace_server.engine.stops import StopMatcher
 from headrace_server.errors import ModelRefused
+from headrace_server.rpc.ask import Chat
 from headrace_server.rpc.chat_template import ChatTemplate, load_chat_template
 from headrace_server.rpc.detokenise import Detokeniser, context
 from headrace_server.rpc.token_bytes import TokenBytes
+from headrace_server.rpc.tool_calls import Form
 
 
 class Text:
@@ -29,9 +31,18 @@ class Text:
         """With the special tokens that the tokenizer adds by itself, such as a leading BOS."""
         return tuple(self._tokenizer.encode(text).ids)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+    @property
+    def tool_form(self) -> Form | None:
+        """In which the model calls tools; None: in none that is known."""
+        return self._chat.tool_form
+
+    def encode_chat(self, chat: Chat) -> tuple[int, ...]:
         """No special tokens are added: the template has written them. Raises InvalidRequest."""
-        return tuple(self._tokenizer.encode(self._chat.render(messages), add_special_tokens=False).ids)
+        return tuple(self._tokenizer.encode(self._chat.render(chat), add_special_tokens=False).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Special tokens are left out."""
+        return str(self._tokenizer.decode(list(token_ids)))
 
     def detokeniser(self, prompt: Sequence[int]) -> Detokeniser:
         return Detokeniser(self._tokenizer, prompt)

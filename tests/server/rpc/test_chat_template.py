@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from headrace_server.errors import InvalidRequest
+from headrace_server.rpc.ask import Chat
 from headrace_server.rpc.chat_template import load_chat_template
 
 MESSAGES = ({"role": "user", "content": "Ünd <tag>"},)
@@ -13,7 +14,7 @@ MESSAGES = ({"role": "user", "content": "Ünd <tag>"},)
 
 def rendered(directory: Path, **config: Any) -> str:
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
-    return load_chat_template(directory).render(MESSAGES)
+    return load_chat_template(directory).render(Chat(MESSAGES))
 
 
 @pytest.mark.parametrize(
@@ -53,5 +54,5 @@ def test_a_template_file_comes_before_the_config(tmp_path: Path) -> None:
 def test_a_template_that_refuses_or_misbehaves_blames_the_messages(tmp_path: Path, template: str, says: str) -> None:
     (tmp_path / "chat_template.jinja").write_text(template)
     with pytest.raises(InvalidRequest, match=says) as refused:
-        load_chat_template(tmp_path).render(list(MESSAGES))
+        load_chat_template(tmp_path).render(Chat(MESSAGES))
     assert refused.value.field == "messages"

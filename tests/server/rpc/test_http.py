@@ -17,6 +17,8 @@ from tiny_tokenizer import save_tiny_tokenizer
 
 COMPLETION = {"model": NAME, "prompt": "In"}
 CHAT = {"model": NAME, "messages": [{"role": "user", "content": "In"}]}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL: dict[str, Any] = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 @asynccontextmanager
@@ -39,9 +41,11 @@ async def get(server: OpenServer, path: str) -> tuple[int, dict[str, Any]]:
 REFUSED_COMPLETIONS = [
     pytest.param({"prompt": ""}, "prompt", "is empty", id="empty prompt"),
     pytest.param({"prompt": []}, "prompt", "is empty", id="no tokens"),
-    pytest.param({"prompt": None}, "prompt", "must be a string or a list of token ids", id="null prompt"),
-    pytest.param({"prompt": ["a", "b"]}, "prompt", "holds 2 prompts", id="two prompts"),
-    pytest.param({"prompt": [[5], [6]]}, "prompt", "holds 2 prompts", id="two prompts of tokens"),
+    pytest.param({"prompt": None}, "prompt", "must be a string, a list of token ids", id="null prompt"),
+    pytest.param({"prompt": ["a", 5]}, "prompt", "must be a string, a list of token ids", id="a mixture"),
+    pytest.param({"prompt": ["a", ""]}, "prompt", "is empty", id="an empty prompt among others"),
+    pytest.param({"prompt": ["a"] * 129}, "prompt", "at most 128 are served in one request", id="too many prompts"),
+    pytest.param({"prompt": ["a"] * 2, "n": 65}, "n", "asks for 130 choices", id="too many choices of several prompts"),
     pytest.param({"prompt": [-1]}, "prompt", "token id -1 is outside 0..", id="negative token"),
     pytest.param({"prompt": [10**6]}, "prompt", "token id 1000000 is outside 0..", id="unknown token"),
     pytest.param({"prompt": [5] * CONTEXT}, "prompt", f"at most {CONTEXT - 1}", id="prompt beyond the context"),
@@ -56,7 +60,9 @@ REFUSED_COMPLETIONS = [
     pytest.param({"seed": 2**63}, "seed", "64-bit", id="seed too great"),
     pytest.param({"stop": ["x"] * 17}, "stop", "at most 16", id="too many stop strings"),
     pytest.param({"stop": "x" * 257}, "stop", "1 to 256", id="too long a stop string"),
-    pytest.param({"n": 2}, "n", "not served here", id="two answers"),
+    pytest.param({"n": 0}, "n", "greater than or equal to 1", id="no answer"),
+    pytest.param({"n": 129}, "n", "less than or equal to 128", id="too many answers"),
+    pytest.param({"n": "2"}, "n", "valid integer", id="answers in words"),
     pytest.param({"best_of": 3}, "best_of", "not served here", id="best of three"),
     pytest.param({"logprobs": 21}, "logprobs", "from 0 to 20", id="too many logprobs"),
     pytest.param({"logprobs": True}, "logprobs", "valid integer", id="logprobs as chats have them"),
@@ -88,14 +94,61 @@ REFUSED_CHATS = [
     pytest.param({"messages": [{"role": "developer", "content": "x"}]}, "messages", "no developer role", id="template"),
     pytest.param(
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-        "messages.0.content",
-        "only parts of type `text`",
+        "messages.0.content.0.type",
+        "is 'image_url'; only parts of type `text`",
         id="image",
     ),
+    pytest.param({"messages": [{"role": "user"}]}, "messages.0", "needs `content`", id="a message that says nothing"),
+    pytest.param(
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "messages.0.content.0.text",
+        "required",
+        id="no text",
+    ),
+    pytest.param(
+        {"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]},
+        "messages.0",
+        "only the assistant",
+        id="a user who calls",
+    ),
+    pytest.param(
+        {"messages": [{"role": "assistant", "tool_calls": [CALL | {"function": {"name": "f", "arguments": "[1]"}}]}]},
+        "messages.0.tool_calls.0.function.arguments",
+        "must be a JSON object",
+        id="arguments that are no object",
+    ),
+    pytest.param({"messages": [{"role": "function", "content": "x"}]}, "messages.0.role", "tool", id="the old role"),
     pytest.param({"messages": [{"role": "user", "content": "a" * 500}]}, "messages", "shorten it", id="too long"),
     pytest.param({"max_completion_tokens": 0}, "max_completion_tokens", "at least 1", id="no new token"),
     pytest.param({"max_tokens": 0}, "max_tokens", "at least 1", id="no new token, by the old name"),
-    pytest.param({"tools": [{"type": "function"}]}, "tools", "not served here", id="tools"),
+    pytest.param(
+        {"tools": [TOOL]}, "tools", "not served with this model", id="tools that the template has no form for"
+    ),
+    pytest.param({"tools": [{"type": "function"}]}, "tools.0.function", "required", id="a tool without a function"),
+    pytest.param({"tools": [TOOL] * 129}, "tools", "at most 128", id="too many tools"),
+    pytest.param({"tools": [{"type": "web_search"}]}, "tools.0.type", "'function'", id="a tool of OpenAI's own"),
+    pytest.param(
+        {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+        "tools.0.function.name",
+        "pattern",
+        id="tool's name",
+    ),
+    pytest.param({"tool_choice": "required"}, "tool_choice", "there are no `tools`", id="a choice of nothing"),
+    pytest.param({"tools": [TOOL], "tool_choice": "any"}, "tool_choice.type", "'required'", id="an unknown choice"),
+    pytest.param(
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice.function.name",
+        "is none of `tools`",
+        id="a choice of another tool",
+    ),
+    pytest.param(
+        {"tools": [TOOL], "response_format": {"type": "json_object"}},
+        "response_format",
+        "can call none",
+        id="tools and a format",
+    ),
+    pytest.param({"functions": [TOOL["function"]]}, "functions", "not served here", id="tools by their old name"),
+    pytest.param({"reasoning_effort": "high"}, "reasoning_effort", "not served here", id="effort"),
     pytest.param({"response_format": {"type": "json_object"}}, "response_format", "not served here", id="JSON mode"),
     pytest.param({"logprobs": 5}, "logprobs", "valid boolean", id="logprobs as completions have them"),
     pytest.param({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "from 0 to 20", id="too many logprobs"),

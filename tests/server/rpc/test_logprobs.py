@@ -16,7 +16,7 @@ from headrace_server.rpc.answers import Piece
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 from headrace_server.rpc.scores import Scorer
-from headrace_server.rpc.shapes import ChatShape, CompletionShape, Head
+from headrace_server.rpc.shapes import Head, chat_shape, completion_shape
 from open_server import NAME
 from tiny_tokenizer import tiny_tokenizer
 
@@ -216,8 +216,8 @@ def test_what_json_cannot_say_is_a_number_that_clients_know() -> None:
     scorer = Scorer(lambda _: b"x", 1)
     nothing = Logprob(5, float("-inf"))
     piece = Piece("x", (5,), Finish.LENGTH, scores=(scorer.score(Logprobs(nothing, (nothing,)), 0),))
-    completion = CompletionShape(Head("m", 0)).chunk(piece)
-    chat = ChatShape(Head("m", 0)).chunk(piece)
+    completion = completion_shape(Head("m", 0), 1, 1).chunk(0, piece)
+    chat = chat_shape(Head("m", 0), 1).chunk(0, piece)
     assert completion is not None
     assert chat is not None
     assert completion["choices"][0]["logprobs"]["token_logprobs"] == [-9999.0]

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Priority
-from headrace_server.rpc.openai import Body, ChatBody, CompletionBody, as_refusal, json_object
+from headrace_server.rpc.chat import ChatBody
+from headrace_server.rpc.completions import CompletionBody
+from headrace_server.rpc.openai import Body, as_refusal, json_object
 
 BODIES: Mapping[str, type[Body]] = {"/v1/completions": CompletionBody, "/v1/chat/completions": ChatBody}
 LONGEST_ID = 512  # characters
@@ -115,7 +117,7 @@ def _check_body(shape: _Shape) -> None:
     if body.priority not in {None, Priority.BATCH}:
         raise InvalidRequest("priority", f"is {body.priority}; offline requests are always `batch`, leave it out")
     try:
-        body.ask()
+        body.asks()
     except InvalidRequest as invalid:
         raise InvalidRequest(body.called(invalid.field), invalid.message) from invalid
 

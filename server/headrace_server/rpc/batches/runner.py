@@ -138,10 +138,10 @@ class OfflineRunner:
 
     async def _ask(self, row: Row) -> Mapping[str, Any]:
         body = BODIES[row.endpoint].of(json.loads(row.body))
-        shape = body.shape(Head(self._model, int(self._wall_clock())))
         with in_the_words_of(body):
-            ask = replace(body.ask(), priority=Priority.BATCH, tenant=row.tenant)
-            return await whole(self._answers, ask, shape)
+            asks = [replace(ask, priority=Priority.BATCH, tenant=row.tenant) for ask in body.asks()]
+            shape = body.shape(Head(self._model, int(self._wall_clock())), self._answers.tool_form)
+            return await whole(self._answers, asks, body.choices, shape)
 
     async def _keep(self, row: Row, result: Mapping[str, Any], *, is_ok: bool) -> None:
         """An answer is not thrown away because the disk is full for a while."""
