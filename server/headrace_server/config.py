@@ -56,6 +56,27 @@ class TelemetryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """All PEM. Read again when they change."""
+
+    certificate: Path  # the chain, the server's own first
+    key: Path
+    client_ca: Path | None = None  # every client has to show a certificate of it; None: none is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """Who may ask, and over what. docs/security.md"""
+
+    api_keys: Path | None = None  # rpc/api_keys.py; None: no key is asked for
+    tls: TlsFiles | None = None  # None: plain text
+
+    @property
+    def authenticates(self) -> bool:
+        return self.api_keys is not None or (self.tls is not None and self.tls.client_ca is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """One server process."""
 
@@ -72,6 +93,7 @@ class ServerConfig:
     engine: EngineConfig
     batches: BatchConfig | None = None  # None: /v1/files and /v1/batches are refused, so that nothing is kept by halves
     trust_tenant_header: bool = False  # True only behind a gateway that authenticates, and sets or removes the header
+    access: AccessConfig = field(default_factory=AccessConfig)
     admin_port: int | None = None  # of /metrics, /drain and what else acts; None = they are on http_port
     drain_token: str | None = None  # who sends it may have this server drained; None = only a signal may
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

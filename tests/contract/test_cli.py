@@ -25,7 +25,7 @@ def test_help_groups_the_commands_by_distribution() -> None:
     assert heads == ["headrace-operator:", "headrace-server:"]
     named = [line.split()[0] for line in lines if line.startswith("  ")]
     people = ["drain", "explain", "operator", "pause", "report", "resume", "shadow", "status"]
-    assert named == [*people, "batch", "complete", "load", "serve"]
+    assert named == [*people, "batch", "complete", "key", "load", "serve"]
     assert all(len(line.split()) > 3 for line in lines if line.startswith("  ")), "each says what it does"
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 from headrace_server.config import BatchConfig, EngineConfig, ServerConfig
@@ -91,10 +92,16 @@ async def open_server(
     batches: BatchConfig | None = None,
     trust_tenant_header: bool = False,
     wall_clock: Callable[[], float] = time.time,  # noqa: TID251
+    differs: Mapping[str, Any] | None = None,
     **engine_config: int,
 ) -> AsyncIterator[OpenServer]:
-    """`model` needs only the tokenizer's files. `ready=False` stays in the phase of loading."""
-    config = a_config(model, max_connection_age, batches, trust_tenant_header, **engine_config)
+    """`model` needs only the tokenizer's files. `ready=False` stays in the phase of loading.
+
+    `differs`: fields of ServerConfig.
+    """
+    config = replace(
+        a_config(model, max_connection_age, batches, trust_tenant_header, **engine_config), **(differs or {})
+    )
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry)
     doors = await open_doors(config, metrics, registry, wall_clock)

@@ -10,10 +10,9 @@ from typing import TypeVar
 from headrace_server.embedding import EmbedAsk
 from headrace_server.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from headrace_server.rpc.ask import Ask
-from headrace_server.rpc.identity import IDENTITY
+from headrace_server.rpc.identity import IDENTITY, LONGEST_TENANT
 
 TENANT = "x-headrace-tenant"
-LONGEST_TENANT = 128  # characters
 # Envoy tells the server behind it how long it will wait, in milliseconds; Gateway API implementations build on it, and
 # a client may send it just as well. The OpenAI SDK's `x-stainless-timeout` is no deadline: it limits the silence
 # between two bytes, and when it passes the SDK hangs up, which ends the request here too.

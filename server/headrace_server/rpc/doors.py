@@ -1,5 +1,6 @@
 """Both doors of one process, opened and closed together."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace_server.config import ServerConfig
 from headrace_server.metrics import ServerMetrics
+from headrace_server.rpc.access import access
 from headrace_server.rpc.admin import Admin, AdminToken
 from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.arrivals import Arrivals
@@ -17,10 +19,12 @@ from headrace_server.rpc.batches.endpoints import BatchEndpoints, batch_routes
 from headrace_server.rpc.batches.store import Store
 from headrace_server.rpc.callers import Callers
 from headrace_server.rpc.drain_call import DrainCall
+from headrace_server.rpc.gate import GrpcGate, http_gate
 from headrace_server.rpc.grpc_server import GrpcServer, start_grpc_server
 from headrace_server.rpc.http import Endpoints, admin_application, application, start_http_server
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.service import InferenceService, Served
+from headrace_server.rpc.watched import keep_watching
 from headrace_server.telemetry.expose import expose
 
 LAST_BYTES = 1.0  # seconds for what is written but not yet sent when a door closes
@@ -38,6 +42,7 @@ class Doors:
     admin_port: int
     drain_call: DrainCall
     store: Store | None  # of offline jobs
+    watching: "asyncio.Task[None] | None"  # of files that may change
 
     async def serve(self, answers: Answers) -> None:
         """From now on /ready says 200, health says SERVING, and requests are answered."""
@@ -50,6 +55,8 @@ class Doors:
         await self.grpc.say_not_serving_any_more()
 
     async def close(self) -> None:
+        if self.watching is not None:
+            self.watching.cancel()
         await self.grpc.server.stop(LAST_BYTES)
         await self.http.cleanup()
         if self.admin is not None:
@@ -70,7 +77,8 @@ async def open_doors(
     expose(config, metrics)
     drain_call = DrainCall(arrivals)
     admin_routes = Admin(registry, drain_call, AdminToken(config.drain_token)).routes()
-    callers = Callers(config.trust_tenant_header)
+    allowed = access(config.access, metrics, wall_clock)
+    callers = Callers(config.trust_tenant_header, allowed.gate.asks)
     endpoints = Endpoints(config.name, readiness, metrics, arrivals, wall_clock, int(wall_clock()), callers)
     service = InferenceService(Served(config.name, config.device, config.dtype), readiness, metrics, arrivals, callers)
     async with AsyncExitStack() as opened:
@@ -80,8 +88,10 @@ async def open_doors(
             opened.push_async_callback(store.close)
             batches = BatchEndpoints(store, callers, readiness, wall_clock, config.batches.largest_file)
         shares_port = config.admin_port is None
-        app = application(endpoints, [*batch_routes(batches), *(admin_routes if shares_port else ())])
-        http, http_port = await start_http_server(app, config.host, config.http_port)
+        shared = admin_routes if shares_port else ()
+        gate = http_gate(allowed.gate, {"/health", "/ready", *(route.path for route in shared)})
+        app = application(endpoints, [*batch_routes(batches), *shared], [gate])
+        http, http_port = await start_http_server(app, config.host, config.http_port, allowed.http_tls)
         opened.push_async_callback(http.cleanup)
         admin, admin_port = None, http_port
         if config.admin_port is not None:
@@ -89,6 +99,16 @@ async def open_doors(
                 admin_application(endpoints, admin_routes), config.host, config.admin_port
             )
             opened.push_async_callback(admin.cleanup)
-        grpc = await start_grpc_server(service, config.host, config.grpc_port, config.max_connection_age)
+        grpc = await start_grpc_server(
+            service,
+            config.host,
+            config.grpc_port,
+            config.max_connection_age,
+            interceptors=[GrpcGate(allowed.gate, metrics)],
+            tls=allowed.grpc_tls,
+        )
+        watching = (
+            asyncio.create_task(keep_watching(allowed.watched), name="watched files") if allowed.watched else None
+        )
         opened.pop_all()
-    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port, admin, admin_port, drain_call, store)
+    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port, admin, admin_port, drain_call, store, watching)

@@ -44,10 +44,16 @@ class GrpcServer:
 
 
 async def start_grpc_server(
-    service: inference_pb2_grpc.InferenceServicer, host: str, port: int, max_connection_age: float
+    service: inference_pb2_grpc.InferenceServicer,
+    host: str,
+    port: int,
+    max_connection_age: float,
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    tls: grpc.ServerCredentials | None = None,
 ) -> GrpcServer:
     """Health says NOT_SERVING until told otherwise. Raises OSError when the port is taken."""
-    server = grpc.aio.server(options=options(max_connection_age))
+    server = grpc.aio.server(options=options(max_connection_age), interceptors=interceptors)
     inference_pb2_grpc.add_InferenceServicer_to_server(service, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -56,7 +62,7 @@ async def start_grpc_server(
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(address)
+        bound = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
     except RuntimeError as taken:
         raise OSError(f"gRPC cannot listen on {address}: {taken}") from taken
     await server.start()

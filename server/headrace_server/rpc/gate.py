@@ -1,0 +1,128 @@
+"""Nobody passes unknown: both doors ask here who is behind a request, before any handler sees it.
+
+Keys name the caller where there are keys, and client certificates where there are none. Where neither is configured,
+everybody passes without a name.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from headrace_server.errors import ServerError, Unauthenticated
+from headrace_server.metrics import ServerMetrics
+from headrace_server.rpc.api_keys import Keys
+from headrace_server.rpc.identity import IDENTITY, Identity
+from headrace_server.rpc.status import status_of, trailers
+from headrace_server.rpc.tls import grpc_certificate_identity, http_certificate_identity
+from headrace_server.rpc.watched import Watched
+
+BEARER = "bearer "
+OPEN_SERVICES = frozenset({"grpc.health.v1.Health"})
+Details = grpc.HandlerCallDetails
+Method: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # in quotes: at run time it takes no arguments
+Behaviour = Callable[[Any, Any], Any]
+
+
+class Gate:
+    def __init__(self, keys: Watched[Keys] | None, *, certificates: bool, wall_clock: Callable[[], float]) -> None:
+        """`certificates`: every connection has shown one. `wall_clock` gives seconds since 1970."""
+        self._keys = keys
+        self._certificates = certificates
+        self._wall_clock = wall_clock
+
+    @property
+    def asks(self) -> bool:
+        return self._keys is not None or self._certificates
+
+    def identity(self, authorization: str, certified: Callable[[], Identity]) -> Identity | None:
+        """None: nobody is asked for a name. `certified` reads the certificate. Raises Unauthenticated."""
+        if self._keys is not None:
+            return self._keys.value.identity(_bearer(authorization), self._wall_clock())
+        return certified() if self._certificates else None
+
+
+def _bearer(authorization: str) -> str:
+    if not authorization[: len(BEARER)].lower() == BEARER:
+        raise Unauthenticated("send `Authorization: Bearer KEY` with an API key of this server")
+    return authorization[len(BEARER) :].strip()
+
+
+def http_gate(gate: Gate, open_paths: Collection[str]) -> Middleware:
+    """`open_paths`: as the routes have them; every other one, known or not, needs an identity."""
+
+    @web.middleware
+    async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        if resource is not None and resource.canonical in open_paths:
+            return await handler(request)
+
+        def certified() -> Identity:
+            return http_certificate_identity(request.get_extra_info("peercert"))
+
+        token = IDENTITY.set(gate.identity(request.headers.get("Authorization", ""), certified))
+        try:
+            return await handler(request)
+        finally:
+            IDENTITY.reset(token)
+
+    return identify
+
+
+class GrpcGate(grpc.aio.ServerInterceptor):
+    def __init__(self, gate: Gate, metrics: ServerMetrics) -> None:
+        self._gate = gate
+        self._metrics = metrics
+
+    async def intercept_service(
+        self, continuation: Callable[[Details], Awaitable["Method | None"]], details: Details
+    ) -> "Method | None":
+        handler = await continuation(details)
+        service = details.method.removeprefix("/").partition("/")[0]
+        return handler if handler is None or service in OPEN_SERVICES else self._guarded(handler)
+
+    def _guarded(self, handler: Any) -> Method:
+        asked, told = (
+            "stream" if streams else "unary" for streams in (handler.request_streaming, handler.response_streaming)
+        )
+        kind = f"{asked}_{told}"
+        behaviour: Behaviour = getattr(handler, kind)
+        made: Method = getattr(grpc, f"{kind}_rpc_method_handler")(
+            self._asking(behaviour), handler.request_deserializer, handler.response_serializer
+        )
+        return made
+
+    def _asking(self, behaviour: Behaviour) -> Behaviour:
+        async def ask(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                IDENTITY.set(self._identity(context))  # of this call's own task
+            except ServerError as error:
+                await self._refuse(context, error)
+            return await _run(behaviour, request, context)
+
+        return ask
+
+    def _identity(self, context: grpc.aio.ServicerContext[Any, Any]) -> Identity | None:
+        said = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+        authorization = said if isinstance(said, str) else said.decode(errors="surrogateescape")
+        return self._gate.identity(authorization, lambda: grpc_certificate_identity(context.auth_context()))
+
+    async def _refuse(self, context: grpc.aio.ServicerContext[Any, Any], error: ServerError) -> None:
+        status = status_of(error)
+        if status.refusal is not None:
+            self._metrics.requests_refused.labels(status.refusal).inc()
+        await context.abort(status.grpc, str(error), trailing_metadata=trailers(error))
+
+
+async def _run(behaviour: Behaviour, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    """A handler in either form that gRPC takes: a coroutine that returns or writes, or a generator."""
+    if not inspect.isasyncgenfunction(behaviour):
+        return await behaviour(request, context)
+    async with aclosing(behaviour(request, context)) as replies:
+        async for reply in replies:
+            await context.write(reply)
+    return None
