@@ -55,6 +55,8 @@ class Usage:
     generated_tokens: int
     queue_wait: float  # seconds from arrival to the first step that included the request
     ttft: float  # seconds from arrival to the first token
+    decode: float = 0.0  # seconds from the first token to the last
+    cached_tokens: int = 0  # of the prompt, those found in the prefix cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,15 @@ class Answers:
         # aclosing: a caller that hangs up must free its KV pages now, not at the next garbage collection.
         async with aclosing(tokens), aclosing(_pieces(tokens, answer)) as pieces:
             yield pieces
+
+    async def tokenise(self, prompt: str | Chat) -> tuple[int, ...]:
+        """As `open` would. Raises InvalidRequest."""
+        return await self._token_ids(prompt)
+
+    async def detokenise(self, token_ids: tuple[int, ...]) -> str:
+        """Without special tokens. Raises InvalidRequest for ids that the model does not have."""
+        self._limits.check_vocabulary("tokens", token_ids)
+        return await asyncio.to_thread(self._text.decode, token_ids)
 
     async def _request(self, ask: Ask, arrived_at: float) -> Request:
         ask.check_vocabulary(self._limits.vocab_size)
@@ -265,7 +276,10 @@ class _Answer:
         return text if self._stops.found else text + self._stops.flush()
 
     def _usage(self, token: Token) -> Usage:
-        return Usage(len(self._request.prompt), self._generated, token.queue_wait, self._ttft)
+        passed = self._clock() - self._request.arrived_at
+        ttft = self._ttft if self._generated else passed
+        cached = len(self._request.prompt) - token.prompt_computed
+        return Usage(len(self._request.prompt), self._generated, token.queue_wait, ttft, passed - ttft, cached)
 
 
 def _prompt_logprobs(ask: Ask, new_tokens: int) -> int | None:

@@ -1,9 +1,14 @@
 """Protobuf to and from the doors' shared values."""
 
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_server.embedding import EmbedAsk, Embedded, Pooling
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Finish, Priority, Sampling
 from headrace_server.rpc.answers import Piece, Usage
-from headrace_server.rpc.ask import Ask
+from headrace_server.rpc.ask import Ask, Chat
+from headrace_server.rpc.embeddings import MOST_INPUTS
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.scores import Candidate, Score
 from headrace_server.rpc.structured import Format, Kind, any_json_object
@@ -20,6 +25,11 @@ PRIORITY: dict[pb.Priority, Priority] = {
     pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
     pb.PRIORITY_STANDARD: Priority.STANDARD,
     pb.PRIORITY_BATCH: Priority.BATCH,
+}
+POOLING: dict[Pooling, pb.Pooling] = {
+    Pooling.MEAN: pb.POOLING_MEAN,
+    Pooling.CLS: pb.POOLING_CLS,
+    Pooling.LAST: pb.POOLING_LAST,
 }
 
 
@@ -47,24 +57,33 @@ def ask_from(message: pb.GenerateRequest) -> Ask:
         ignore_eos=message.ignore_eos,
         prompt_logprobs=message.prompt_logprobs if message.HasField("prompt_logprobs") else None,
         format=_format(message),
-        priority=_priority(message),
+        priority=_priority(message.priority),
     )
 
 
-def _priority(message: pb.GenerateRequest) -> Priority:
-    if message.priority not in PRIORITY:  # proto3 lets any number through
-        raise InvalidRequest("priority", f"is {message.priority}; must be a value of the enum Priority")
-    return PRIORITY[message.priority]
+def _priority(number: pb.Priority) -> Priority:
+    if number not in PRIORITY:  # proto3 lets any number through
+        raise InvalidRequest("priority", f"is {number}; must be a value of the enum Priority")
+    return PRIORITY[number]
 
 
-def _prompt(message: pb.GenerateRequest) -> str | tuple[int, ...]:
+def _prompt(message: pb.GenerateRequest) -> str | tuple[int, ...] | Chat:
     match message.WhichOneof("prompt"):
         case "text":
             return message.text
         case "tokens":
             return tuple(message.tokens.ids)
+        case "chat":
+            return chat_from(message.chat)
         case _:
-            raise InvalidRequest("prompt", "is missing; set `text` or `tokens`")
+            raise InvalidRequest("prompt", "is missing; set `text`, `tokens` or `chat`")
+
+
+def chat_from(message: pb.Chat) -> Chat:
+    """Raises InvalidRequest."""
+    if not message.messages:
+        raise InvalidRequest("chat", "has no messages; send at least one")
+    return Chat(tuple({"role": each.role, "content": each.content} for each in message.messages))
 
 
 def _format(message: pb.GenerateRequest) -> Format | None:
@@ -104,4 +123,45 @@ def _usage(usage: Usage) -> pb.Usage:
         generated_tokens=usage.generated_tokens,
         queue_wait_seconds=usage.queue_wait,
         ttft_seconds=usage.ttft,
+        prefill_seconds=max(0.0, usage.ttft - usage.queue_wait),
+        decode_seconds=usage.decode,
+        cached_prompt_tokens=usage.cached_tokens,
+        computed_tokens=usage.prompt_tokens - usage.cached_tokens + usage.generated_tokens,
     )
+
+
+def embed_ask_from(message: pb.EmbedRequest) -> EmbedAsk:
+    """Raises InvalidRequest."""
+    if not 1 <= len(message.inputs) <= MOST_INPUTS:
+        raise InvalidRequest("inputs", f"has {len(message.inputs)} inputs; send 1 to {MOST_INPUTS}")
+    if message.HasField("dimensions") and message.dimensions < 1:
+        raise InvalidRequest("dimensions", f"is {message.dimensions}; must be at least 1")
+    return EmbedAsk(
+        inputs=tuple(_input(place, each) for place, each in enumerate(message.inputs)),
+        dimensions=message.dimensions if message.HasField("dimensions") else None,
+        normalise=message.normalise if message.HasField("normalise") else None,
+        truncate=message.truncate,
+        priority=_priority(message.priority),
+    )
+
+
+def _input(place: int, message: pb.EmbedInput) -> str | tuple[int, ...]:
+    found = tuple(message.tokens.ids) if message.WhichOneof("input") == "tokens" else message.text
+    if not found:
+        raise InvalidRequest("inputs", f"number {place} is empty; leave it out, or set `text` or `tokens`")
+    return found
+
+
+def embed_reply_to(found: Embedded) -> pb.EmbedReply:
+    return pb.EmbedReply(
+        vectors=float32(found.vectors),
+        dimensions=found.vectors.shape[1],
+        tokens=found.tokens,
+        queue_wait_seconds=found.queue_wait,
+        compute_seconds=found.compute,
+    )
+
+
+def float32(vectors: NDArray[np.float32]) -> bytes:
+    """Little endian, row after row."""
+    return vectors.astype("<f4", copy=False).tobytes()

@@ -18,12 +18,15 @@ from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.batches.endpoints import BatchEndpoints, batch_routes
 from headrace_server.rpc.batches.store import Store
 from headrace_server.rpc.callers import Callers
+from headrace_server.rpc.calls import Calls, Served
 from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.gate import GrpcGate, http_gate
-from headrace_server.rpc.grpc_server import GrpcServer, start_grpc_server
+from headrace_server.rpc.grpc_server import GrpcServer, GrpcServices, start_grpc_server
 from headrace_server.rpc.http import Endpoints, admin_application, application, start_http_server
+from headrace_server.rpc.oip_grpc import OipService
+from headrace_server.rpc.oip_http import PROBES, oip_routes
 from headrace_server.rpc.readiness import Phase, Readiness
-from headrace_server.rpc.service import InferenceService, Served
+from headrace_server.rpc.service import InferenceService
 from headrace_server.rpc.watched import keep_watching
 from headrace_server.telemetry.expose import expose
 
@@ -76,11 +79,13 @@ async def open_doors(
     metrics.requests_inside.set_function(lambda: arrivals.inside)
     expose(config, metrics)
     drain_call = DrainCall(arrivals)
-    admin_routes = Admin(registry, drain_call, AdminToken(config.drain_token)).routes()
+    token = AdminToken(config.drain_token)
+    admin_routes = Admin(registry, drain_call, token).routes()
     allowed = access(config.access, metrics, wall_clock)
     callers = Callers(config.trust_tenant_header, allowed.gate.asks)
     endpoints = Endpoints(config.name, readiness, metrics, arrivals, wall_clock, int(wall_clock()), callers)
-    service = InferenceService(Served(config.name, config.device, config.dtype), readiness, metrics, arrivals, callers)
+    calls = Calls(Served(config.name, config.device, config.dtype), readiness, metrics, arrivals, callers)
+    services = GrpcServices(InferenceService(calls, drain_call, token), OipService(calls))
     async with AsyncExitStack() as opened:
         store, batches = None, None
         if config.batches is not None:
@@ -89,8 +94,8 @@ async def open_doors(
             batches = BatchEndpoints(store, callers, readiness, wall_clock, config.batches.largest_file)
         shares_port = config.admin_port is None
         shared = admin_routes if shares_port else ()
-        gate = http_gate(allowed.gate, {"/health", "/ready", *(route.path for route in shared)})
-        app = application(endpoints, [*batch_routes(batches), *shared], [gate])
+        gate = http_gate(allowed.gate, {"/health", "/ready", *PROBES, *(route.path for route in shared)})
+        app = application(endpoints, [*batch_routes(batches), *oip_routes(calls), *shared], [gate])
         http, http_port = await start_http_server(app, config.host, config.http_port, allowed.http_tls)
         opened.push_async_callback(http.cleanup)
         admin, admin_port = None, http_port
@@ -100,7 +105,7 @@ async def open_doors(
             )
             opened.push_async_callback(admin.cleanup)
         grpc = await start_grpc_server(
-            service,
+            services,
             config.host,
             config.grpc_port,
             config.max_connection_age,

@@ -22,7 +22,15 @@ from headrace_server.rpc.tls import grpc_certificate_identity, http_certificate_
 from headrace_server.rpc.watched import Watched
 
 BEARER = "bearer "
+# Asked by probes, which have no key; and Drain, whose token is none of the keys.
 OPEN_SERVICES = frozenset({"grpc.health.v1.Health"})
+OPEN_METHODS = frozenset(
+    {
+        "/headrace.v1.Inference/Drain",
+        "/inference.GRPCInferenceService/ServerLive",
+        "/inference.GRPCInferenceService/ServerReady",
+    }
+)
 Details = grpc.HandlerCallDetails
 Method: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # in quotes: at run time it takes no arguments
 Behaviour = Callable[[Any, Any], Any]
@@ -82,8 +90,8 @@ class GrpcGate(grpc.aio.ServerInterceptor):
         self, continuation: Callable[[Details], Awaitable["Method | None"]], details: Details
     ) -> "Method | None":
         handler = await continuation(details)
-        service = details.method.removeprefix("/").partition("/")[0]
-        return handler if handler is None or service in OPEN_SERVICES else self._guarded(handler)
+        is_open = details.method in OPEN_METHODS or details.method.split("/")[1] in OPEN_SERVICES
+        return handler if handler is None or is_open else self._guarded(handler)
 
     def _guarded(self, handler: Any) -> Method:
         asked, told = (

@@ -5,16 +5,28 @@ from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from headrace_server.rpc.pb import inference_pb2, inference_pb2_grpc
+from headrace_server.rpc import oip_grpc
+from headrace_server.rpc.pb import inference_pb2, inference_pb2_grpc, oip_pb2_grpc
+from headrace_server.rpc.reflection import serve_reflection
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
-HEALTH_NAMES = ("", SERVICE)  # the process, and the service
+SERVICES = (SERVICE, oip_grpc.SERVICE)
+HEALTH_NAMES = ("", *SERVICES)  # the process, and each service
 LARGEST_MESSAGE = 4 * 2**20  # bytes; a request that is larger has no place in any context
+LARGEST_METADATA = 16 * 2**10  # bytes of all a call's metadata; an API key and trace headers take one of them
+ASK_SILENT_CLIENTS = 30.0  # seconds: a client that vanished without a word holds pages for twice as long at most
 
 
-def options(max_connection_age: float) -> Sequence[tuple[str, int]]:
+@dataclass(frozen=True, slots=True)
+class GrpcServices:
+    inference: inference_pb2_grpc.InferenceServicer
+    oip: oip_pb2_grpc.GRPCInferenceServiceServicer
+
+
+def options(max_connection_age: float, keepalive: float = ASK_SILENT_CLIENTS) -> Sequence[tuple[str, int]]:
+    """Both in seconds."""
+    ping = int(keepalive * 1000)
     return (
         # A client balances connections, not requests: without an age a new replica would get none of the old ones.
         # No grace is set, so a stream that outlives its connection's age still ends by itself.
@@ -24,7 +36,12 @@ def options(max_connection_age: float) -> Sequence[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.keepalive_time_ms", ping),
+        ("grpc.keepalive_timeout_ms", ping),
+        ("grpc.http2.max_pings_without_data", 0),  # no bound: a prefill may take longer than two pings
         ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+        ("grpc.max_metadata_size", LARGEST_METADATA),
+        ("grpc.absolute_max_metadata_size", LARGEST_METADATA),  # between the two gRPC would refuse by chance
         ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its requests
     )
 
@@ -44,22 +61,24 @@ class GrpcServer:
 
 
 async def start_grpc_server(
-    service: inference_pb2_grpc.InferenceServicer,
+    services: GrpcServices,
     host: str,
     port: int,
     max_connection_age: float,
     *,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     tls: grpc.ServerCredentials | None = None,
+    keepalive: float = ASK_SILENT_CLIENTS,
 ) -> GrpcServer:
     """Health says NOT_SERVING until told otherwise. Raises OSError when the port is taken."""
-    server = grpc.aio.server(options=options(max_connection_age), interceptors=interceptors)
-    inference_pb2_grpc.add_InferenceServicer_to_server(service, server)
+    server = grpc.aio.server(options=options(max_connection_age, keepalive), interceptors=interceptors)
+    inference_pb2_grpc.add_InferenceServicer_to_server(services.inference, server)
+    oip_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(services.oip, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in HEALTH_NAMES:
         await checks.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    serve_reflection((*SERVICES, health.SERVICE_NAME), server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)

@@ -21,7 +21,7 @@ from headrace_server.errors import (
 )
 
 DOMAIN = "headrace.dev"  # of ErrorInfo; its reason is a Refusal's name, or that of the gRPC code
-# Bytes of a message: it is sent three times, once with %XX for each byte outside ASCII, and a gRPC client drops a call's
+# Bytes of a message: it is sent three times, once with %XX for bytes outside ASCII, and a gRPC client drops a call's
 # whole end when its trailers are longer than 8 KiB. Some messages repeat what they refuse, a regular expression say.
 LONGEST_MESSAGE = 1000
 ANOTHER_REPLICA = 1.0  # seconds until a client's routing has likely heard that this one leaves
