@@ -61,11 +61,13 @@ def load_chat_template(model: Path) -> ChatTemplate:
 
 
 def _tool_form(source: str) -> Form | None:
+    """By the examples that templates give to the model."""
     if not re.search(r"\btools\b", source):
         return None
+    keys = set(re.findall(r"""\\?["'](arguments|parameters)\\?["']\s*:""", source))
     if BEGIN in source:
-        return Form.HERMES
-    return Form.LLAMA if re.search(r"""["']parameters["']\s*:""", source) and "name" in source else None
+        return Form.HERMES if "arguments" in keys else None  # others write XML between the same tags
+    return Form.LLAMA if "parameters" in keys else None
 
 
 def _tokenizer_config(model: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The model's tokenizer as the doors use it: text and chats to ids, ids back to text."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from headrace_server.rpc.ask import Chat
 from headrace_server.rpc.chat_template import ChatTemplate, load_chat_template
 from headrace_server.rpc.detokenise import Detokeniser, context
 from headrace_server.rpc.token_bytes import TokenBytes
-from headrace_server.rpc.tool_calls import Form
+from headrace_server.rpc.tool_calls import BEGIN, END, Form
 
 
 class Text:
@@ -84,10 +85,23 @@ def load_text(model: Path) -> Text:
     if not path.is_file():
         raise ModelRefused(f"{path}: not found; save the tokenizer beside the weights (tokenizer.save_pretrained)")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(_with_tags_as_text(path.read_text(encoding="utf-8")))
     except Exception as broken:  # the library raises nothing narrower
         raise ModelRefused(f"{path}: is not a tokenizer of the `tokenizers` library: {broken}") from broken
     # Some files carry the lengths of their training: a prompt would be cut without a word.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return Text(tokenizer, load_chat_template(model))
+
+
+def _with_tags_as_text(document: str) -> str:
+    """Some checkpoints mark the tags of tool calls as special: decoding would leave them out, and no call be found."""
+    if BEGIN not in document:
+        return document
+    tokenizer = json.loads(document)
+    tags = [token for token in tokenizer["added_tokens"] if token["content"] in {BEGIN, END} and token["special"]]
+    if not tags:
+        return document
+    for tag in tags:
+        tag["special"] = False
+    return json.dumps(tokenizer)
