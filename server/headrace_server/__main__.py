@@ -117,7 +117,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
         access=access_options.access_from(options),
         admin_port=options.admin_port,
         drain_token=drain_token,
-        telemetry=telemetry_from(options),
+        telemetry=telemetry_from(options, os.environ),  # noqa: TID251 - the command-line edge
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace_server.came_with import ALONE, CameWith
 from headrace_server.request import Priority
 
 
@@ -29,6 +30,7 @@ class EmbedAsk:
     priority: Priority = Priority.STANDARD
     timeout: float | None = None  # seconds from arrival in which the answer is of use; None: no such limit
     tenant: str = ""  # who asks; "" = nobody said, or nobody who is believed
+    came_with: CameWith = ALONE
     cache_scope: str = ""  # within the tenant, who may be answered from what was computed for this; "" = all of it
 
 

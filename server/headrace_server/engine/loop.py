@@ -129,7 +129,8 @@ class Engine:
         self._account.heard(news)
         for sequence, token in news.committed.tokens:
             stream = self._streams[sequence]
-            self._account.token(sequence, news.now, stream.times.token(news.now))
+            began = sequence.request.arrived_at + (sequence.queue_wait or 0.0)
+            self._account.token(sequence, news.now, stream.times.token(news.now, began))
             # An answer that its own grammar broke ends with the cause instead of the token.
             stream.put(sequence.fault if token.finish is Finish.FAILED and sequence.fault is not None else token)
         for sequence in news.committed.ended:

@@ -13,14 +13,15 @@ from headrace_server.request import Finish, Token
 class Times:
     """When tokens of one request came, seconds on the engine's clock; written by the engine."""
 
+    began: float | None = None  # the first step that included it; None until its token is here
     first: float | None = None
     last: float | None = None
 
-    def token(self, now: float) -> float | None:
+    def token(self, now: float, began: float) -> float | None:
         """When the one before came; None for the first."""
         before, self.last = self.last, now
         if before is None:
-            self.first = now
+            self.began, self.first = began, now
         return before
 
 

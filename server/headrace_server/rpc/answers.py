@@ -15,11 +15,13 @@ from headrace_server.engine.limits import Limits
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Finish, Grammar, Request, Token
 from headrace_server.rpc.ask import Ask, Chat
-from headrace_server.rpc.detokenise import StopStrings
+from headrace_server.rpc.detokenise import Detokenises, StopStrings, Timed
 from headrace_server.rpc.scores import Score, Scorer
 from headrace_server.rpc.structured import Format, check_goes_with
 from headrace_server.rpc.text import Text
 from headrace_server.rpc.tool_calls import Form
+from headrace_server.rpc.witness import Moments, Witness
+from headrace_server.telemetry.answered import Hear
 
 LONG_TEXT = 4096  # characters; tokenising more takes over a millisecond, which other streams must not wait for
 PROMPT_SCORES = 256  # in one piece: with 20 candidates each some 100 KiB, far below gRPC's 4 MiB for a message
@@ -31,6 +33,9 @@ class Tokens(Protocol):
     def __aiter__(self) -> AsyncIterator[Token]: ...
 
     async def aclose(self) -> None: ...
+
+    @property
+    def times(self) -> Moments: ...
 
     def arrived(self) -> Token | None:
         """The next token, if it is here already."""
@@ -101,6 +106,11 @@ class Answers:
         self._limits = limits
         self._clock = clock  # the engine's
         self._grammars = grammars
+        self._witness = Witness((), clock)
+
+    def tell(self, hears: Sequence[Hear], times_detokenising: bool) -> None:
+        """From now on `hears` are told of each request when it is over."""
+        self._witness = Witness(hears, self._clock, times_detokenising)
 
     @property
     def limits(self) -> Limits:
@@ -114,13 +124,17 @@ class Answers:
     @asynccontextmanager
     async def open(self, ask: Ask) -> AsyncIterator[AsyncIterator[Piece]]:
         """Refuses with a ServerError before anything is yielded. Leaving the block cancels what still runs."""
-        request = await self._request(ask, arrived_at=self._clock())
-        echo = await self._echo(ask, request.prompt) if ask.echo else None
-        tokens = self._engine.submit(request)
-        answer = _Answer(ask, request, self._text, echo, self._clock)
-        # aclosing: a caller that hangs up must free its KV pages now, not at the next garbage collection.
-        async with aclosing(tokens), aclosing(_pieces(tokens, answer)) as pieces:
-            yield pieces
+        with self._witness.follow(ask) as followed:
+            request = followed.request = await self._request(ask, arrived_at=followed.arrived)
+            echo = await self._echo(ask, request.prompt) if ask.echo else None
+            tokens = self._engine.submit(request)
+            answer = _Answer(ask, request, self._text, echo, self._clock)
+            if self._witness.detokenising:
+                answer.time_detokenising()
+            followed.moments, followed.progress = tokens.times, answer
+            # aclosing: a caller that hangs up must free its KV pages now, not at the next garbage collection.
+            async with aclosing(tokens), aclosing(_pieces(tokens, answer)) as pieces:
+                yield pieces
 
     async def tokenise(self, prompt: str | Chat) -> tuple[int, ...]:
         """As `open` would. Raises InvalidRequest."""
@@ -217,7 +231,7 @@ class _Answer:
 
     def __init__(self, ask: Ask, request: Request, text: Text, echo: _Echo | None, clock: Callable[[], float]) -> None:
         self._request = request
-        self._detokeniser = text.detokeniser(request.prompt)
+        self._detokeniser: Detokenises = text.detokeniser(request.prompt)
         self._stops = StopStrings(request.stop)
         self._unsearched = request.sampling.min_tokens  # tokens to come in which a stop string does not count
         self._echo = echo
@@ -225,9 +239,23 @@ class _Answer:
         self._prompt_is_scored = False
         self._scorer = _scorer(text, ask.sampling.logprobs)
         self._clock = clock
+        self._timed: Timed | None = None
+        self.finish: Finish | None = None
         self._generated = 0
         self._ttft = 0.0
         self._read = 0 if echo is None else len(echo.text)  # characters of the text up to the latest token
+
+    @property
+    def generated(self) -> int:
+        return self._generated
+
+    @property
+    def detokenising(self) -> float | None:
+        """Seconds; None: not measured."""
+        return None if self._timed is None else self._timed.seconds
+
+    def time_detokenising(self) -> None:
+        self._detokeniser = self._timed = Timed(self._detokeniser, self._clock)
 
     def opening(self) -> Piece | None:
         return None if self._echo is None or not self._echo.text else Piece(self._echo.text)
@@ -251,7 +279,7 @@ class _Answer:
         text = "" if token.id is None else self._next_text(token.id)
         if token.finish is not None and not self._stops.found:
             text += self._rest()
-        finish = Finish.STOP if self._stops.found else token.finish
+        finish = self.finish = Finish.STOP if self._stops.found else token.finish
         ids = () if token.id is None else (token.id,)
         usage = self._usage(token) if finish is not None else None
         return Piece(text, ids, finish, usage, scores, prompt_tokens=len(self._request.prompt))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace_server.came_with import ALONE, CameWith
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import MOST_BIASES, MOST_STOP_TOKENS, Priority, Sampling
 from headrace_server.rpc.structured import Format, check_goes_with
@@ -49,6 +50,7 @@ class Ask:
     priority: Priority = Priority.STANDARD
     timeout: float | None = None  # seconds from arrival in which the answer is of use; None: no such limit
     tenant: str = ""  # who asks; "" = nobody said, or nobody who is believed
+    came_with: CameWith = ALONE
     cache_scope: str = ""  # within the tenant, who may be answered from what was computed for this; "" = all of it
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from headrace_server.came_with import came_with
 from headrace_server.embedding import EmbedAsk
 from headrace_server.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from headrace_server.rpc.ask import Ask
@@ -55,7 +56,13 @@ class Callers:
         """
         timeouts = [seconds for seconds in (ask.timeout, _expected(headers), time_remaining) if seconds is not None]
         caller = self.caller(headers)
-        return replace(ask, tenant=caller.tenant, cache_scope=caller.cache_scope, timeout=min(timeouts, default=None))
+        return replace(
+            ask,
+            tenant=caller.tenant,
+            cache_scope=caller.cache_scope,
+            timeout=min(timeouts, default=None),
+            came_with=came_with(headers),
+        )
 
 
 def _narrowed(tenant: str, said: str) -> Caller:

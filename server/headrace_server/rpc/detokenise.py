@@ -5,7 +5,8 @@
 Both hold back a bounded tail, so the cost of a token does not grow with the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
@@ -51,6 +52,33 @@ class Detokeniser:
         text = str(self._tokenizer.decode(self._held))
         self._held.clear()
         self._stream = DecodeStream(skip_special_tokens=True)
+        return text
+
+
+class Detokenises(Protocol):
+    def feed(self, token_id: int) -> str: ...
+
+    def flush(self) -> str: ...
+
+
+class Timed:
+    """A detokeniser that knows how long it took, for traces."""
+
+    def __init__(self, inner: Detokenises, clock: Callable[[], float]) -> None:
+        self.seconds = 0.0
+        self._inner = inner
+        self._clock = clock
+
+    def feed(self, token_id: int) -> str:
+        began = self._clock()
+        text = self._inner.feed(token_id)
+        self.seconds += self._clock() - began
+        return text
+
+    def flush(self) -> str:
+        began = self._clock()
+        text = self._inner.flush()
+        self.seconds += self._clock() - began
         return text
 
 

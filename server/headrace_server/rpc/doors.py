@@ -29,6 +29,7 @@ from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.service import InferenceService
 from headrace_server.rpc.watched import keep_watching
 from headrace_server.telemetry.expose import expose
+from headrace_server.telemetry.told import told_of_answers
 
 LAST_BYTES = 1.0  # seconds for what is written but not yet sent when a door closes
 
@@ -66,6 +67,7 @@ class Doors:
             await self.admin.cleanup()
         if self.store is not None:
             await self.store.close()
+        await self.readiness.close()
 
 
 async def open_doors(
@@ -75,7 +77,7 @@ async def open_doors(
     wall_clock: Callable[[], float] = time.time,  # noqa: TID251 - OpenAI's `created` and `expires_at` are dates
 ) -> Doors:
     """HTTP first, so that /health answers from the start. Raises OSError when a port or the batch store is taken."""
-    readiness, arrivals = Readiness(metrics), Arrivals(time.monotonic)
+    readiness, arrivals = Readiness(metrics, told_of_answers(config, metrics)), Arrivals(time.monotonic)
     metrics.requests_inside.set_function(lambda: arrivals.inside)
     expose(config, metrics)
     drain_call = DrainCall(arrivals)

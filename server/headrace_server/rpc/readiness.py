@@ -6,6 +6,7 @@ from headrace_server.embedding import Embedder
 from headrace_server.errors import Draining, InvalidRequest
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
+from headrace_server.telemetry.told import NOBODY, Told
 
 
 class Phase(StrEnum):
@@ -19,7 +20,9 @@ class Phase(StrEnum):
 
 
 class Readiness:
-    def __init__(self, metrics: ServerMetrics) -> None:
+    def __init__(self, metrics: ServerMetrics, told: Told = NOBODY) -> None:
+        """`told`: of each request when it is over."""
+        self._told = told
         self.phase = Phase.LOADING
         self._metrics = metrics
         self._answers: Answers | None = None
@@ -32,6 +35,8 @@ class Readiness:
 
     def open(self, answers: Answers | None, embedder: Embedder | None = None) -> None:
         """What the model can do. From now on requests are answered; also while draining, until the engine refuses."""
+        if answers is not None:
+            answers.tell(self._told.hears, self._told.traces)
         self._answers, self._embedder = answers, embedder
         self.phase = Phase.READY
         self._metrics.ready.set(1)
@@ -40,6 +45,10 @@ class Readiness:
     def embeds(self) -> bool:
         """False as well while nothing is known of the model."""
         return self._embedder is not None
+
+    async def close(self) -> None:
+        """Sends what there still is to tell."""
+        await self._told.close()
 
     def answers(self) -> Answers:
         """Raises Draining while the model is not warm, InvalidRequest when it only embeds."""
