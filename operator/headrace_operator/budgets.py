@@ -25,16 +25,25 @@ class Budgets:
             return None
         key = (deployment.namespace, deployment.name)
         self._holdings[key] = own = _holding(deployment, seen, now)
-        known = self._store.keys()
-        others = [other for other in known if other != key and other[0] == deployment.namespace]
-        return budget.cap(limit, own, map(self._of, others))
+        return budget.cap(limit, own, self._others(key))
 
-    def ordered(self, key: Key, replicas: int) -> None:
+    def standby_room(self, key: Key) -> int | None:
+        """How many more standby pods it allows, once this tick's replicas were `ordered`."""
+        limit, own = self._gpus.get(key[0]), self._holdings.get(key)
+        return None if limit is None or own is None else budget.standby_room(limit, own, self._others(key))
+
+    def ordered(self, key: Key, replicas: int = 0, *, standby: int = 0) -> None:
+        """`replicas`: altogether; `standby`: pods that will be made."""
         if known := self._holdings.get(key):
-            self._holdings[key] = replace(known, replicas=max(known.replicas, replicas))
+            wanting = max(0, known.wanting - standby)
+            self._holdings[key] = replace(known, replicas=max(known.replicas, replicas), wanting=wanting)
 
     def forget(self, key: Key) -> None:
         self._holdings.pop(key, None)
+
+    def _others(self, key: Key) -> list[Holding]:
+        known = self._store.keys()
+        return [self._of(other) for other in known if other != key and other[0] == key[0]]
 
     def _of(self, key: Key) -> Holding:
         """Of one that was not looked at yet, what the API server says: a restart must not give its GPUs away."""
@@ -51,9 +60,11 @@ class Budgets:
 
 def _holding(deployment: InferenceDeployment, seen: Observed, now: float) -> Holding:
     present = sum(pod.phase is not PodPhase.LOST for pod in seen.pods)
+    wanting = max(0, deployment.scaling.warm_standby - len(seen.standby))
     return Holding(
         gpus=deployment.resources.gpus,
         min_replicas=schedules.bounds(deployment.scaling, now).min_replicas,
         replicas=len(seen.live),
-        beside=max(present - len(seen.live), deployment.scaling.warm_standby),  # wanted standby keeps its place
+        beside=present - len(seen.live) + wanting,  # wanted standby keeps its place
+        wanting=wanting,
     )

@@ -17,12 +17,14 @@ from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import plan
 from headrace_operator.decide.questions import questions
 from headrace_operator.decide.reasons import Announcement, Reason
+from headrace_operator.decide.refusal import Refusal, refused, wants_pods, without_pods
 from headrace_operator.decide.replicas import Decision, decide, remembered
 from headrace_operator.decide.rolling import is_full
 from headrace_operator.decide.rollout_record import restored
 from headrace_operator.decide.rollouts import Progress
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
+from headrace_operator.decide.sizing import standby_ordered
 from headrace_operator.decide.startup import Ledger
 from headrace_operator.decide.status import Tick, is_due, status
 from headrace_operator.decide.urgency import is_urgent
@@ -54,8 +56,13 @@ class Memory:
     status_at: float = 0.0  # epoch seconds of the last write
     service_generation: int = -1  # generation for which the Service was applied
     ledger: Ledger = field(default_factory=Ledger)  # of starts
-    refused: str | None = None  # why the API server created no pod at the last tick
+    refusal: Refusal | None = None  # of pods, by a ResourceQuota, at the last try
     progress: Progress | None = None  # of the rollout; None before the first look
+
+    @property
+    def refused(self) -> str | None:
+        """Why there are no more pods."""
+        return self.refusal.message if self.refusal else None
 
 
 class Reconciler:
@@ -115,11 +122,13 @@ class Reconciler:
         decision = decide(look(deployment.scaling, seen, signals, memory.history, now, budget=budget))
         if deployment.scaling.mode is not Mode.SHADOW:
             self._budgets.ordered(key, decision.replicas)
+        seen = replace(seen, standby_room=self._budgets.standby_room(key))
         memory.history = remembered(memory.history, decision, now)
         self._pace.tell(key, is_alert=is_urgent(seen, decision))
         progress, news = self._advance(key, deployment, seen, memory, decision)
         planned = plan(deployment, self._image, seen, decision, progress=progress, said=memory.said, now=now)
-        await self._act(deployment, [*news, *planned], memory, now)
+        self._budgets.ordered(key, standby=standby_ordered(planned))
+        await self._act(deployment, [*news, *planned], seen, memory, now)
         memory.said = decision.reason
         claims = await self._claims(body, deployment, now)
         seen = replace(seen, refused=memory.refused)
@@ -154,8 +163,8 @@ class Reconciler:
         seen = observed(pods, around)
         self._metrics.scrape_failures.labels(*key).inc(sum(pod.sample is None for pod in seen.ready))
         memory = self._memories.get(key)
-        refused = memory.refused if memory else None
-        return replace(seen, revisions=recorded(self._store.revisions(key), uid), refused=refused)
+        why = memory.refused if memory else None
+        return replace(seen, revisions=recorded(self._store.revisions(key), uid), refused=why)
 
     def _advance(
         self, key: Key, deployment: InferenceDeployment, seen: Observed, memory: Memory, decision: Decision
@@ -169,16 +178,21 @@ class Reconciler:
             self._metrics.rollout_steps.labels(*key, *memory.progress.step).inc()
         return memory.progress, rollouts.news(before, memory.progress)
 
-    async def _act(self, deployment: InferenceDeployment, actions: list[Action], memory: Memory, now: float) -> None:
+    async def _act(
+        self, deployment: InferenceDeployment, actions: list[Action], seen: Observed, memory: Memory, now: float
+    ) -> None:
         is_touched = self._standing.is_touched(deployment.namespace, deployment.name)
         if memory.service_generation != deployment.generation or is_touched:
             actions.insert(0, ApplyService(manifests.service(deployment)))
             actions.insert(0, ApplyBudget(manifests.disruption_budget(deployment)))
         target = Target(deployment.namespace, deployment.name, deployment.uid)
-        outcome = await apply(self._hands, target, actions, now)
-        if outcome.refused and not memory.refused:  # it is tried again at every tick, and told once
+        before, generation = memory.refusal, deployment.generation
+        waits = wants_pods(actions) and before is not None and before.holds(seen, generation, now)
+        outcome = await apply(self._hands, target, without_pods(actions) if waits else actions, now)
+        if outcome.refused and not before:  # it is tried again and again, and told once
             await self._recorder.record(target, Announcement.POD_REFUSED, outcome.refused, now=now, is_warning=True)
-        memory.refused = outcome.refused
+        if not waits:
+            memory.refusal = refused(before, outcome.refused, seen, generation, now) if outcome.refused else None
         for child in outcome.children:
             self._put[child["kind"]](child)
         memory.service_generation = deployment.generation

@@ -71,3 +71,18 @@ def test_another_namespace_is_another_budget() -> None:
 
 def test_a_deployment_on_cpus_needs_no_budget() -> None:
     assert Budgets({"team": 8}, store("one")).cap(given("one", gpus=0), observed(1), NOW) is None
+
+
+def test_the_last_place_is_given_to_one_standby_only() -> None:
+    budgets = Budgets({"team": 5}, store("one", "two"))
+    for name in ("one", "two"):
+        budgets.cap(given(name, warm_standby=1), observed(2), NOW)
+    assert budgets.standby_room(("team", "one")) == budgets.standby_room(("team", "two")) == 1
+    budgets.ordered(("team", "one"), standby=1)
+    assert budgets.standby_room(("team", "two")) == 0
+
+
+def test_without_a_budget_there_is_room_for_any_standby() -> None:
+    budgets = Budgets({}, store("one"))
+    budgets.cap(given("one", warm_standby=1), observed(2), NOW)
+    assert budgets.standby_room(("team", "one")) is None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from headrace_operator.decide import standby
 from headrace_operator.decide.reasons import Health, Progress, Reason
 from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.values import Observed, PodPhase
@@ -31,7 +32,7 @@ def conditions(deployment: InferenceDeployment, observed: Observed, decision: De
         _ready(decision, observed),
         _model_valid(observed),
         _metrics_available(observed, decision),
-        _gpu_capacity(observed, decision),
+        _gpu_capacity(deployment, observed, decision),
         _scaling_limited(decision),
     )
 
@@ -82,12 +83,16 @@ def _metrics_available(observed: Observed, decision: Decision) -> Condition:
     return Condition("MetricsAvailable", False, reason, message)
 
 
-def _gpu_capacity(observed: Observed, decision: Decision) -> Condition:
+def _gpu_capacity(deployment: InferenceDeployment, observed: Observed, decision: Decision) -> Condition:
     if observed.refused is not None:
         return Condition("GPUCapacity", False, Health.QUOTA_EXCEEDED, observed.refused)
     stuck = decision.situation.supply.without_gpu
     if stuck.pods:
         return Condition("GPUCapacity", False, Reason.INSUFFICIENT_GPU, f"{stuck.pods} pods wait: {stuck.message}")
+    missing, room = standby.wanted_more(observed, deployment.scaling.warm_standby), observed.standby_room
+    if room is not None and missing > room:
+        message = f"{missing} standby pods are missing, and the namespace's GPU budget has room for {room}"
+        return Condition("GPUCapacity", False, Reason.OVER_BUDGET, message)
     return Condition("GPUCapacity", True, Health.SCHEDULED, "every pod has its place")
 
 

@@ -47,8 +47,16 @@ def tend_standby(deployment: InferenceDeployment, revision: Revision, observed: 
     """As many standby pods as wanted. For a tick that creates no replica and changes no role: those come first."""
     wanted = deployment.scaling.warm_standby
     missing = max(0, standby.wanted_more(observed, wanted))
+    if observed.standby_room is not None:
+        missing = min(missing, observed.standby_room)
     new = order(deployment, revision, observed, missing, Role.STANDBY)
     return standby.thin_out(observed, revision.hash, wanted) + new
+
+
+def standby_ordered(actions: list[Action]) -> int:
+    """How many standby pods a plan makes."""
+    made = [action.body["metadata"]["labels"] for action in actions if isinstance(action, CreatePod)]
+    return sum(labels[manifests.ROLE_LABEL] == Role.STANDBY for labels in made)
 
 
 def _let_go(observed: Observed, replicas: int) -> list[Action]:

@@ -138,6 +138,7 @@ class Observed:
     pods: tuple[PodState, ...] = field(default=())
     revisions: tuple[Revision, ...] = ()
     refused: str | None = None  # why the API server created no pod at the last try: a ResourceQuota
+    standby_room: int | None = None  # standby pods that the GPU budget allows beside those here; None = no budget
 
     @property
     def live(self) -> tuple[PodState, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from headrace_operator.decide.budget import Holding, cap
+from headrace_operator.decide.budget import Holding, cap, standby_room
 from headrace_operator.decide.history import History
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.replicas import decide
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from observations import NOW, observed, scaling, signals
 
 
-def holding(replicas: int, *, least: int = 1, gpus: int = 1, beside: int = 0) -> Holding:
-    return Holding(gpus=gpus, min_replicas=least, replicas=replicas, beside=beside)
+def holding(replicas: int, *, least: int = 1, gpus: int = 1, beside: int = 0, wanting: int = 0) -> Holding:
+    """`beside`: pods that are there; `wanting`: those that are not there yet."""
+    return Holding(gpus=gpus, min_replicas=least, replicas=replicas, beside=beside + wanting, wanting=wanting)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,26 @@ def holding(replicas: int, *, least: int = 1, gpus: int = 1, beside: int = 0) ->
 )
 def test_the_cap(budget: int, own: Holding, others: list[Holding], expected: int | None) -> None:
     assert cap(budget, own, others) == expected
+
+
+@pytest.mark.parametrize(
+    ("budget", "own", "others", "expected"),
+    [
+        pytest.param(8, holding(2, wanting=1), [], 6, id="alone, all that is left"),
+        pytest.param(3, holding(2, wanting=1), [], 1, id="just enough"),
+        pytest.param(2, holding(2, wanting=1), [], 0, id="the replicas have it all"),
+        pytest.param(2, holding(1, beside=1, wanting=1), [], 0, id="a standby that is there has its place"),
+        pytest.param(4, holding(1, wanting=1), [holding(3)], 0, id="the others have it"),
+        pytest.param(5, holding(1, wanting=1), [holding(1, least=4)], 0, id="a minimum comes before a standby"),
+        pytest.param(3, holding(1, wanting=1), [holding(1, wanting=1)], 1, id="two want the last place: one gets it"),
+        pytest.param(3, holding(1, wanting=1), [holding(1, beside=1)], 0, id="and then the other does not"),
+        pytest.param(9, holding(1, gpus=4, wanting=2), [], 1, id="five GPUs are one standby of four"),
+        pytest.param(1, holding(5, wanting=1), [], 0, id="a lowered budget"),
+        pytest.param(1, holding(1, gpus=0, wanting=1), [], None, id="a CPU deployment has no budget"),
+    ],
+)
+def test_the_room_for_standby_pods(budget: int, own: Holding, others: list[Holding], expected: int | None) -> None:
+    assert standby_room(budget, own, others) == expected
 
 
 holdings = st.builds(
@@ -85,3 +106,14 @@ def test_a_budget_that_is_used_up_is_told_with_what_would_be_used() -> None:
     assert decide(situation(4)).message.startswith(
         "4 replicas: the GPU budget of the namespace allows 4; 840 tok/s arrive"
     )
+
+
+@given(st.integers(0, 60), st.lists(holdings, min_size=1, max_size=5))
+def test_standby_pods_never_leave_the_budget(budget: int, all_: list[Holding]) -> None:
+    """One after the other, each makes as many as it has room for."""
+    taken = sum(one.taken for one in all_)
+    for index, own in enumerate(all_):
+        room = standby_room(budget, own, [other for place, other in enumerate(all_) if place != index])
+        assert room is not None
+        all_[index] = replace(own, beside=own.beside - own.wanting + room, wanting=0)
+    assert sum(one.taken for one in all_) <= max(budget, taken)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,3 +116,19 @@ def test_a_timestamp_is_what_kubernetes_reads() -> None:
 def test_a_long_message_fits() -> None:
     words = told(failing(PodPhase.CRASH_LOOPING, "x" * 5000))
     assert len(words["Ready"][2]) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
+        pytest.param(None, ("True", "Scheduled"), id="no budget"),
+        pytest.param(2, ("True", "Scheduled"), id="room for both"),
+        pytest.param(1, ("False", "OverBudget"), id="room for one of two"),
+    ],
+)
+def test_a_standby_that_the_budget_does_not_allow_is_said(room: int | None, expected: tuple[str, str]) -> None:
+    asked, seen = deployment(scaling=scaling(warm_standby=2)), replace(observed(1), standby_room=room)
+    found = conditions(asked, seen, decided(1, signals(1, load=1.0)))
+    (told_,) = (entry for entry in as_status(found, [], 3, NOW) if entry["type"] == "GPUCapacity")
+    assert (told_["status"], told_["reason"]) == expected
+    assert ("has room for 1" in told_["message"]) is (room == 1)

@@ -18,10 +18,12 @@ CURRENT = recorded().hash
 CORDON = "node gpu-a is cordoned"
 
 
-def planned(replicas: int, *pods: PodState, standby: int = 0, mode: Mode = Mode.AUTO) -> list[Action]:
+def planned(
+    replicas: int, *pods: PodState, standby: int = 0, mode: Mode = Mode.AUTO, room: int | None = None
+) -> list[Action]:
     asked = deployment(scaling=scaling(warm_standby=standby, mode=mode))
     decision = replace(decided(1, signals(1, load=1.0)), replicas=replicas, reason=Reason.STEADY)
-    seen = Observed(pods, (recorded(),))
+    seen = Observed(pods, (recorded(),), standby_room=room)
     actions = plan(asked, IMAGE, seen, decision, progress=settled(), said=Reason.STEADY, now=NOW)
     return [action for action in actions if isinstance(action, CreatePod | DeletePod | Unroute | Promote | Demote)]
 
@@ -43,6 +45,12 @@ def told(actions: list[Action]) -> list[tuple[str, str]]:
         for action in actions
         if isinstance(action, CreatePod | DeletePod | Unroute | Promote | Demote)
     ]
+
+
+@pytest.mark.parametrize(("room", "made"), [(None, 3), (5, 3), (2, 2), (0, 0)])
+def test_standby_pods_keep_to_the_budget_and_none_leaves_for_it(room: int | None, made: int) -> None:
+    actions = told(planned(1, replica(0), spare(1), standby=4, room=room))
+    assert actions == [("CreatePod", "standby")] * made
 
 
 @pytest.mark.parametrize(
