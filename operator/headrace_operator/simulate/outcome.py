@@ -1,0 +1,78 @@
+"""What a policy cost and what its users waited: one row of the table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from headrace_operator.simulate.engine import Engine
+from headrace_operator.simulate.traces import Request
+from headrace_operator.simulate.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    slo_miss_share: float  # of requests that waited longer than the SLO for their first step
+    wait_p50: float  # seconds
+    wait_p95: float
+    wait_p99: float
+    replica_hours: float
+    work_bound_ratio: float  # replica-hours / those that the work itself takes in full batches
+    reversals: int  # changes of the wanted number against the direction of the one before
+    changes: int
+    peak_replicas: int  # the highest number that was wanted
+
+    def row(self, name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "slo_miss_share": round(self.slo_miss_share, 5),
+            "wait_p50_s": round(self.wait_p50, 3),
+            "wait_p95_s": round(self.wait_p95, 3),
+            "wait_p99_s": round(self.wait_p99, 3),
+            "replica_hours": round(self.replica_hours, 3),
+            "work_bound_ratio": round(self.work_bound_ratio, 3),
+            "reversals": self.reversals,
+            "changes": self.changes,
+            "peak_replicas": self.peak_replicas,
+        }
+
+
+def outcome(world: World, slo: float, begin: float, end: float) -> Outcome:
+    """Of the requests that came, and the replicas that were held, between `begin` and `end` seconds."""
+    waits = sorted(wait for at, wait in world.waits if begin <= at <= end)
+    moments = [moment for moment in world.moments if begin <= moment.at <= end]
+    steps = [after.desired - before.desired for before, after in pairwise(moments)]
+    turns = [step > 0 for step in steps if step]
+    hours = world.fleet.hours(begin, end)
+    bound = bound_hours(world.setting.engine, [request for request in world.requests if begin <= request.at <= end])
+    return Outcome(
+        slo_miss_share=sum(wait > slo for wait in waits) / len(waits) if waits else 0.0,
+        wait_p50=_quantile(waits, 0.50),
+        wait_p95=_quantile(waits, 0.95),
+        wait_p99=_quantile(waits, 0.99),
+        replica_hours=hours,
+        work_bound_ratio=hours / bound if bound else 0.0,
+        reversals=sum(one is not other for one, other in pairwise(turns)),
+        changes=len(turns),
+        peak_replicas=max((moment.desired for moment in moments), default=world.setting.start),
+    )
+
+
+def work(engine: Engine, request: Request) -> float:
+    """Replica-seconds that a request takes in batches that are as full as slots and KV room allow."""
+    tokens = request.prompt + request.generated
+    context = request.prompt + request.generated / 2
+    together = max(1.0, min(engine.slots, engine.kv_tokens / tokens))
+    answer = engine.overhead / together + engine.seconds_per_token + engine.seconds_per_kv_token * context
+    prompt = engine.overhead / engine.tokens_per_step + engine.seconds_per_token
+    return request.generated * answer + request.prompt * prompt
+
+
+def bound_hours(engine: Engine, requests: Sequence[Request]) -> float:
+    """Replica-hours below which no policy can serve them."""
+    return sum(work(engine, request) for request in requests) / 3600
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Nearest rank."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

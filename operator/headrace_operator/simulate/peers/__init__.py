@@ -1,0 +1,1 @@
+"""Other autoscalers, as they are published: each file names its source and keeps its constants."""

@@ -1,0 +1,240 @@
+"""Time, requests and one policy: what happened is read from the world when it has run."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import count
+
+from headrace_operator.decide.values import PodSample
+from headrace_operator.simulate.engine import USUAL, Engine
+from headrace_operator.simulate.faults import NONE, Faults
+from headrace_operator.simulate.fleet import Fleet, SimulatedPod
+from headrace_operator.simulate.policy import Look, Pod, Policy
+from headrace_operator.simulate.replica import Waits
+from headrace_operator.simulate.traces import Request
+
+RETRY = 5.0  # seconds after which a refused request comes back, half as many more or less
+PATIENCE = 3600.0  # seconds after the last request after which what still waits is counted with its wait so far
+TURN, READY, TICK, ARRIVAL, CHANGE, IMPATIENT = range(6)  # kinds of events
+About = SimulatedPod | Request | tuple[Request, SimulatedPod] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything but the policy."""
+
+    engine: Engine = USUAL
+    cold_start: float = 90.0  # seconds, from order to Ready, in the middle
+    start: int = 4  # replicas that serve at the beginning
+    faults: Faults = NONE
+    routing: str = "two-choices"  # | random | least
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One look of the policy."""
+
+    at: float  # seconds
+    desired: int
+    ready: int
+    waiting: int  # requests
+
+
+@dataclass(slots=True)
+class World:
+    setting: Setting
+    requests: Sequence[Request]  # by time
+    policy: Policy
+    progress: Callable[[float], None] = lambda now: None  # told of simulated time now and then
+    now: float = 0.0
+    waits: Waits = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
+    unrouted: list[Request] = field(default_factory=list)  # no replica serves yet
+    fleet: Fleet = field(init=False)
+    _events: list[tuple[float, int, int, About, int]] = field(default_factory=list)
+    _numbers: "count[int]" = field(default_factory=count)
+    _rng: random.Random = field(init=False)
+    _noise: random.Random = field(init=False)  # of the metrics, so that loss does not change the routing
+    _desired: int = 0
+    _known: dict[int, list[tuple[float, PodSample]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        setting = self.setting
+        self.fleet = Fleet(setting.engine, setting.cold_start, setting.faults, setting.seed)
+        self.fleet.start(setting.start, 0.0)
+        self._rng, self._noise = random.Random(setting.seed), random.Random(setting.seed)
+        self._desired = setting.start
+        self._at(0.0, TICK)
+        for at, _ in setting.faults.gpus:
+            self._at(at, CHANGE)
+
+    def run(self) -> "World":
+        """To the end of the trace, and on until everybody was served or patience ends."""
+        requests, events, index, total = self.requests, self._events, 0, len(self.requests)
+        last = requests[-1].at if requests else 0.0
+        arrival = requests[0].at if requests else math.inf
+        while True:
+            if arrival <= events[0][0]:
+                self.now = arrival
+                self._route(requests[index])
+                index += 1
+                arrival = requests[index].at if index < total else math.inf
+                continue
+            at, _, kind, about, version = heappop(events)
+            if kind == TURN:
+                if about.replica.version == version:  # type: ignore[union-attr]
+                    self.now = at
+                    self._turn(about)  # type: ignore[arg-type]
+                continue
+            self.now = at
+            if at > last and (self._is_served() or at > last + PATIENCE):
+                break
+            self._happen(kind, about)
+        self.waits += [(request.at, self.now - request.at) for request in self._still_waiting()]
+        return self
+
+    def _happen(self, kind: int, about: About) -> None:
+        if kind == TICK:
+            self._tick()
+        elif isinstance(about, Request):
+            self._route(about)
+        elif isinstance(about, SimulatedPod):
+            self._ready(about)
+        elif about is not None:
+            self._ask_again(*about)
+        else:
+            self._lose()
+
+    def _tick(self) -> None:
+        self._desired = self.policy.replicas(self.look())
+        self._size()
+        waiting = sum(len(pod.replica.waiting) for pod in self.fleet.routed) + len(self.unrouted)
+        self.moments.append(Moment(self.now, self._desired, len(self.fleet.routed), waiting))
+        self.progress(self.now)
+        self._at(self.now + self.policy.interval, TICK)
+
+    def look(self) -> Look:
+        """What the policy may see now."""
+        faults, now = self.setting.faults, self.now
+        is_out = faults.is_out(now)
+        kept: list[Pod] = []
+        draining: list[Pod] = []
+        for pod in self.fleet.pods:
+            sample = None if is_out or pod.ready_at is None else self._answer(pod)
+            seen = Pod(
+                pod.ordinal, pod.created_at, pod.ready_at,
+                pod.created_at if pod.scheduled_at is None else None, sample, pod.replica.kv_share(),
+            )  # fmt: skip
+            (kept if pod.unrouted_at is None else draining).append(seen)
+        return Look(now, self._desired, tuple(kept), tuple(draining))
+
+    def _answer(self, pod: SimulatedPod) -> PodSample | None:
+        faults = self.setting.faults
+        if faults.metrics_loss and self._noise.random() < faults.metrics_loss:
+            return None
+        sample = pod.replica.sample(self.now)
+        if pod.ordinal in faults.liars:
+            sample = _lie(sample)
+        if not faults.metrics_delay:
+            return sample
+        known = self._known.setdefault(id(pod), [])
+        known.append((self.now, sample))
+        while len(known) > 1 and known[1][0] <= self.now - faults.metrics_delay:
+            known.pop(0)
+        at, old = known[0]
+        return old if at <= self.now - faults.metrics_delay else None
+
+    def _size(self) -> None:
+        fleet = self.fleet
+        if self._desired != len(fleet.live):
+            fleet.size(self._desired, self.now)
+            self._expect()
+
+    def _expect(self) -> None:
+        """Every start that was drawn is an event once."""
+        self.fleet.schedule(self.now)
+        for pod in self.fleet.pods:
+            if pod.ready_at is None and pod.scheduled_at == self.now:
+                self._at(pod.starts_at, READY, pod)
+
+    def _ready(self, pod: SimulatedPod) -> None:
+        if not pod.is_live or pod.ready_at is not None:
+            return
+        pod.ready_at = pod.replica.at = self.now
+        self.fleet.routed.append(pod)
+        held, self.unrouted = self.unrouted, []
+        for request in held:
+            self._route(request)
+
+    def _lose(self) -> None:
+        for pod in self.fleet.lost(self.now):
+            replica = pod.replica
+            self.fleet.remove(pod, self.now)
+            if pod.gone_at is None:
+                self.fleet.end(pod, self.now)
+            replica.version += 1  # what it would have done next never happens
+            for request in replica.inside():
+                self._route(request._replace(at=self.now))  # who lost an answer asks again
+        self._expect()
+
+    def _route(self, request: Request) -> None:
+        routed = self.fleet.routed
+        if not routed:
+            self.unrouted.append(request)
+            return
+        pod = self._choice(routed)
+        replica = pod.replica
+        before = replica.version
+        if not replica.arrive(request, self.now, self.waits):
+            self._at(self.now + RETRY * (0.5 + self._rng.random()), ARRIVAL, request)
+            return
+        if self.setting.faults.retry_after is not None and replica.waiting:
+            self._at(self.now + self.setting.faults.retry_after, IMPATIENT, (request, pod))
+        if replica.version != before:
+            heappush(self._events, (replica.next_at, next(self._numbers), TURN, pod, replica.version))
+
+    def _ask_again(self, request: Request, pod: SimulatedPod) -> None:
+        """Who lost patience. The first one stays in its queue: nobody tells the server."""
+        if request in pod.replica.waiting:
+            self._route(request._replace(at=self.now))
+
+    def _choice(self, routed: list[SimulatedPod]) -> SimulatedPod:
+        """Of two at random the one with fewer requests inside, as a balancer does that asks no more than that."""
+        routing, number = self.setting.routing, len(routed)
+        if routing == "least":
+            return min(routed, key=lambda pod: pod.replica.in_flight)
+        one = routed[int(self._rng.random() * number)]
+        if routing == "random":
+            return one
+        other = routed[int(self._rng.random() * number)]
+        return one if one.replica.in_flight <= other.replica.in_flight else other
+
+    def _turn(self, pod: SimulatedPod) -> None:
+        replica = pod.replica
+        replica.turn(self.now, self.waits)
+        if replica.next_at < math.inf:
+            heappush(self._events, (replica.next_at, next(self._numbers), TURN, pod, replica.version))
+        elif pod.unrouted_at is not None and not replica.in_flight:
+            self.fleet.end(pod, self.now)
+            self._expect()
+
+    def _at(self, at: float, kind: int, about: About = None) -> None:
+        heappush(self._events, (at, next(self._numbers), kind, about, 0))
+
+    def _is_served(self) -> bool:
+        return (
+            not self.unrouted
+            and not any(pod.replica.waiting for pod in self.fleet.pods)
+            and not any(event[2] == ARRIVAL for event in self._events)
+        )
+
+    def _still_waiting(self) -> list[Request]:
+        inside = [request for pod in self.fleet.pods for request in pod.replica.waiting]
+        return [*inside, *self.unrouted, *(event[3] for event in self._events if isinstance(event[3], Request))]
+
+
+def _lie(sample: PodSample) -> PodSample:
+    return replace(sample, running=0, waiting=1000, oldest_waiting=60.0)
