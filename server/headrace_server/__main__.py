@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from headrace_server import access_options
-from headrace_server.config import BatchConfig, EngineConfig, ServerConfig, page_size_for
+from headrace_server.config import BatchConfig, EngineConfig, ServerConfig, Task, page_size_for
 from headrace_server.errors import ModelRefused
 from headrace_server.hub_cache import checkpoint
 from headrace_server.telemetry.options import add_telemetry_options, telemetry_from
@@ -26,6 +26,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, help="folder of config.json, tokenizer.json, *.safetensors, or hf://ORG/NAME[@REV]")
     add("--hub-cache", type=Path, help="Hugging Face cache in which a --model=hf://... lies; nothing is downloaded")
     add("--name", required=True, help="the model name that clients send")
+    add("--task", type=Task, choices=tuple(Task), default=Task.GENERATE, help="what for (default %(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     add("--grpc-port", type=int, default=50051)
     add("--http-port", type=int, default=8000)
@@ -117,6 +118,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
         access=access_options.access_from(options),
         admin_port=options.admin_port,
         drain_token=drain_token,
+        task=options.task,
         telemetry=telemetry_from(options, os.environ),  # noqa: TID251 - the command-line edge
     )
 

@@ -1,6 +1,7 @@
 """The server's settings, read once from the command line. Each one says what it costs or protects."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from headrace_server.tenants import Tenants
@@ -78,6 +79,13 @@ class AccessConfig:
         return self.api_keys is not None or (self.tls is not None and self.tls.client_ca is not None)
 
 
+class Task(StrEnum):
+    """What a model is served for."""
+
+    GENERATE = "generate"
+    EMBED = "embed"  # docs/embeddings.md
+
+
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """One server process."""
@@ -99,3 +107,4 @@ class ServerConfig:
     admin_port: int | None = None  # of /metrics, /drain and what else acts; None = they are on http_port
     drain_token: str | None = None  # who sends it may have this server drained; None = only a signal may
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    task: Task = Task.GENERATE

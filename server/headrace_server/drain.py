@@ -8,8 +8,8 @@ SIGTERM or POST /drain
 
 import asyncio
 import logging
+from typing import Protocol
 
-from headrace_server.engine.loop import Engine
 from headrace_server.rpc.doors import LAST_BYTES, Doors
 from headrace_server.rpc.readiness import Phase
 
@@ -19,6 +19,14 @@ QUIET = 2.0
 AGE_JITTER = 1.1  # gRPC varies each connection's age by up to 10 %
 LOOK_AGAIN = 0.05  # seconds
 log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    def begin_drain(self) -> None:
+        """What is not inside yet is refused from now on."""
+
+    async def drained(self) -> None:
+        """Returns when nothing is inside."""
 
 
 async def drain(doors: Doors, engine: Engine, max_connection_age: float, timeout: float) -> bool:

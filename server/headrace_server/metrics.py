@@ -139,6 +139,9 @@ class ServerMetrics:
         )
         self.device_busy_seconds = make.counter("device_busy_seconds", "Seconds that the device computed")
         self.busy_seconds = make.counter("busy_seconds", "Seconds spent inside forward steps")
+        self.fetch_seconds = make.counter(
+            "fetch_seconds", "Seconds that the host spent on batches of texts to embed: tokenising, packing, launching"
+        )
         self.device_gap_seconds = make.counter(
             "device_gap_seconds", "Seconds that the device waited for the host in a row of steps"
         )

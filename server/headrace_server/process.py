@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace_server.config import ServerConfig
 from headrace_server.drain import drain
-from headrace_server.engine.loop import Engine
+from headrace_server.engine.embed import EmbedEngine
 from headrace_server.errors import EngineFailed
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
@@ -19,6 +19,7 @@ from headrace_server.rpc.batches.runner import OfflineRunner
 from headrace_server.rpc.doors import Doors, open_doors
 from headrace_server.rpc.readiness import Phase
 from headrace_server.startup import Warm, start_up
+from headrace_server.task import Opened, load, opened
 
 CUT_OFF = 1  # exit status: the drain timeout passed with requests still inside
 EX_SOFTWARE = 70  # sysexits.h: the engine failed; Kubernetes restarts the container
@@ -36,31 +37,29 @@ async def serve(config: ServerConfig) -> int:
     log.info("listening: gRPC %s:%d, HTTP %s:%d", config.host, doors.grpc_port, config.host, doors.http_port)
     log.info("metrics and drain: %s:%d", config.host, doors.admin_port)
     try:
-        warm = await _unless(leave, start_up(config, doors.readiness, metrics))
+        warm = await _unless(leave, start_up(config, doors.readiness, metrics, load))
         if warm is None:
             await _leave_while_loading(doors)
         else:
-            return await _answer_until(leave, config, warm, doors, metrics)
+            return await _answer_until(leave, config, opened(config, warm, metrics), doors, metrics)
     finally:
         await doors.close()
     return 0
 
 
 async def _answer_until(
-    leave: asyncio.Event, config: ServerConfig, warm: Warm, doors: Doors, metrics: ServerMetrics
+    leave: asyncio.Event, config: ServerConfig, model: Opened, doors: Doors, metrics: ServerMetrics
 ) -> int:
-    engine = Engine(warm.runner, config.engine, warm.limits, metrics, time.monotonic, work=warm.work)
     status = EX_SOFTWARE
     try:
         async with asyncio.TaskGroup() as group:
-            heartbeat = group.create_task(engine.run(), name="engine")
-            answers = Answers(engine, warm.text, warm.limits, time.monotonic, grammars=warm.grammars)
-            await doors.serve(answers)
-            offline = group.create_task(_run_offline(config, doors, answers, metrics), name="offline")
-            log.info("ready: %s, context %d tokens", config.name, warm.limits.max_context)
+            heartbeat = group.create_task(model.engine.run(), name="engine")
+            await doors.serve(model.answers, model.embedder)
+            offline = group.create_task(_run_offline(config, doors, model.answers, metrics), name="offline")
+            log.info("ready: %s, context %d tokens", config.name, model.most_tokens)
             await _told_to_leave(leave, doors)
             offline.cancel()  # nobody waits for it: the store keeps it for the next process
-            complete = await drain(doors, engine, config.max_connection_age, config.drain_timeout)
+            complete = await drain(doors, model.engine, config.max_connection_age, config.drain_timeout)
             metrics.drained.set(complete)
             await leave.wait()  # a process that ended earlier, by /drain alone, would be started again by the kubelet
             status = 0 if complete else CUT_OFF
@@ -72,9 +71,9 @@ async def _answer_until(
     return status
 
 
-async def _run_offline(config: ServerConfig, doors: Doors, answers: Answers, metrics: ServerMetrics) -> None:
+async def _run_offline(config: ServerConfig, doors: Doors, answers: Answers | None, metrics: ServerMetrics) -> None:
     """Until cancelled; returns at once when no offline jobs are kept here."""
-    if doors.store is not None and config.batches is not None:
+    if doors.store is not None and config.batches is not None and answers is not None:
         wall_clock = time.time  # noqa: TID251 - a batch expires at a date
         runner = OfflineRunner(
             doors.store,
@@ -97,7 +96,7 @@ async def _told_to_leave(leave: asyncio.Event, doors: Doors) -> None:
             task.cancel()
 
 
-async def _unless(leave: asyncio.Event, warm: "asyncio.Future[Warm]") -> Warm | None:
+async def _unless(leave: asyncio.Event, warm: "asyncio.Future[Warm | EmbedEngine]") -> Warm | EmbedEngine | None:
     """The warm model, or None when the process is asked to leave first."""
     leaving = asyncio.create_task(leave.wait())
     try:

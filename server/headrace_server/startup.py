@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from headrace_server.config import ServerConfig
 from headrace_server.engine.loop import Limits, Runner
@@ -46,18 +47,24 @@ class PhaseTimes:
         self._phase, self._since = phase, now
 
 
-def start_up(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> "asyncio.Future[Warm]":
+Loaded = TypeVar("Loaded")
+Load = Callable[[ServerConfig, Readiness, ServerMetrics], Loaded]
+
+
+def start_up(
+    config: ServerConfig, readiness: Readiness, metrics: ServerMetrics, load: Load[Loaded]
+) -> "asyncio.Future[Loaded]":
     """The future fails with ModelRefused, or with whatever broke.
 
     The thread is a daemon: a SIGTERM while tens of gigabytes load must not wait for them. It ends when all is loaded,
     and its OpenMP pool with it: beside a second pool, even one that sleeps, each product's threads wake up anew.
     """
     loop = asyncio.get_running_loop()
-    warm: asyncio.Future[Warm] = loop.create_future()
+    warm: asyncio.Future[Loaded] = loop.create_future()
 
     def work() -> None:
         try:
-            result = _load(config, readiness, metrics)
+            result = load(config, readiness, metrics)
         except BaseException as error:  # raised again where the future is awaited
             loop.call_soon_threadsafe(_settle, warm, None, error)
         else:
@@ -67,7 +74,8 @@ def start_up(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics)
     return warm
 
 
-def _load(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> Warm:
+def load_generator(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> Warm:
+    """Raises ModelRefused."""
     wall_clock = time.time  # noqa: TID251 - the operator compares it with Kubernetes' own times
     times = PhaseTimes(metrics, time.monotonic, wall_clock)
     times.enter("tokenizer")
@@ -96,7 +104,7 @@ def _check_vocabularies(config: ServerConfig, text: Text, limits: Limits) -> Non
         )
 
 
-def _settle(future: "asyncio.Future[Warm]", result: Warm | None, error: BaseException | None) -> None:
+def _settle(future: "asyncio.Future[Loaded]", result: Loaded | None, error: BaseException | None) -> None:
     if future.done():  # the process is leaving
         return
     if error is not None:

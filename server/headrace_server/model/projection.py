@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, silu
+from torch.nn.functional import gelu, linear, silu
 
 
 class Projection(Protocol):
@@ -18,6 +18,9 @@ class Projection(Protocol):
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """residual + self(x)."""
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """gelu(self(x)), by the error function."""
 
 
 class Gated(Protocol):
@@ -46,6 +49,9 @@ class PlainProjection:
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         return residual + linear(x, self.weight, self.bias)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return gelu(linear(x, self.weight, self.bias))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +87,17 @@ class PackedProjection:
     def silu(self, x: Tensor) -> Tensor:
         return self._with(x, "swish")
 
+    def gelu(self, x: Tensor) -> Tensor:
+        return self._with(x, "gelu", "none")
+
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         return self._and(x, residual, "add")
 
     def times(self, factor: Tensor, x: Tensor) -> Tensor:
         return self._and(x, factor, "mul")
 
-    def _with(self, x: Tensor, then: str) -> Tensor:
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, then, [], "")
+    def _with(self, x: Tensor, then: str, algorithm: str = "") -> Tensor:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, then, [], algorithm)
         return found
 
     def _and(self, x: Tensor, other: Tensor, then: str) -> Tensor:

@@ -10,6 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from headrace_server.config import ServerConfig
+from headrace_server.embedding import Embedder
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.access import access
 from headrace_server.rpc.admin import Admin, AdminToken
@@ -48,9 +49,9 @@ class Doors:
     store: Store | None  # of offline jobs
     watching: "asyncio.Task[None] | None"  # of files that may change
 
-    async def serve(self, answers: Answers) -> None:
+    async def serve(self, answers: Answers | None, embedder: Embedder | None = None) -> None:
         """From now on /ready says 200, health says SERVING, and requests are answered."""
-        self.readiness.open(answers)
+        self.readiness.open(answers, embedder)
         await self.grpc.say_serving()
 
     async def turn_away(self, phase: Phase) -> None:

@@ -9,7 +9,7 @@ from checkpoints import write_checkpoint
 from headrace_server.errors import Draining, ModelRefused
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.readiness import Phase, Readiness
-from headrace_server.startup import start_up
+from headrace_server.startup import load_generator, start_up
 from open_server import a_config
 from prometheus_client import CollectorRegistry
 from tiny_tokenizer import save_tiny_tokenizer, tiny_tokenizer
@@ -23,7 +23,7 @@ async def test_every_phase_is_timed_and_the_last_one_is_warming(tmp_path: Path) 
     readiness = Readiness(metrics)
 
     began = time.time()  # noqa: TID251
-    warm = await start_up(a_config(tmp_path, max_connection_age=30), readiness, metrics)
+    warm = await start_up(a_config(tmp_path, max_connection_age=30), readiness, metrics, load_generator)
 
     assert readiness.phase is Phase.WARMING
     with pytest.raises(Draining, match="warming"):
@@ -48,7 +48,7 @@ async def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     save_tiny_tokenizer(tmp_path)
     metrics = ServerMetrics(CollectorRegistry())
     with pytest.raises(ModelRefused, match=r"the weights only up to 99; put the tokenizer of these weights"):
-        await start_up(a_config(tmp_path, max_connection_age=30), Readiness(metrics), metrics)
+        await start_up(a_config(tmp_path, max_connection_age=30), Readiness(metrics), metrics, load_generator)
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ async def test_a_broken_text_file_is_refused_by_its_name(tmp_path: Path, file: s
     (tmp_path / file).write_text(content)
     metrics = ServerMetrics(CollectorRegistry())
     with pytest.raises(ModelRefused, match=says):
-        await start_up(a_config(tmp_path, max_connection_age=30), Readiness(metrics), metrics)
+        await start_up(a_config(tmp_path, max_connection_age=30), Readiness(metrics), metrics, load_generator)

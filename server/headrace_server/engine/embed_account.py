@@ -1,0 +1,96 @@
+"""An embedder's numbers, under the names that generation has, so that whoever scales on them need not know which.
+
+A text is what a request is there: it waits, is computed and ends. A call may bring several.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from math import nan
+
+from headrace_server.config import EngineConfig
+from headrace_server.engine.embed_lanes import Feed, News
+from headrace_server.engine.sequence import Sequence
+from headrace_server.metrics import Breakage, ServerMetrics
+from headrace_server.request import Finish, Phase, Priority
+from headrace_server.telemetry.lengths import length_bucket
+from headrace_server.tenants import TenantClass
+
+
+class EmbedAccount:
+    """Gauges are read from the planner at scrape time."""
+
+    def __init__(
+        self,
+        metrics: ServerMetrics,
+        feed: Feed,
+        config: EngineConfig,
+        lanes: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._metrics = metrics
+        self._tenants = config.tenants
+        planner = feed.planner
+        metrics.requests_waiting.set_function(lambda: len(planner))
+        metrics.requests_running.set_function(lambda: feed.running)
+        metrics.oldest_waiting_seconds.set_function(lambda: planner.oldest_waiting(clock()))
+        metrics.max_running.set(config.max_running * lanes)
+        for priority in Priority:
+            metrics.waiting_tokens.labels(priority).set_function(partial(planner.waiting_tokens, priority))
+            metrics.predicted_wait_seconds.labels(priority).set_function(partial(_predicted, feed, priority))
+            metrics.step_tokens.labels(priority)
+        for outcome in Finish:  # a rate needs the zero before the first one
+            metrics.requests_finished.labels(outcome)
+        for phase in Phase:
+            metrics.requests_expired.labels(phase)
+        for labels in product(Priority, TenantClass):
+            metrics.queue_wait_seconds.labels(*labels)
+
+    def admitted(self, texts: int) -> None:
+        self._metrics.requests_received.inc(texts)
+
+    def tokenised(self, seconds: float) -> None:
+        self._metrics.fetch_seconds.inc(seconds)
+
+    def computed(self, news: News) -> None:
+        metrics = self._metrics
+        metrics.batch_size.observe(len(news.batch.texts))
+        metrics.tokens_per_step.observe(news.batch.tokens)
+        metrics.prompt_tokens.inc(news.batch.tokens)
+        metrics.step_seconds.observe(news.seconds)
+        metrics.busy_seconds.inc(news.seconds)
+        metrics.device_busy_seconds.inc(news.computed.busy)
+        metrics.device_gap_seconds.inc(news.gap)
+        metrics.fetch_seconds.inc(news.fetch)
+        for text in news.batch.texts:
+            request = text.request
+            kind = (request.priority, self._tenants.class_of(request.tenant))
+            metrics.queue_wait_seconds.labels(*kind).observe(text.queue_wait or 0.0)
+            metrics.step_tokens.labels(request.priority).inc(len(request.prompt))
+
+    def ended(self, text: Sequence, finish: Finish, now: float) -> None:
+        """The work counted is the work done: what ended while it waited adds none."""
+        metrics, tokens = self._metrics, len(text.request.prompt)
+        if finish is Finish.EXPIRED:
+            self.expired(Phase.QUEUE if text.queue_wait is None else Phase.RUNNING)
+        metrics.requests_finished.labels(finish).inc()
+        metrics.finished_request_tokens.inc(0 if text.queue_wait is None else tokens)
+        metrics.request_duration_seconds.observe(now - text.request.arrived_at)
+        metrics.request_prompt_tokens.observe(tokens)
+        metrics.request_shapes.labels(length_bucket(tokens), length_bucket(0)).inc()
+        if text.queue_wait is not None:
+            metrics.inference_seconds.observe(now - text.request.arrived_at - text.queue_wait)
+
+    def expired(self, phase: Phase) -> None:
+        self._metrics.requests_expired.labels(phase).inc()
+
+    def broke(self, fault: Exception) -> None:
+        """A batch did; the process is about to end."""
+        kind = Breakage.OUT_OF_MEMORY if isinstance(fault, MemoryError) else Breakage.OTHER
+        self._metrics.engine_failures.labels(kind).inc()
+
+
+def _predicted(feed: Feed, priority: Priority) -> float:
+    """Seconds."""
+    wait = feed.backlog().wait(priority)
+    return nan if wait is None else wait

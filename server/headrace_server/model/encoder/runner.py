@@ -1,0 +1,75 @@
+"""Computes batches of texts on one or several lanes: the model's side of the Lane that engine/embed_lanes.py declares.
+
+A lane is what computes one batch after the other: a GPU, or one thread of a CPU, or all its threads together. A small
+model gets a lane for each thread: two threads that share each product wait for one another some hundred times a batch,
+and two that each have a batch never do.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from headrace_server.config import EngineConfig
+from headrace_server.embedding import Pooling
+from headrace_server.engine.embed_lanes import Computed
+from headrace_server.model.cpu.threads import SMALL, settle_threads
+from headrace_server.model.device import CpuDevice, CudaDevice, Device, Launched, Work
+from headrace_server.model.encoder.encoder import Encoder
+from headrace_server.model.encoder.pooling import pooled
+from headrace_server.model.encoder.texts import Texts, packed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLane:
+    encoder: Encoder
+    pooling: Pooling
+    device: Device
+    place: torch.device
+
+    def launch(self, texts: Sequence[Sequence[int]]) -> "Outcome":
+        host = packed(texts, pinned=self.place.type == "cuda")
+        sent: list[Texts] = []
+        work = Work(
+            copy_in=lambda: sent.append(host.on(self.place)),
+            compute=lambda: (self._vectors(sent[0]),),
+        )
+        return Outcome(self.device.launch(work))
+
+    def _vectors(self, texts: Texts) -> Tensor:
+        return pooled(self.encoder.hidden(texts), texts, self.pooling)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    launched: Launched
+
+    def wait(self) -> Computed:
+        done = self.launched.wait()
+        return Computed(done.tensors[0].numpy(), done.busy, done.gap)
+
+
+def threads_of_lanes(config: EngineConfig, parameters: int, threads: int) -> tuple[int, ...]:
+    """How many threads each lane of a CPU has. `threads`: torch's own choice, which OMP_NUM_THREADS sets."""
+    total = config.cpu_threads or (len(config.cpu_cores) if config.cpu_cores else threads)
+    return (1,) * total if parameters < SMALL else (total,)
+
+
+def lanes(
+    encoder: Encoder, pooling: Pooling, place: torch.device, config: EngineConfig, parameters: int
+) -> tuple[EncoderLane, ...]:
+    """Raises ModelRefused for cores that are not ours."""
+    if place.type == "cuda":
+        return (EncoderLane(encoder, pooling, CudaDevice(place), place),)
+    counts = threads_of_lanes(config, parameters, torch.get_num_threads())
+    settings = [replace(config, cpu_threads=count) for count in counts]
+    settle_threads(settings[0], parameters)  # here, too: a refusal has to come now
+    log.info("%d lanes, of %s threads", len(counts), ", ".join(map(str, counts)))
+    return tuple(
+        EncoderLane(encoder, pooling, CpuDevice(lambda one=one: settle_threads(one, parameters)), place)  # type: ignore[misc]
+        for one in settings
+    )

@@ -1,0 +1,89 @@
+"""config.json of a BERT-like checkpoint, read into the shape that the encoder is built from.
+
+What would change the numbers and is not built here is refused, as in model/architecture.py.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace_server.model.fields import Fields
+
+# By architecture: whether positions begin after the padding token's id, as RoBERTa's do, instead of at 0.
+# Source: the modeling files of `transformers`.
+OFFSET_POSITIONS = {"BertModel": False, "RobertaModel": True, "XLMRobertaModel": True}
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderShape:
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    positions: int  # rows of the table
+    first_position: int  # the row of a text's first token
+    types: int  # of tokens: a text's own have the type 0
+    norm_eps: float
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.heads
+
+    @property
+    def max_tokens(self) -> int:
+        """That the positions were trained for."""
+        return self.positions - self.first_position
+
+
+def is_encoder(directory: Path) -> bool:
+    """Whether config.json names one of these. Raises ModelRefused when it cannot be read."""
+    return any(name in OFFSET_POSITIONS for name in Fields.read(directory / "config.json").texts("architectures"))
+
+
+def read_shape(directory: Path) -> EncoderShape:
+    """Raises ModelRefused, naming the file, the field and what is supported."""
+    fields = Fields.read(directory / "config.json")
+    named = [name for name in fields.texts("architectures") if name in OFFSET_POSITIONS]
+    if not named:
+        raise fields.refusal(
+            "architectures",
+            f"names {', '.join(fields.texts('architectures')) or 'nothing'}; supported: {', '.join(OFFSET_POSITIONS)}",
+        )
+    _check_supported(fields)
+    heads, hidden = fields.count("num_attention_heads"), fields.count("hidden_size")
+    if hidden % heads:
+        raise fields.refusal("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    return EncoderShape(
+        vocab_size=fields.count("vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=fields.count("intermediate_size"),
+        layers=fields.count("num_hidden_layers"),
+        heads=heads,
+        positions=fields.count("max_position_embeddings"),
+        first_position=_first_position(fields, named[0]),
+        types=fields.count("type_vocab_size"),
+        norm_eps=fields.number("layer_norm_eps", 1e-12),
+    )
+
+
+def _first_position(fields: Fields, architecture: str) -> int:
+    if not OFFSET_POSITIONS[architecture]:
+        return 0
+    first = fields.count("pad_token_id", 1, least=0) + 1
+    if first >= fields.count("max_position_embeddings"):
+        raise fields.refusal("pad_token_id", f"is {first - 1}, and positions begin after it; there are none left")
+    return first
+
+
+def _check_supported(fields: Fields) -> None:
+    if "quantization_config" in fields:
+        raise fields.refusal("quantization_config", "is set; give the checkpoint as float32, bfloat16 or float16")
+    for name in ("is_decoder", "add_cross_attention"):
+        if fields.flag(name):
+            raise fields.refusal(name, "is true; only encoders are served")
+    activation = fields.text("hidden_act", "gelu")
+    if activation != "gelu":
+        raise fields.refusal("hidden_act", f"is {activation}; supported: gelu")
+    positions = fields.text("position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise fields.refusal("position_embedding_type", f"is {positions}; supported: absolute")
