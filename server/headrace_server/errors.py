@@ -33,9 +33,11 @@ class ServerError(Exception):
 
 
 class InvalidRequest(ServerError):
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, code: str | None = None) -> None:
+        """`code`: OpenAI's word for what is wrong with the field, where it has one."""
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.code = code
         self.message = message  # without the field, for a door that calls the field by another name
 
 

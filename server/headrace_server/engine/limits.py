@@ -22,13 +22,16 @@ class Limits:
             raise InvalidRequest("max_new_tokens", f"is {new}; must be at least 1")
         if prompt >= self.max_context:
             raise InvalidRequest(
-                "prompt", f"has {prompt} tokens; at most {self.max_context - 1} leave room for an answer, shorten it"
+                "prompt",
+                f"has {prompt} tokens; at most {self.max_context - 1} leave room for an answer, shorten it",
+                "context_length_exceeded",
             )
         if prompt + new > self.max_context:
             raise InvalidRequest(
                 "max_new_tokens",
                 f"is {new} after a prompt of {prompt} tokens; together they must not exceed {self.max_context}, "
                 f"ask for at most {self.max_context - prompt}",
+                "context_length_exceeded",
             )
         self.check_vocabulary("prompt", request.prompt)
 

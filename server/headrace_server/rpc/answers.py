@@ -136,9 +136,16 @@ class Answers:
             async with aclosing(tokens), aclosing(_pieces(tokens, answer)) as pieces:
                 yield pieces
 
-    async def tokenise(self, prompt: str | Chat) -> tuple[int, ...]:
-        """As `open` would. Raises InvalidRequest."""
+    async def tokenise(self, prompt: str | Chat, *, special: bool = True) -> tuple[int, ...]:
+        """As `open` would; without the special tokens that it adds to a text, if `special` is not. Raises
+        InvalidRequest."""
+        if isinstance(prompt, str) and not special:
+            return await asyncio.to_thread(self._text.encode_plainly, prompt)
         return await self._token_ids(prompt)
+
+    def token_names(self, token_ids: tuple[int, ...]) -> list[str]:
+        """As the tokenizer's vocabulary has them."""
+        return self._text.names(token_ids)
 
     async def detokenise(self, token_ids: tuple[int, ...]) -> str:
         """Without special tokens. Raises InvalidRequest for ids that the model does not have."""

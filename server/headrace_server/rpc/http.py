@@ -2,14 +2,15 @@
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import orjson
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Middleware
 
-from headrace_server.errors import InvalidRequest, ServerError, UnknownModel
+from headrace_server.errors import ServerError, UnknownModel
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.callers import Callers
@@ -19,10 +20,12 @@ from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.openai import Body
 from headrace_server.rpc.readiness import Phase, Readiness
-from headrace_server.rpc.shapes import Head, Shape, error_body
-from headrace_server.rpc.status import http_headers, status_of
+from headrace_server.rpc.replies import FAILED, errors_as_openai, json_response
+from headrace_server.rpc.shapes import Head, Shape, error_body, refusal_body
+from headrace_server.rpc.tokenise import DetokenizeBody, TokenizeBody
 from headrace_server.rpc.whole import in_the_words_of, whole
 
+DISTRIBUTION = "headrace-server"
 LARGEST_BODY = 4 * 2**20  # bytes
 log = logging.getLogger(__name__)
 
@@ -68,6 +71,24 @@ class Endpoints:
         phase = self.readiness.phase
         return json_response({"phase": phase, "model": self.model}, status=200 if phase is Phase.READY else 503)
 
+    async def ping(self, _: web.Request) -> web.StreamResponse:
+        """What SageMaker asks before it sends requests."""
+        return json_response({}, status=200 if self.readiness.phase is Phase.READY else 503)
+
+    async def version(self, _: web.Request) -> web.StreamResponse:
+        return json_response({"version": version(DISTRIBUTION)})
+
+    async def tokenize(self, request: web.Request) -> web.StreamResponse:
+        return await self._tokens(TokenizeBody.parse(await request.read()))
+
+    async def detokenize(self, request: web.Request) -> web.StreamResponse:
+        return await self._tokens(DetokenizeBody.parse(await request.read()))
+
+    async def _tokens(self, body: TokenizeBody | DetokenizeBody) -> web.StreamResponse:
+        if body.model is not None:
+            self._check_model(body.model)
+        return json_response(await body.answer(self.readiness.answers()))
+
     async def _answer(self, request: web.Request, body: Body) -> web.StreamResponse:
         self._check_model(body.model)
         answers = self.readiness.answers()
@@ -87,7 +108,9 @@ class Endpoints:
         return Head(self.model, int(self.wall_clock()))
 
     def _card(self) -> dict[str, str | int]:
-        return {"id": self.model, "object": "model", "created": self.started_at, "owned_by": "headrace"}
+        longest = self.readiness.max_model_len
+        card = {"id": self.model, "object": "model", "created": self.started_at, "owned_by": "headrace"}
+        return card | ({} if longest is None else {"max_model_len": longest})
 
 
 async def _stream(
@@ -100,7 +123,12 @@ async def _stream(
         async for event in _events(first, pieces, shape, wants_usage):
             await response.write(event)
     except ServerError as error:  # the status line is out; the client hears of it as an event, and no [DONE] follows
-        await response.write(_event(error_body(str(error), status_of(error).kind, None)))
+        await response.write(_event(refusal_body(error)))
+    except ConnectionError:  # the client has gone
+        raise
+    except Exception:
+        log.exception("%s %s, in its stream", request.method, request.path)
+        await response.write(_event(error_body(FAILED, "server_error", None)))
     await response.write_eof()
     return response
 
@@ -124,17 +152,11 @@ def _event(document: object) -> bytes:
     return b"data: " + orjson.dumps(document) + b"\n\n"
 
 
-def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """`document` may hold numpy's arrays."""
-    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return web.Response(body=body, status=status, headers=headers, content_type="application/json", charset="utf-8")
-
-
 def application(
     endpoints: Endpoints, more: Sequence[web.RouteDef] = (), gate: Sequence[Middleware] = ()
 ) -> web.Application:
     """`gate` comes before every route, and its refusals are told as all others are."""
-    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors_as_openai(endpoints.metrics), *gate])
+    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[errors_as_openai(endpoints.metrics), *gate])
     app.add_routes(
         [
             web.post("/v1/completions", endpoints.completions),
@@ -142,6 +164,11 @@ def application(
             web.post("/v1/embeddings", endpoints.embeddings),
             web.get("/v1/models", endpoints.models),
             web.get("/v1/models/{model:.+}", endpoints.one_model),
+            web.post("/tokenize", endpoints.tokenize),
+            web.post("/detokenize", endpoints.detokenize),
+            web.get("/version", endpoints.version),
+            web.get("/ping", endpoints.ping),
+            web.post("/ping", endpoints.ping),
             web.get("/health", endpoints.health),
             web.get("/ready", endpoints.ready),
             *more,
@@ -160,32 +187,9 @@ def application(
 
 def admin_application(endpoints: Endpoints, admin: Sequence[web.RouteDef]) -> web.Application:
     """For a port of its own."""
-    app = web.Application(middlewares=[_errors_as_openai(endpoints.metrics)])
+    app = web.Application(middlewares=[errors_as_openai(endpoints.metrics)])
     app.add_routes([web.get("/health", endpoints.health), web.get("/ready", endpoints.ready), *admin])
     return app
-
-
-def _errors_as_openai(metrics: ServerMetrics) -> Middleware:
-    @web.middleware
-    async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except ServerError as error:
-            return _refusal(error, metrics)
-        except web.HTTPException as error:  # unknown path, wrong method, body too large
-            message = f"{request.method} {request.path}: {error.text or error.reason}"
-            return json_response(error_body(message, "invalid_request_error", None), status=error.status)
-
-    return answer_errors
-
-
-def _refusal(error: ServerError, metrics: ServerMetrics) -> web.Response:
-    status = status_of(error)
-    if status.refusal is not None:
-        metrics.requests_refused.labels(status.refusal).inc()
-    field = error.field if isinstance(error, InvalidRequest) else None
-    body = error_body(str(error), status.kind, field)
-    return json_response(body, status=status.http, headers=http_headers(error))
 
 
 async def start_http_server(

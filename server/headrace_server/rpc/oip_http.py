@@ -10,9 +10,9 @@ from headrace_server.embedding import Embedded
 from headrace_server.errors import InvalidRequest, ServerError
 from headrace_server.rpc import oip
 from headrace_server.rpc.calls import Calls
-from headrace_server.rpc.http import json_response
 from headrace_server.rpc.openai import as_refusal, json_object
 from headrace_server.rpc.readiness import Phase
+from headrace_server.rpc.replies import json_response
 from headrace_server.rpc.status import http_headers, status_of
 
 PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})  # asked by the kubelet, which has no key

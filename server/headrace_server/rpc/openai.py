@@ -17,6 +17,14 @@ from headrace_server.rpc.tool_calls import Form
 
 TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
 
+# OpenAI's words for pydantic's.
+CODES = {
+    "missing": "missing_required_parameter",
+    "extra_forbidden": "unknown_parameter",
+    "too_short": "empty_array",
+    "too_long": "array_above_max_length",
+    "string_too_long": "string_above_max_length",
+}
 # Fields that would change the answer. Absent, null, or one of these values means: not asked for.
 UNSERVED: Mapping[str, tuple[Any, ...]] = {
     "best_of": (1,),
@@ -180,16 +188,19 @@ def _refuse_unserved(document: Mapping[str, Any]) -> None:
     for name, harmless in UNSERVED.items():
         value = document.get(name)
         if value is not None and not any(type(value) is type(one) and value == one for one in harmless):
-            raise InvalidRequest(name, "is not served here and would change the answer; leave it out")
+            raise InvalidRequest(
+                name, "is not served here and would change the answer; leave it out", "unsupported_parameter"
+            )
 
 
 def as_refusal(invalid: ValidationError) -> InvalidRequest:
     """The first fault; a message of one line serves a client better than a list."""
     fault = invalid.errors(include_url=False)[0]
     field = ".".join(str(part) for part in fault["loc"]) or "body"
+    code = CODES.get(fault["type"], "invalid_type" if fault["type"].endswith("_type") else "invalid_value")
     if fault["type"] == "extra_forbidden":
-        return InvalidRequest(field, "is not a known field; check its spelling or leave it out")
-    return InvalidRequest(field, fault["msg"].removeprefix("Value error, "))
+        return InvalidRequest(field, "is not a known field; check its spelling or leave it out", code)
+    return InvalidRequest(field, fault["msg"].removeprefix("Value error, "), code)
 
 
 def _by_token_id(biases: Mapping[str, float]) -> tuple[tuple[int, float], ...]:

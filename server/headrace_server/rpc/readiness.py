@@ -50,6 +50,13 @@ class Readiness:
         """Sends what there still is to tell."""
         await self._told.close()
 
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens of a prompt and its answer, or of a text to embed; None: not known yet."""
+        if self._answers is not None:
+            return self._answers.limits.max_context
+        return None if self._embedder is None else self._embedder.facts.max_tokens
+
     def answers(self) -> Answers:
         """Raises Draining while the model is not warm, InvalidRequest when it only embeds."""
         if self._answers is not None:

@@ -7,12 +7,18 @@ from itertools import takewhile
 from typing import Any, Protocol
 from uuid import uuid4
 
+from headrace_server.errors import InvalidRequest, ServerError
 from headrace_server.request import Finish
 from headrace_server.rpc.answers import Piece
 from headrace_server.rpc.scores import Candidate, Score
+from headrace_server.rpc.status import status_of
 from headrace_server.rpc.tool_calls import CallReader, Form, whole_calls
 
-ERROR_CODES = {"model_not_found": "model_not_found", "authentication_error": "invalid_api_key"}  # OpenAI's, by kind
+ERROR_CODES = {
+    "model_not_found": "model_not_found",
+    "authentication_error": "invalid_api_key",
+    "overloaded_error": "rate_limit_exceeded",
+}  # OpenAI's, by kind
 LEAST = -9999.0  # stands for minus infinity, which JSON does not have; OpenAI's number
 
 
@@ -229,5 +235,12 @@ def _number(one: Candidate) -> float | None:
     return None if one.logprob is None else max(one.logprob, LEAST)
 
 
-def error_body(message: str, kind: str, field: str | None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": field, "code": ERROR_CODES.get(kind)}}
+def error_body(message: str, kind: str, field: str | None, code: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": field, "code": code or ERROR_CODES.get(kind)}}
+
+
+def refusal_body(error: ServerError) -> dict[str, Any]:
+    """Raises KeyError for an error that must not reach a client."""
+    if isinstance(error, InvalidRequest):
+        return error_body(str(error), status_of(error).kind, error.field, error.code)
+    return error_body(str(error), status_of(error).kind, None)

@@ -32,6 +32,14 @@ class Text:
         """With the special tokens that the tokenizer adds by itself, such as a leading BOS."""
         return tuple(self._tokenizer.encode(text).ids)
 
+    def encode_plainly(self, text: str) -> tuple[int, ...]:
+        """Without them."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def names(self, token_ids: Sequence[int]) -> list[str]:
+        """As the vocabulary has them; "" for an id that it does not have."""
+        return [str(self._tokenizer.id_to_token(token_id) or "") for token_id in token_ids]
+
     @property
     def tool_form(self) -> Form | None:
         """In which the model calls tools; None: in none that is known."""

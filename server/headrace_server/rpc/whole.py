@@ -30,4 +30,4 @@ def in_the_words_of(body: Body) -> Iterator[None]:
     try:
         yield
     except InvalidRequest as invalid:
-        raise InvalidRequest(body.called(invalid.field), invalid.message) from invalid
+        raise InvalidRequest(body.called(invalid.field), invalid.message, invalid.code) from invalid

@@ -218,6 +218,54 @@ async def test_an_unknown_path_and_a_wrong_method_answer_in_the_same_form(model:
         status, answer = await get(server, "/v1/completions")
     assert status == 405
     assert answer["error"]["message"].startswith("GET /v1/completions: ")
+    assert answer["error"]["code"] == "method_not_supported"
+
+
+CODES = [
+    pytest.param({}, None, "prompt", "missing_required_parameter", id="a field is missing"),
+    pytest.param({"prompt": "In", "x": 1}, None, "x", "unknown_parameter", id="a field is unknown"),
+    pytest.param({"prompt": "In", "suffix": "x"}, None, "suffix", "unsupported_parameter", id="a field is not served"),
+    pytest.param({"prompt": "In", "seed": "1"}, None, "seed", "invalid_type", id="a value of another type"),
+    pytest.param({"prompt": "In", "n": 0}, None, "n", "invalid_value", id="a value out of range"),
+    pytest.param({"prompt": [5] * CONTEXT}, None, "prompt", "context_length_exceeded", id="a prompt too long"),
+    pytest.param({"prompt": "In", "max_tokens": CONTEXT}, None, "max_tokens", "context_length_exceeded", id="too much"),
+    pytest.param(b"{", None, "body", None, id="no JSON"),
+    pytest.param(b"[" * 100_000, None, "body", None, id="nested without end"),
+    pytest.param(b'{"model": "tiny", "prompt": "\\ud800"}', None, "body", None, id="half a character"),
+    pytest.param(b"no gzip", "gzip", None, None, id="not compressed as its header says"),
+]
+
+
+@pytest.mark.parametrize(("body", "encoding", "field", "code"), CODES)
+async def test_errors_have_openais_shape_and_codes(
+    model: Path, runner: ScriptedRunner, body: Any, encoding: str | None, field: str | None, code: str | None
+) -> None:
+    data = body if isinstance(body, bytes) else json.dumps({"model": NAME} | body)
+    headers = {} if encoding is None else {"Content-Encoding": encoding}
+    async with (
+        open_server(model, runner) as server,
+        a_session(server) as session,
+        session.post("/v1/completions", data=data, headers=headers) as response,
+    ):
+        status, answer = response.status, await response.json()
+    assert (status, answer.keys()) == (400, {"error"})
+    error = answer["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", field, code)
+
+
+async def test_a_bug_of_ours_is_an_error_of_openais_shape_and_a_traceback_in_the_log(
+    model: Path, runner: ScriptedRunner, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret of the server")
+
+    async with open_server(model, runner) as server:
+        monkeypatch.setattr("headrace_server.rpc.completions.CompletionBody.asks", broken)
+        status, answer = await post(server, "/v1/completions", COMPLETION)
+    assert (status, answer["error"]["type"]) == (500, "server_error")
+    assert "secret" not in answer["error"]["message"]
+    assert "a secret of the server" in caplog.text
 
 
 async def test_a_stream_is_server_sent_events_that_end_with_done(model: Path, runner: ScriptedRunner) -> None:

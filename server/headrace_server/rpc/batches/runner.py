@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from headrace_server.errors import Draining, EngineFailed, InvalidRequest, Overloaded, ServerError
+from headrace_server.errors import Draining, EngineFailed, Overloaded, ServerError
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Priority
 from headrace_server.rpc.answers import Answers
@@ -19,7 +19,7 @@ from headrace_server.rpc.batches.lines import BODIES, Code, answered, unanswered
 from headrace_server.rpc.batches.moves import Move, next_move
 from headrace_server.rpc.batches.store import Store
 from headrace_server.rpc.batches.values import Batch, Row
-from headrace_server.rpc.shapes import Head, error_body
+from headrace_server.rpc.shapes import Head, refusal_body
 from headrace_server.rpc.status import status_of
 from headrace_server.rpc.whole import in_the_words_of, whole
 
@@ -132,9 +132,7 @@ class OfflineRunner:
             except EngineFailed:
                 raise
             except ServerError as error:
-                status = status_of(error)
-                field = error.field if isinstance(error, InvalidRequest) else None
-                return status.http, error_body(str(error), status.kind, field)
+                return status_of(error).http, refusal_body(error)
 
     async def _ask(self, row: Row) -> Mapping[str, Any]:
         body = BODIES[row.endpoint].of(json.loads(row.body))

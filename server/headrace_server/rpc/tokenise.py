@@ -1,0 +1,66 @@
+"""vLLM's /tokenize and /detokenize: what the model would see of a text or a chat, and the text of token ids."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headrace_server.rpc.answers import Answers
+from headrace_server.rpc.ask import Chat
+from headrace_server.rpc.chat import Message
+from headrace_server.rpc.openai import as_refusal, json_object
+from headrace_server.rpc.tools import MOST_TOOLS, Tool, offer_of
+
+
+class TokenBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    model: str | None = None
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Raises InvalidRequest naming the field."""
+        try:
+            return cls.model_validate(json_object(raw))
+        except ValidationError as invalid:
+            raise as_refusal(invalid) from invalid
+
+
+class TokenizeBody(TokenBody):
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_special_tokens: bool | None = None  # such as a leading BOS; a chat's template writes its own
+    return_token_strs: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("needs either `prompt` or `messages`")
+        if self.messages is not None and self.add_special_tokens:
+            raise ValueError("add_special_tokens does not go with `messages`: their template writes the special tokens")
+        return self
+
+    async def answer(self, answers: Answers) -> dict[str, Any]:
+        """Raises InvalidRequest."""
+        ids = await answers.tokenise(self._prompt(), special=self.add_special_tokens is not False)
+        names = answers.token_names(ids) if self.return_token_strs else None
+        return {
+            "count": len(ids),
+            "max_model_len": answers.limits.max_context,
+            "tokens": ids,
+            "token_strs": names,
+        }
+
+    def _prompt(self) -> str | Chat:
+        if self.messages is None:
+            return self.prompt or ""
+        messages = tuple(message.shown() for message in self.messages)
+        return Chat(messages, offer_of(self.tools, None, None), self.chat_template_kwargs)
+
+
+class DetokenizeBody(TokenBody):
+    tokens: list[int]
+
+    async def answer(self, answers: Answers) -> dict[str, Any]:
+        """Raises InvalidRequest."""
+        return {"prompt": await answers.detokenise(tuple(self.tokens))}
