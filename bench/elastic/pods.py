@@ -76,7 +76,7 @@ def follow(cluster: LocalCluster, deployment: str) -> Lives:
 
 def running(life: Life) -> float:
     """Requests in this pod's steps now. Raises OSError when it does not answer."""
-    with urllib.request.urlopen(f"http://{life.address}:8000/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{life.address}:9090/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("headrace_requests_running "))
 

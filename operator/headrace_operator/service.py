@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from headrace_operator.auth_fields import Auth, auth
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
 from headrace_operator.pod_fields import PodFields, pod_fields
@@ -124,6 +125,7 @@ class InferenceDeployment:
     image: str | None = None  # None = the operator's own setting
     rollout: Rollout = Rollout()
     pod: PodFields = field(default_factory=PodFields)
+    auth: Auth = field(default_factory=Auth)
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "InferenceDeployment":
@@ -142,6 +144,7 @@ class InferenceDeployment:
             image=spec.text_if_given("image"),
             rollout=_rollout(spec.part("rollout")),
             pod=pod_fields(spec.part("pod")),
+            auth=auth(spec.part("auth")),
         )
 
 

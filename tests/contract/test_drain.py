@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def drained(server: ServedProcess, session: aiohttp.ClientSession) -> bool | None:
-    url = f"http://{server.http}/metrics"
+    url = f"http://{server.admin}/metrics"
     (reading,) = (await Scraper(session, 2.0, lambda: 0.0).scrape({"pod": url})).values()
     assert reading is not None
     assert reading.facts.device == "cpu"
@@ -34,14 +34,14 @@ async def drained(server: ServedProcess, session: aiohttp.ClientSession) -> bool
 
 async def test_a_server_that_is_told_to_drain_says_when_it_is_done(checkpoint: Path, tmp_path: Path) -> None:
     async with (
-        served(serve_command(checkpoint), tmp_path, POD_UID=UID) as server,
+        served(serve_command(checkpoint, "--admin-port=0"), tmp_path, POD_UID=UID) as server,
         aiohttp.ClientSession() as session,
         asyncio.timeout(PATIENCE),
     ):
-        host, port = server.http.split(":")
-        drainer = Drainer(session, timeout=2.0, port=int(port))
+        host, port = server.admin.split(":")
+        drainer = Drainer(session, timeout=2.0)
         assert await drained(server, session) is False
-        await drainer.ask([Drain("chat-0", UID, host)])
+        await drainer.ask([Drain("chat-0", UID, host, int(port))])
         while not await drained(server, session):
             await asyncio.sleep(0.1)
 
@@ -49,11 +49,14 @@ async def test_a_server_that_is_told_to_drain_says_when_it_is_done(checkpoint: P
 async def test_a_call_that_is_refused_or_not_heard_is_logged_and_raises_nothing(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with served(serve_command(checkpoint), tmp_path, POD_UID=UID) as server, aiohttp.ClientSession() as session:
-        host, port = server.http.split(":")
+    async with (
+        served(serve_command(checkpoint, "--admin-port=0"), tmp_path, POD_UID=UID) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        host, port = server.admin.split(":")
         with caplog.at_level(logging.WARNING):
-            await Drainer(session, 2.0, int(port)).ask([Drain("chat-0", "another-uid", host)])
-            await Drainer(session, 2.0, port=1).ask([Drain("chat-1", UID, host)])
+            await Drainer(session, 2.0).ask([Drain("chat-0", "another-uid", host, int(port))])
+            await Drainer(session, 2.0).ask([Drain("chat-1", UID, host, 1)])
         assert await drained(server, session) is False
     assert "pod chat-0 does not drain: HTTP status 401" in caplog.text
     assert "pod chat-1 cannot be told to drain" in caplog.text

@@ -8,9 +8,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from headrace_operator.decide.evidence import Score, key
-from headrace_operator.decide.questions import Questions
+from headrace_operator.decide.questions import Door, Questions
 from headrace_operator.observe.golden import RETRY, GoldenProbe, mean_logprob
 from headrace_operator.service import GoldenPrompt
+from headrace_server.rpc.api_keys import line, new_key
 from served_process import NAME, serve_command, served
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
@@ -65,14 +66,22 @@ async def answered(probe: GoldenProbe, questions: Questions) -> tuple[Score, ...
 
 
 async def test_a_smaller_model_thinks_these_words_less_likely(probe: GoldenProbe, tmp_path: Path) -> None:
-    small, large = (serve_command(MODELS / f"scripture-{size}") for size in ("1m", "5m"))
+    # As a deployment with keys has it: a tenant's port refuses, the operator's own asks nothing of a tenant.
+    keys = tmp_path / "keys"
+    keys.write_text(line("team-a", new_key()))
+    flags = (f"--api-keys={keys}", "--admin-port=0")
+    small, large = (serve_command(MODELS / f"scripture-{size}", *flags) for size in ("1m", "5m"))
     folders = [tmp_path / "small", tmp_path / "large"]
     for folder in folders:
         folder.mkdir()
-    async with served(large, folders[1]) as stable, served(small, folders[0]) as canary:
-        asked = Questions("t", NAME, f"http://{stable.http}", f"http://{canary.http}", (LIGHT, MEEK))
+    async with (
+        served(large, folders[1], POD_UID="stable-uid") as stable,
+        served(small, folders[0], POD_UID="canary-uid") as canary,
+    ):
+        old, new = Door(f"http://{stable.admin}", "stable-uid"), Door(f"http://{canary.admin}", "canary-uid")
+        asked = Questions("t", NAME, old, new, (LIGHT, MEEK))
         scores = await answered(probe, asked)
-        same = Questions("u", NAME, f"http://{stable.http}", f"http://{stable.http}", (LIGHT,))
+        same = Questions("u", NAME, old, old, (LIGHT,))
         (equal,) = await answered(probe, same)
     assert [score.key for score in scores] == [key(LIGHT), key(MEEK)]
     assert sum(score.loss for score in scores) / 2 > 0.05
@@ -82,7 +91,7 @@ async def test_a_smaller_model_thinks_these_words_less_likely(probe: GoldenProbe
 
 
 async def test_a_pod_that_never_answers_holds_nobody_up(probe: GoldenProbe, silent: str) -> None:
-    asked = Questions("t", NAME, silent, silent, (LIGHT,))
+    asked = Questions("t", NAME, Door(silent, "u"), Door(silent, "u"), (LIGHT,))
     for _ in range(5):
         assert probe.scores(ABOUT, asked) == ()  # returns at once; nothing here waits
         await asyncio.sleep(0)
@@ -99,7 +108,7 @@ async def test_an_ask_that_fails_is_repeated_and_not_at_once(clock: Clock) -> No
     async with await asyncio.start_server(take, "127.0.0.1", 0) as server, aiohttp.ClientSession() as session:
         host, port = server.sockets[0].getsockname()
         probe = GoldenProbe(session, clock, timeout=PATIENCE)
-        asked = Questions("t", NAME, f"http://{host}:{port}", f"http://{host}:{port}", (LIGHT,))
+        asked = Questions("t", NAME, Door(f"http://{host}:{port}", "u"), Door(f"http://{host}:{port}", "u"), (LIGHT,))
 
         async def look() -> int:
             assert probe.scores(ABOUT, asked) == ()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cluster import LocalCluster
+from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.decide import manifests
 from headrace_operator.decide.values import Revision
 from headrace_operator.pod_fields import PodFields
@@ -19,6 +20,7 @@ SOURCES = [
     pytest.param(HubSource("meta/llama", "v2", "hub"), id="hub"),
     pytest.param(ImageSource("registry.example:5000/models/llama:8b", "checkpoint"), id="image"),
 ]
+EVERY_AUTH = Auth(SecretFile("keys", "keys"), "tls", SecretFile("clients", "ca.crt"))
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +56,12 @@ def a_pod(given: InferenceDeployment) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("auth", [Auth(), EVERY_AUTH], ids=["open to all", "keys and certificates"])
 @pytest.mark.parametrize("fields", [PodFields(), EVERY_POD_FIELD], ids=["no fields", "every field"])
 def test_a_pod_is_admitted_under_the_restricted_policy(
-    cluster: LocalCluster, source: Source, fields: PodFields
+    cluster: LocalCluster, source: Source, fields: PodFields, auth: Auth
 ) -> None:
-    given = replace(deployment(), namespace="serving", model=Model(source, "bfloat16", "cuda"), pod=fields)
+    given = replace(deployment(), namespace="serving", model=Model(source, "bfloat16", "cuda"), pod=fields, auth=auth)
     stored = create(cluster, "/api/v1/namespaces/serving/pods", a_pod(given))
     asked = manifests.pod_spec(given, IMAGE)
     assert asked.keys() <= stored["spec"].keys()

@@ -2,13 +2,17 @@
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import headrace_server.__main__ as server
 import pytest
+from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.decide import manifests
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
+from headrace_server.access_options import access_from
+from headrace_server.config import AccessConfig, TlsFiles
 
 DEPLOYMENT = InferenceDeployment(
     namespace="default",
@@ -68,12 +72,26 @@ def test_several_gpus_arrive_as_a_tensor_parallel_size() -> None:
 def test_the_ports_are_those_of_container_service_and_probes() -> None:
     options, container = parsed(), rendered()
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports == {"grpc": options.grpc_port, "http": options.http_port}
+    assert ports == {"grpc": options.grpc_port, "http": options.http_port, "admin": options.admin_port}
     service = manifests.service(DEPLOYMENT)["spec"]["ports"]
-    assert {port["targetPort"] for port in service} == set(ports)
-    assert {port["name"]: port["port"] for port in service} == ports
+    assert {port["name"]: port["port"] for port in service} == {name: ports[name] for name in ("grpc", "http")}
+    assert {port["targetPort"] for port in service} == {"grpc", "http"}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["port"] == "http"
+        assert container[probe]["httpGet"]["port"] == "admin"
+
+
+def test_who_may_ask_arrives_and_a_pod_without_it_says_so() -> None:
+    def access(auth: Auth) -> AccessConfig:
+        options = parsed(replace(DEPLOYMENT, auth=auth))
+        options.host = "203.0.113.7"  # what the kubelet puts in for $(POD_IP)
+        return access_from(options)
+
+    assert access(Auth()) == AccessConfig()
+    tls = TlsFiles(*map(Path, ("/etc/headrace/tls/tls.crt", "/etc/headrace/tls/tls.key")))
+    mutual = replace(tls, client_ca=Path("/etc/headrace/client-ca/ca.crt"))
+    keys = SecretFile("chat-keys", "keys")
+    assert access(Auth(keys, "chat-tls")) == AccessConfig(Path("/etc/headrace/api-keys/keys"), tls)
+    assert access(Auth(None, "chat-tls", SecretFile("clients", "ca.crt"))) == AccessConfig(None, mutual)
 
 
 def test_the_pod_outlives_the_servers_drain() -> None:

@@ -34,7 +34,7 @@ def uid(pod: Body) -> str:
 
 def tokens(pod: Body) -> float:
     """Generated so far by this pod's server."""
-    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:8000/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9090/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("headrace_generation_tokens_total "))
 

@@ -2,6 +2,7 @@ from typing import Any
 from zoneinfo import available_timezones
 
 import pytest
+from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section, duration, percent
 from headrace_operator.pod_fields import PodFields, Spread, Toleration
@@ -103,6 +104,18 @@ def test_a_canary_that_says_everything() -> None:
     rollout = InferenceDeployment.from_body(body(rollout={"strategy": "Canary", "canary": canary})).rollout
     golden = (GoldenPrompt("In the beginning", " God created"),)
     assert rollout == Rollout(Strategy.CANARY, Canary(2, 100, 300.0, 7200.0, 2.0, 0.005, 0.9, golden, 0.1))
+
+
+def test_who_may_ask_is_told_by_names_of_secrets() -> None:
+    assert InferenceDeployment.from_body(body()).auth == Auth()
+    said = {
+        "apiKeys": {"secretName": "keys"},
+        "tls": {"secretName": "tls"},
+        "clientCA": {"secretName": "ca", "key": "x"},
+    }
+    assert InferenceDeployment.from_body(body(auth=said)).auth == Auth(
+        SecretFile("keys", "keys"), "tls", SecretFile("ca", "x")
+    )
 
 
 def test_pod_fields_that_say_everything() -> None:
@@ -239,6 +252,8 @@ def test_sources(model: dict[str, Any], source: Source) -> None:
             "spec.autoscaling.targets.utilization",
             id="no utilization at all",
         ),
+        pytest.param({"auth": {"apiKeys": {}}}, "spec.auth.apiKeys.secretName", id="keys from nowhere"),
+        pytest.param({"auth": {"clientCA": {"secretName": "a"}}}, "spec.auth.clientCA", id="certificates without TLS"),
         pytest.param({"batching": {"maxRunning": "64"}}, "spec.batching.maxRunning", id="a number in quotes"),
         pytest.param({"batching": {**BATCHING, "window": "51ms"}}, "spec.batching.window", id="a window too long"),
         pytest.param(

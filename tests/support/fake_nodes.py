@@ -23,7 +23,7 @@ from fake_server import FakeServer, Load
 
 logger = logging.getLogger(__name__)
 Body = dict[str, Any]
-PORT = 8000
+PORT = 9090  # the admin port: what the operator asks
 RETRY = 0.5  # s
 
 

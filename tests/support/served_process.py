@@ -14,6 +14,7 @@ import aiohttp
 
 HEADRACE = Path(sys.executable).parent / "headrace"
 NAME = "tiny"
+ADMIN = re.compile(r"metrics and drain: (\S+)")
 LISTENING = re.compile(r"listening: gRPC (\S+), HTTP (\S+)")
 PATIENCE = 40  # seconds; importing torch takes most of them on a busy machine
 
@@ -24,6 +25,13 @@ class ServedProcess:
     log: Path
     grpc: str
     http: str
+
+    @property
+    def admin(self) -> str:
+        """Where it answers /metrics and /drain: the same as `http` without --admin-port."""
+        found = ADMIN.search(self.log.read_text())
+        assert found is not None
+        return found[1]
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)

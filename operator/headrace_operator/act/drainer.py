@@ -7,25 +7,23 @@ from http import HTTPStatus
 
 import aiohttp
 
-from headrace_operator.decide import manifests
 from headrace_operator.decide.actions import Drain
 
 logger = logging.getLogger(__name__)
 
 
 class Drainer:
-    def __init__(self, session: aiohttp.ClientSession, timeout: float, port: int = manifests.HTTP_PORT) -> None:
+    def __init__(self, session: aiohttp.ClientSession, timeout: float) -> None:
         """`timeout` in seconds for each pod."""
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout)
-        self._port = port
 
     async def ask(self, drains: Sequence[Drain]) -> None:
         """All at once: one that hangs delays no other."""
         await asyncio.gather(*(self._ask(drain) for drain in drains))
 
     async def _ask(self, drain: Drain) -> None:
-        url = f"http://{drain.address}:{self._port}/drain"
+        url = f"http://{drain.address}:{drain.port}/drain"
         bearer = {"Authorization": f"Bearer {drain.uid}"}
         try:
             async with self._session.post(url, headers=bearer, timeout=self._timeout) as answer:

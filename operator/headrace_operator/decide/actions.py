@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from headrace_operator.decide.manifests import Body
+from headrace_operator.decide.ports import ADMIN_PORT
 from headrace_operator.decide.reasons import Announcement, Reason
 
 
@@ -68,6 +69,7 @@ class Drain:
     name: str
     uid: str
     address: str  # IP
+    port: int = ADMIN_PORT
 
 
 @dataclass(frozen=True, slots=True)

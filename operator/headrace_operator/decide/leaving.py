@@ -30,7 +30,7 @@ def _drain(pod: PodState, timeout: float, now: float) -> list[Action]:
         return []
     if why := _done(pod, unrouted_at + ROUTE_SETTLE) or _given_up(pod, waited, timeout):
         return [DeletePod(pod.name, pod.uid, why)]
-    return [Drain(pod.name, pod.uid, pod.address)] if pod.address else []
+    return [Drain(pod.name, pod.uid, pod.address, pod.admin_port)] if pod.address else []
 
 
 def _done(pod: PodState, settled_at: float) -> str | None:

@@ -4,8 +4,9 @@ contract with `headrace serve`; tests/contract holds both sides to it."""
 import math
 from typing import Any
 
-from headrace_operator.decide import model_volume
+from headrace_operator.decide import auth_mounts, model_volume
 from headrace_operator.decide.placement import placement
+from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.values import Revision, Role
 from headrace_operator.service import InferenceDeployment
 
@@ -20,8 +21,7 @@ ROLE_LABEL = f"{GROUP}/role"
 UNROUTED_ANNOTATION = f"{GROUP}/unrouted-at"
 DRAIN_REQUESTED_ANNOTATION = f"{GROUP}/drain-requested"  # written by a person: replace this pod, then drain it
 CONTAINER = "server"
-GRPC_PORT = 50051
-HTTP_PORT = 8000
+ADMIN = "admin"  # the port's name in a pod; one of an older operator's has none, and is asked on its HTTP port
 EXIT_SLACK = 10  # seconds beyond the drain timeout before the kubelet kills
 SLOWEST_START = 1800  # seconds that a start-up may take: hundreds of gigabytes from a slow volume
 
@@ -62,7 +62,8 @@ def record_metadata(deployment: InferenceDeployment, revision: str) -> Body:
 
 
 def service(deployment: InferenceDeployment) -> Body:
-    """Routes to what is ready and not draining. Drain and standby are a label change."""
+    """Routes to what is ready and not draining. Drain and standby are a label change. The admin port is not in it."""
+    over_tls = deployment.auth.tls is not None
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -75,9 +76,15 @@ def service(deployment: InferenceDeployment) -> Body:
                     "port": GRPC_PORT,
                     "targetPort": "grpc",
                     "protocol": "TCP",
-                    "appProtocol": "kubernetes.io/h2c",
+                    "appProtocol": "https" if over_tls else "kubernetes.io/h2c",
                 },
-                {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"},
+                {
+                    "name": "http",
+                    "port": HTTP_PORT,
+                    "targetPort": "http",
+                    "protocol": "TCP",
+                    "appProtocol": "https" if over_tls else "http",
+                },
             ],
         },
     }
@@ -153,6 +160,7 @@ def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
             model_volume.volume(deployment.model.source),
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},  # the default 64 MiB breaks torch's workers
+            *auth_mounts.volumes(deployment.auth),
         ],
     }
 
@@ -175,6 +183,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": ADMIN, "containerPort": ADMIN_PORT, "protocol": "TCP"},
         ],
         "startupProbe": _probe("/ready", periodSeconds=1, failureThreshold=SLOWEST_START),
         "readinessProbe": _probe("/ready", periodSeconds=1, failureThreshold=2),
@@ -189,6 +198,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
             {"name": model_volume.NAME, "mountPath": model_volume.MOUNT, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
+            *auth_mounts.volume_mounts(deployment.auth),
         ],
     }
 
@@ -212,6 +222,7 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         "--host=$(POD_IP)",
         f"--grpc-port={GRPC_PORT}",
         f"--http-port={HTTP_PORT}",
+        f"--admin-port={ADMIN_PORT}",
         f"--device={model.device}",
         f"--dtype={model.dtype}",
         f"--max-running={batching.max_running}",
@@ -221,11 +232,12 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         *([] if batching.offline_reserve is None else [f"--offline-reserve={batching.offline_reserve:g}"]),
         f"--drain-timeout={deployment.drain_timeout:g}",
         *([f"--tensor-parallel-size={devices}"] if devices > 1 else []),
+        *auth_mounts.arguments(deployment.auth),
     ]
 
 
 def _probe(path: str, **numbers: int) -> Body:
-    return {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5, **numbers}
+    return {"httpGet": {"path": path, "port": ADMIN}, "timeoutSeconds": 5, **numbers}
 
 
 def _resources(deployment: InferenceDeployment) -> Body:

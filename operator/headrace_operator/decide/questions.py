@@ -3,11 +3,18 @@
 import math
 from dataclasses import dataclass
 
-from headrace_operator.decide import manifests
 from headrace_operator.decide.evidence import key
 from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.values import Observed, PodState
 from headrace_operator.service import GoldenPrompt, InferenceDeployment
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a pod is asked, and the token by which it knows that its operator asks."""
+
+    url: str  # http://HOST:PORT
+    token: str  # its UID
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +23,8 @@ class Questions:
 
     trial: str  # tells one trial from the next
     model: str  # name under which the servers serve
-    stable: str  # http://HOST:PORT of a ready pod
-    canary: str  # http://HOST:PORT of a ready pod
+    stable: Door  # of a ready pod
+    canary: Door  # of a ready pod
     prompts: tuple[GoldenPrompt, ...]
 
 
@@ -34,10 +41,13 @@ def questions(deployment: InferenceDeployment, observed: Observed, progress: Pro
     return Questions(trial, deployment.name, stable, canary, prompts)
 
 
-def _door(observed: Observed, revision: str) -> str | None:
+def _door(observed: Observed, revision: str) -> Door | None:
     """Of the ready pod that carries least."""
     ready = [pod for pod in observed.ready if pod.revision == revision and pod.address]
-    return f"http://{min(ready, key=_carries).address}:{manifests.HTTP_PORT}" if ready else None
+    if not ready:
+        return None
+    chosen = min(ready, key=_carries)
+    return Door(f"http://{chosen.address}:{chosen.admin_port}", chosen.uid)
 
 
 def _carries(pod: PodState) -> float:

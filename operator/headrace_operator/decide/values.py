@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from headrace_operator.decide.ports import ADMIN_PORT
+
 
 class PodPhase(StrEnum):
     """What a pod is doing, in the words that people need."""
@@ -83,6 +85,7 @@ class PodState:
     role: Role = Role.REPLICA
     node: str | None = None
     address: str | None = None  # IP
+    admin_port: int = ADMIN_PORT  # where it answers /metrics and /drain
     loss_announced: str | None = None  # why this pod will soon be gone (cordon, taint, spot notice); None = it stays
     startup: Startup = Startup()
     restarts: int = 0

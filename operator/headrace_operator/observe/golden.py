@@ -1,8 +1,8 @@
 """Asks both sides of a trial how likely they think a golden answer. A pod that hangs delays nobody: tasks of its own.
 
-The prompt and the answer go to the server's own completions door as one text that is only scored (`echo`, `logprobs`,
-no new tokens); the score is the mean log-probability of the answer's tokens. A score is made once; an ask that fails is
-repeated after RETRY, because what is not known is neither good nor bad.
+The prompt and the answer go to the admin port's completions, which ask for no tenant's key, as one text that is only
+scored (`echo`, `logprobs`, no new tokens); the score is the mean log-probability of the answer's tokens. A score is
+made once; an ask that fails is repeated after RETRY, because what is not known is neither good nor bad.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from headrace_operator.decide.evidence import Score, key
-from headrace_operator.decide.questions import Questions
+from headrace_operator.decide.questions import Door, Questions
 from headrace_operator.service import GoldenPrompt
 from headrace_operator.work_queue import Key
 
@@ -82,11 +82,13 @@ class GoldenProbe:
                 scores.append(Score(key(prompt), stable, canary))
         self._trials[about].ended_at = self._clock()
 
-    async def _score(self, door: str, model: str, golden: GoldenPrompt) -> float:
+    async def _score(self, door: Door, model: str, golden: GoldenPrompt) -> float:
         """Raises ClientError or TimeoutError; ValueError for an answer that is no score."""
         body = {"model": model, "prompt": golden.prompt + golden.answer, "max_tokens": 0, "echo": True, "logprobs": 0}
-        url = f"{door}/v1/completions"
-        async with self._session.post(url, json=body, timeout=self._timeout, raise_for_status=True) as response:
+        url, bearer = f"{door.url}/v1/completions", {"Authorization": f"Bearer {door.token}"}
+        async with self._session.post(
+            url, json=body, headers=bearer, timeout=self._timeout, raise_for_status=True
+        ) as response:
             return mean_logprob(await response.json(), len(golden.prompt))
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from headrace_operator.decide import manifests
+from headrace_operator.decide.ports import HTTP_PORT
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState, Role, Startup
 from headrace_operator.observe.nodes import NodeFacts, loss_announced
 from headrace_operator.observe.scrape import Reading
@@ -73,6 +74,7 @@ def state(body: Body, around: Around) -> PodState:
         role=_role(labels),
         node=node,
         address=body.get("status", {}).get("podIP"),
+        admin_port=_admin_port(body),
         loss_announced=loss_announced(body, around.nodes.get(node)),
         startup=startup,
         restarts=_container(body).get("restartCount", 0),
@@ -82,7 +84,7 @@ def state(body: Body, around: Around) -> PodState:
 def metrics_urls(bodies: Iterable[Body]) -> dict[str, str]:
     """Pods worth asking, by UID: those whose server runs. One that loads may not listen yet; that is no failure."""
     return {
-        body["metadata"]["uid"]: f"http://{body['status']['podIP']}:{manifests.HTTP_PORT}/metrics"
+        body["metadata"]["uid"]: f"http://{body['status']['podIP']}:{_admin_port(body)}/metrics"
         for body in bodies
         if body.get("status", {}).get("podIP") and (_is_ready(body) or _running_since(body) is not None)
     }
@@ -163,6 +165,13 @@ def _container(body: Body) -> Body:
     """The server's status; empty before the node has written one."""
     statuses: list[Body] = body.get("status", {}).get("containerStatuses", [])
     return statuses[0] if statuses else {}
+
+
+def _admin_port(body: Body) -> int:
+    """In the pod's own words: before there was an admin port, the HTTP port was asked."""
+    ports = (port for container in body.get("spec", {}).get("containers", []) for port in container.get("ports", []))
+    named: Iterable[int] = (port["containerPort"] for port in ports if port.get("name") == manifests.ADMIN)
+    return next(iter(named), HTTP_PORT)
 
 
 def _device_asked_for(body: Body) -> str | None:

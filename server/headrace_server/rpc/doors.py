@@ -83,7 +83,7 @@ async def open_doors(
     expose(config, metrics)
     drain_call = DrainCall(arrivals)
     token = AdminToken(config.drain_token)
-    admin_routes = Admin(registry, drain_call, token).routes()
+    admin_calls = Admin(registry, drain_call, token)
     allowed = access(config.access, metrics, wall_clock)
     callers = Callers(config.trust_tenant_header, allowed.gate.asks)
     endpoints = Endpoints(config.name, readiness, metrics, arrivals, wall_clock, int(wall_clock()), callers)
@@ -96,15 +96,16 @@ async def open_doors(
             opened.push_async_callback(store.close)
             batches = BatchEndpoints(store, callers, readiness, wall_clock, config.batches.largest_file)
         shares_port = config.admin_port is None
-        shared = admin_routes if shares_port else ()
+        shared = admin_calls.routes() if shares_port else ()
         gate = http_gate(allowed.gate, {"/health", "/ready", *PROBES, *(route.path for route in shared)})
         app = application(endpoints, [*batch_routes(batches), *oip_routes(calls), *shared], [gate])
         http, http_port = await start_http_server(app, config.host, config.http_port, allowed.http_tls)
         opened.push_async_callback(http.cleanup)
         admin, admin_port = None, http_port
         if config.admin_port is not None:
+            own = [*admin_calls.routes(), admin_calls.completions(endpoints.completions)]
             admin, admin_port = await start_http_server(
-                admin_application(endpoints, admin_routes), config.host, config.admin_port
+                admin_application(endpoints, own), config.host, config.admin_port
             )
             opened.push_async_callback(admin.cleanup)
         grpc = await start_grpc_server(

@@ -2,6 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.decide import manifests
 from headrace_operator.observe.revisions import recorded as observed_revisions
 from headrace_operator.pod_fields import PodFields
@@ -26,14 +27,65 @@ def test_a_pod_runs_the_server_with_what_the_manifest_says() -> None:
         "--host=$(POD_IP)",
         "--grpc-port=50051",
         "--http-port=8000",
+        "--admin-port=9090",
         "--device=cuda",
         "--dtype=bfloat16",
         "--max-running=8",
         "--max-tokens-per-step=512",
         "--max-waiting=99",
         "--drain-timeout=45.5",
+        "--allow-unauthenticated",
     ]
     assert manifests.pod_spec(given, IMAGE)["terminationGracePeriodSeconds"] == 56
+
+
+KEYS, CA = SecretFile("chat-keys", "keys"), SecretFile("clients", "ca.crt")
+
+
+@pytest.mark.parametrize(
+    ("auth", "words", "secrets"),
+    [
+        pytest.param(
+            Auth(api_keys=KEYS),
+            ["--api-keys=/etc/headrace/api-keys/keys"],
+            {"/etc/headrace/api-keys": "chat-keys"},
+            id="keys",
+        ),
+        pytest.param(
+            Auth(tls="chat-tls"),
+            ["--allow-unauthenticated", "--tls-cert=/etc/headrace/tls/tls.crt", "--tls-key=/etc/headrace/tls/tls.key"],
+            {"/etc/headrace/tls": "chat-tls"},
+            id="TLS, which says nothing of who asks",
+        ),
+        pytest.param(
+            Auth(tls="chat-tls", client_ca=CA),
+            [
+                "--tls-cert=/etc/headrace/tls/tls.crt",
+                "--tls-key=/etc/headrace/tls/tls.key",
+                "--tls-client-ca=/etc/headrace/client-ca/ca.crt",
+            ],
+            {"/etc/headrace/tls": "chat-tls", "/etc/headrace/client-ca": "clients"},
+            id="mutual TLS",
+        ),
+    ],
+)
+def test_secrets_are_mounted_and_named_to_the_server(auth: Auth, words: list[str], secrets: dict[str, str]) -> None:
+    spec = manifests.pod_spec(deployment(auth=auth), IMAGE)
+    (server,) = spec["containers"]
+    about = ("--allow", "--api-keys", "--tls")
+    assert [word for word in server["args"] if word.startswith(about)] == words
+    names = {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+    mounts = {mount["mountPath"]: mount for mount in server["volumeMounts"] if mount["name"] in names}
+    assert {folder: names[mount["name"]] for folder, mount in mounts.items()} == secrets
+    assert all(mount["readOnly"] and "subPath" not in mount for mount in mounts.values())
+
+
+def test_a_service_says_that_its_pods_speak_tls() -> None:
+    def protocols(auth: Auth) -> list[str]:
+        return [port["appProtocol"] for port in manifests.service(deployment(auth=auth))["spec"]["ports"]]
+
+    assert protocols(Auth()) == ["kubernetes.io/h2c", "http"]
+    assert protocols(Auth(tls="chat-tls")) == ["https", "https"]
 
 
 def served_from(source: Source, **changes: Any) -> InferenceDeployment:

@@ -210,6 +210,15 @@ def test_pods_whose_server_runs_are_asked_also_before_they_are_ready() -> None:
     assert asked == {"u3": "http://127.1.1.2:8000/metrics", "u4": "http://127.1.1.2:8000/metrics"}
 
 
+def test_a_pod_is_asked_on_the_admin_port_if_it_has_one() -> None:
+    newer = a_pod(conditions=[READY])
+    ports = [{"name": "http", "containerPort": 8000}, {"name": "admin", "containerPort": 9191}]
+    newer["spec"] = {"containers": [{"name": "server", "ports": ports}]}
+    assert metrics_urls([newer]) == {"u3": "http://127.1.1.2:9191/metrics"}
+    assert state(newer, Around()).admin_port == 9191
+    assert state(a_pod(conditions=[READY]), Around()).admin_port == 8000  # made by an operator before there was one
+
+
 def test_pods_stand_in_the_order_of_their_ordinals() -> None:
     second = a_pod(uid="u0", name="chat-abc-0")
     second["metadata"]["labels"] = {**second["metadata"]["labels"], "headrace.dev/ordinal": "0"}

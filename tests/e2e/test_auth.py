@@ -1,0 +1,77 @@
+"""A deployment with keys and TLS: it answers who has a key, and its operator still sees, scales and drains it."""
+
+import ssl
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from certificates import Authority
+from cluster import LocalCluster
+from deployments import Body, manifest, pods, status, wait_ready
+from headrace_server.rpc.api_keys import line, new_key
+from headrace_server.rpc.pb import inference_pb2, inference_pb2_grpc
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+NAME, HOST = "locked", "locked.default.svc"
+
+
+def secret(name: str, **data: str) -> Body:
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
+
+
+def generate(place: str, authority: Authority, *metadata: tuple[str, str]) -> int:
+    """The tokens that came."""
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
+    options = [("grpc.ssl_target_name_override", HOST)]  # a pod's address is in no certificate
+    with grpc.secure_channel(place, credentials, options) as channel:
+        request = inference_pb2.GenerateRequest(text="In the beginning", max_new_tokens=8, ignore_eos=True)
+        replies = inference_pb2_grpc.InferenceStub(channel).Generate(request, timeout=30, metadata=metadata)
+        return sum(len(reply.token_ids) for reply in replies)
+
+
+def test_keys_and_tls_let_in_who_has_a_key_and_nobody_else(cluster: LocalCluster, tmp_path: Path) -> None:
+    authority, key = Authority(tmp_path), new_key()
+    pair = authority.sign("server", HOST)
+    files = {"tls.crt": pair.certificate.read_text(), "tls.key": pair.key.read_text()}
+    cluster.apply(
+        secret("locked-keys", keys=line("team-a", key)),
+        secret("locked-tls", **files),
+        manifest(NAME, auth={"apiKeys": {"secretName": "locked-keys"}, "tls": {"secretName": "locked-tls"}}),
+    )
+    try:
+        wait_ready(cluster, NAME, 1)
+        (pod,) = pods(cluster, NAME)
+        address = pod["status"]["podIP"]
+
+        assert generate(f"{address}:50051", authority, ("authorization", f"Bearer {key}")) == 8
+        with pytest.raises(grpc.RpcError) as refused:
+            generate(f"{address}:50051", authority)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+        with httpx.Client(verify=ssl.create_default_context(cafile=authority.certificate)) as client:
+
+            def ask(headers: dict[str, str]) -> int:
+                return client.post(
+                    f"https://{address}:8000/v1/completions",
+                    json={"model": NAME, "prompt": "In the beginning", "max_tokens": 4},
+                    headers={"Host": HOST, **headers},
+                    extensions={"sni_hostname": HOST},
+                ).status_code
+
+            assert [ask({"Authorization": f"Bearer {key}"}), ask({"Authorization": f"Bearer {new_key()}"})] == [
+                200,
+                401,
+            ]
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://{address}:8000/health")
+
+        cluster.wait(
+            "the operator's own figures of it",
+            lambda: status(cluster, NAME)["lastDecision"]["inputs"]["load"].get("answeredPods") == 1,
+            timeout=60,
+        )
+    finally:
+        cluster.kubectl("delete", "infdep", NAME)
+        cluster.wait("pods gone: it was drained over the admin port", lambda: not pods(cluster, NAME), timeout=90)
