@@ -14,6 +14,7 @@ from typing import Any
 from headrace_operator.decide import conditions, conflicts, manifests, phases, record, revisions
 from headrace_operator.decide.conditions import Condition, timestamp
 from headrace_operator.decide.conflicts import Claims
+from headrace_operator.decide.foresight import next_change
 from headrace_operator.decide.health import health
 from headrace_operator.decide.history import History
 from headrace_operator.decide.progress import progressing
@@ -175,7 +176,16 @@ def _decision(decision: Decision, now: float) -> dict[str, Any]:
         "inputs": record.inputs(decision.situation),
         "proposals": [{"signal": str(p.signal), "replicas": p.replicas, "why": p.why} for p in decision.proposals],
         "clamps": [{"reason": str(c.reason), "from": c.before, "to": c.after} for c in decision.clamps],
+        "next": _next(decision, now),
     }
+
+
+def _next(decision: Decision, now: float) -> dict[str, Any] | None:
+    """What the passing of time will change, at the earliest; None where it alone changes nothing."""
+    found = next_change(decision)
+    if found is None:
+        return None
+    return {"at": timestamp(now + found.after), "to": found.decision.replicas, "reason": str(found.decision.reason)}
 
 
 def _ring(last: Mapping[str, Any], before: list[dict[str, Any]]) -> list[dict[str, Any]]:

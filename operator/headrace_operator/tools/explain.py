@@ -15,11 +15,12 @@ from typing import Any
 import yaml
 
 from headrace_operator.decide.conditions import timestamp
+from headrace_operator.decide.foresight import NextChange, next_change
 from headrace_operator.decide.manifests import KIND
 from headrace_operator.errors import InvalidRecord
 from headrace_operator.kube import Body
 from headrace_operator.tools.connection import Connection, ToolFailed, find
-from headrace_operator.tools.replay import NextChange, Replay, next_change, replay
+from headrace_operator.tools.replay import Replay, replay
 from headrace_operator.tools.table import duration, table
 
 DISAGREES = 3  # exit status

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from headrace_operator.decide.conditions import timestamp
+from headrace_operator.decide.foresight import next_change
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import decide, remembered
 from headrace_operator.decide.situation import Situation, look
@@ -18,7 +19,7 @@ from headrace_operator.decide.status import Tick, status
 from headrace_operator.decide.values import PodState
 from headrace_operator.service import Scaling
 from headrace_operator.tools import commands
-from headrace_operator.tools.replay import next_change, replay
+from headrace_operator.tools.replay import replay
 from hypothesis import given
 from hypothesis import strategies as st
 from observations import NOW, deployment, observed, scaling, signals
@@ -220,6 +221,14 @@ def test_the_foretold_change_happens_when_nothing_changes(peak_ago: float, load:
 )
 def test_where_nothing_follows_nothing_is_foretold(of: Situation) -> None:
     assert next_change(decide(of)) is None
+
+
+def test_status_tells_what_explain_foretells(explain: Callable[..., tuple[int, str, str]]) -> None:
+    body = written(situation(4, load=0.2, peak=4, peak_ago=100.0))
+    foretold = body["status"]["lastDecision"]["next"]
+    assert foretold == {"at": timestamp(NOW + 201), "to": 1, "reason": "LoadFell"}
+    assert json.loads(explain(body, "-o", "json")[1])["next"] == foretold
+    assert "next" not in written(situation(4, load=1.0))["status"]["lastDecision"]
 
 
 def test_the_last_ten_changes_are_listed(explain: Callable[..., tuple[int, str, str]]) -> None:
