@@ -56,11 +56,21 @@ class CpuDevice:
         began = time.perf_counter()
         with torch.inference_mode():
             work.copy_in()
-            tensors = work.compute()
+            tensors = _computed(work)
         ended = time.perf_counter()
         gap = 0.0 if self._ended_at is None else began - self._ended_at
         self._ended_at = ended
         return Done(tensors, ended - began, gap)
+
+
+def _computed(work: Work) -> tuple[Tensor, ...]:
+    """Raises MemoryError when memory ran out, on whichever device: the engine knows no torch."""
+    try:
+        return work.compute()
+    except RuntimeError as fault:
+        if isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault):  # GPU, CPU
+            raise MemoryError(str(fault)) from fault
+        raise
 
 
 def _anew(step: Replay) -> Replay:
@@ -94,7 +104,7 @@ class CudaDevice:
             self._compute.wait_stream(self._copy_in)
             with torch.cuda.stream(self._compute):
                 began = _recorded(timing=True)
-                found = work.compute()
+                found = _computed(work)
                 ended = _recorded(timing=True)
             self._copy_out.wait_stream(self._compute)
             with torch.cuda.stream(self._copy_out):

@@ -4,10 +4,17 @@ import asyncio
 from dataclasses import replace
 from math import isnan
 
-from engines import Clock, a_request, a_running_engine, answer_of, until
+import pytest
+from engines import LIMITS, Clock, a_request, a_running_engine, answer_of, until
+from headrace_server.config import EngineConfig
 from headrace_server.engine.core import Sampled
+from headrace_server.engine.loop import Engine
 from headrace_server.engine.sequence import Step
+from headrace_server.errors import EngineFailed
+from headrace_server.metrics import Breakage, ServerMetrics
 from headrace_server.request import Finish, Priority
+from headrace_server.telemetry.work import ModelWork
+from prometheus_client import CollectorRegistry
 from runners import Counted, CountingRunner
 
 STANDARD = {"class": "standard", "tenant_class": "default"}
@@ -143,3 +150,32 @@ async def test_a_wait_that_nobody_has_measured_is_not_zero() -> None:
         assert isnan(running.metric("predicted_wait_seconds", **{"class": "standard"}))
         assert running.metric("predicted_wait_seconds", **{"class": "interactive"}) == 0
         assert running.metric("waiting_tokens", **{"class": "standard"}) == 9
+
+
+async def test_the_work_of_a_step_is_that_of_its_tokens_and_their_contexts() -> None:
+    work = ModelWork(1.0, 100.0, 10_000.0, weight_bytes=1000.0, kv_bytes_per_token=1.0)
+    registry, clock = CollectorRegistry(), Clock()
+    engine = Engine(
+        CountingRunner(), EngineConfig(max_tokens_per_step=4), LIMITS, ServerMetrics(registry), clock, work=work
+    )
+    heartbeat = asyncio.create_task(engine.run())
+    await answer_of(engine, a_request(prompt=6, max_new_tokens=2))  # steps of 4, 2 and 1 tokens
+    heartbeat.cancel()
+    await asyncio.gather(heartbeat, return_exceptions=True)
+    assert registry.get_sample_value("headrace_estimated_flops_total") == 7 + 2 * 100 + (10 + 11 + 7) * 10_000
+    assert registry.get_sample_value("headrace_estimated_bytes_total") == 3 * 1000 + (4 + 4) + (6 + 2) + (7 + 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(MemoryError("no room for 2 GiB"), Breakage.OUT_OF_MEMORY), (RuntimeError("a bad day"), Breakage.OTHER)],
+)
+async def test_an_engine_that_breaks_says_whether_memory_ran_out(fault: Exception, kind: Breakage) -> None:
+    async with a_running_engine() as running:
+        running.runner.fault = fault
+        with pytest.raises(EngineFailed):
+            await answer_of(running.engine, a_request())
+        await until(running.heartbeat.done)
+        assert {each: running.metric("engine_failures_total", kind=each) for each in Breakage} == {
+            each: each is kind for each in Breakage
+        }
