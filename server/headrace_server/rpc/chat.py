@@ -107,6 +107,13 @@ class ChatBody(Body):
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None  # vLLM's: what the template takes, such as enable_thinking
 
+    @field_validator(
+        "tool_choice", mode="before", json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None
+    )
+    @classmethod
+    def _word_or_object(cls, choice: Any) -> Any:
+        return {"type": choice} if isinstance(choice, str) else choice
+
     def called(self, field: str) -> str:
         """The client's name of one of our fields."""
         names = {"prompt": "messages", "logprobs": "top_logprobs"}

@@ -19,6 +19,7 @@ from headrace_server.rpc.choices import Indexed, opened
 from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.openai import Body
+from headrace_server.rpc.openapi import document
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.replies import FAILED, errors_as_openai, json_response
 from headrace_server.rpc.shapes import Head, Shape, error_body, refusal_body
@@ -78,6 +79,9 @@ class Endpoints:
     async def version(self, _: web.Request) -> web.StreamResponse:
         return json_response({"version": version(DISTRIBUTION)})
 
+    async def openapi(self, _: web.Request) -> web.StreamResponse:
+        return json_response(document(version(DISTRIBUTION)))
+
     async def tokenize(self, request: web.Request) -> web.StreamResponse:
         return await self._tokens(TokenizeBody.parse(await request.read()))
 
@@ -109,7 +113,12 @@ class Endpoints:
 
     def _card(self) -> dict[str, str | int]:
         longest = self.readiness.max_model_len
-        card = {"id": self.model, "object": "model", "created": self.started_at, "owned_by": "headrace"}
+        card: dict[str, str | int] = {
+            "id": self.model,
+            "object": "model",
+            "created": self.started_at,
+            "owned_by": "headrace",
+        }
         return card | ({} if longest is None else {"max_model_len": longest})
 
 
@@ -166,6 +175,7 @@ def application(
             web.get("/v1/models/{model:.+}", endpoints.one_model),
             web.post("/tokenize", endpoints.tokenize),
             web.post("/detokenize", endpoints.detokenize),
+            web.get("/openapi.json", endpoints.openapi),
             web.get("/version", endpoints.version),
             web.get("/ping", endpoints.ping),
             web.post("/ping", endpoints.ping),

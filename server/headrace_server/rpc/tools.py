@@ -39,16 +39,9 @@ class Named(BaseModel):
 
 
 class ToolChoice(BaseModel):
-    """`"auto"` is read as {"type": "auto"}."""
-
     model_config = ConfigDict(extra="forbid", strict=True)
     type: Literal["none", "auto", "required", "function"]
     function: Named | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _word_or_object(cls, given: Any) -> Any:
-        return {"type": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _function_where_it_belongs(self) -> Self:

@@ -96,6 +96,9 @@ async def test_the_models_card_tells_its_context_once_it_is_known(model: Path) -
 
 
 async def test_the_version_is_the_distributions(model: Path) -> None:
-    async with canned_server(model, [5]) as server, aiohttp.ClientSession(server.http) as session:
-        async with session.get("/version") as response:
-            assert await response.json() == {"version": version("headrace-server")}
+    async with (
+        canned_server(model, [5]) as server,
+        aiohttp.ClientSession(server.http) as session,
+        session.get("/version") as response,
+    ):
+        assert await response.json() == {"version": version("headrace-server")}
