@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from headrace_operator.decide.actions import Action, DeletePod
 from headrace_operator.decide.rolling import make_room, waits_for_room
 from headrace_operator.decide.rollouts import Progress, State
-from headrace_operator.decide.sizing import create, remove, victim_order
+from headrace_operator.decide.sizing import create, let_go, remove, victim_order
 from headrace_operator.decide.values import Observed, PodPhase, PodState, Revision
 from headrace_operator.service import InferenceDeployment
 
@@ -45,12 +45,15 @@ def hold(
     kept = replicas if has_surge or gives_back else replicas - 1
     if leaving := _useless(sides, old) or _too_many(new, gives_back=gives_back):
         return leaving
-    if len(old) < kept:
-        return create(deployment, sides.stable, observed, kept - len(old))
-    if len(old) > replicas:
-        return _surplus(old, replicas)
-    if len(old) > kept:
+    staying = [pod for pod in old if pod.loss_announced is None]
+    if len(staying) < kept:
+        return create(deployment, sides.stable, observed, kept - len(staying))
+    if len(staying) > replicas:
+        return _surplus(staying, replicas)
+    if len(staying) > kept:
         return make_room(observed, sides.new, min(old, key=victim_order))
+    if going := let_go(observed, kept):
+        return going
     is_asked = not (new or gives_back or is_wanting or (full and has_surge))
     return create(deployment, sides.new, observed, 1) if is_asked else []
 

@@ -24,7 +24,7 @@ def size(deployment: InferenceDeployment, revision: Revision, observed: Observed
         victims = sorted(staying, key=victim_order)[:surplus]
         demoted, removed = standby.demote(victims, room)
         actions = standby.promote(stand_ins, _STANDS_IN) + demoted + [remove(pod, decision.reason) for pod in removed]
-    return actions + _let_go(observed, decision.replicas)
+    return actions + let_go(observed, decision.replicas)
 
 
 def create(deployment: InferenceDeployment, revision: Revision, observed: Observed, number: int) -> list[Action]:
@@ -59,7 +59,7 @@ def standby_ordered(actions: list[Action]) -> int:
     return sum(labels[manifests.ROLE_LABEL] == Role.STANDBY for labels in made)
 
 
-def _let_go(observed: Observed, replicas: int) -> list[Action]:
+def let_go(observed: Observed, replicas: int) -> list[Action]:
     """Pods that will be lost, once enough others are ready."""
     spare = len(observed.ready) - replicas
     doomed = [pod for pod in observed.live if pod.loss_announced is not None]

@@ -79,6 +79,14 @@ LATE_WITHOUT_ROOM = replace(LATE, surge=False)
             BEGUN, [old(0), old(1), old(2), new(4, **CRASHES), new(5, PodPhase.LOADING)], [], ["llama-4"],
             id="one pod shows as much as two",
         ),
+        pytest.param(
+            BEGUN, [old(0), old(1), old(2, loss_announced="cordoned"), new(5, **CRASHES)], [A], [],
+            id="a loss that is announced is replaced before",
+        ),
+        pytest.param(
+            BEGUN, [old(0), old(1), old(2, loss_announced="cordoned"), old(3), new(5, **CRASHES)], [], ["llama-2"],
+            id="and leaves when its replacement is ready",
+        ),
         pytest.param(BEGUN, [old(n) for n in range(5)], [], ["llama-0", "llama-1"], id="fewer are needed now"),
         pytest.param(
             BEGUN, [old(0), old(1), new(5), new(6, PodPhase.LOADING)], [], [], id="once one is Ready it rolls as ever"
