@@ -67,11 +67,17 @@ class Rollout:
     progress_deadline: float = 600.0  # seconds in which one pod more must become ready
 
 
+class Task(StrEnum):
+    GENERATE = "generate"
+    EMBED = "embed"
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     source: Source
     dtype: str
     device: str
+    task: Task = Task.GENERATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +137,19 @@ class InferenceDeployment:
     def from_body(cls, body: Mapping[str, Any]) -> "InferenceDeployment":
         """Raises InvalidSpec, which names the field. The API server has validated before; this is the second door."""
         metadata, spec = body["metadata"], Section(body.get("spec", {}), "spec")
+        model = _model(spec.part("model"))
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
-            model=_model(spec.part("model")),
+            model=model,
             resources=_resources(spec.part("resources")),
             scaling=_scaling(spec.part("autoscaling"), spec.whole_if_given("replicas")),
             batching=_batching(spec.part("batching")),
             drain_timeout=spec.part("drain").duration("timeout"),
             image=spec.text_if_given("image"),
-            rollout=_rollout(spec.part("rollout")),
+            rollout=_rollout(spec.part("rollout"), model.task),
             pod=pod_fields(spec.part("pod")),
             auth=auth(spec.part("auth")),
         )
@@ -153,6 +160,7 @@ def _model(model: Section) -> Model:
         source=source(model),
         dtype=model.one_of("dtype", ("float32", "bfloat16", "float16")),
         device=model.one_of("device", ("cuda", "cpu")),
+        task=Task(model.one_of("task", Task, Task.GENERATE)),
     )
 
 
@@ -227,13 +235,17 @@ def _ordered(given: Section, least: int, most: int) -> None:
         raise InvalidSpec(given.field("minReplicas"), f"must not exceed maxReplicas ({least} > {most})")
 
 
-def _rollout(given: Section) -> Rollout:
+def _rollout(given: Section, task: Task) -> Rollout:
     strategy = Strategy(given.one_of("strategy", Strategy, Strategy.ROLLING))
     if strategy is Strategy.SHADOW:
         why = "must be Rolling or Canary: Shadow mirrors requests, which takes a router that Headrace does not have yet"
         raise InvalidSpec(given.field("strategy"), why)
     deadline = given.positive_duration("progressDeadline") if given.has("progressDeadline") else None
-    return Rollout(strategy, _canary(given.part("canary")), deadline or Rollout().progress_deadline)
+    canary = _canary(given.part("canary"))
+    if canary.golden and task is Task.EMBED:
+        why = "compares how likely answers are, and a model with task embed gives none; leave it out"
+        raise InvalidSpec(given.part("canary").field("golden"), why)
+    return Rollout(strategy, canary, deadline or Rollout().progress_deadline)
 
 
 def _canary(given: Section) -> Canary:

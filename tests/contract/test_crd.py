@@ -117,6 +117,12 @@ REFUSED = [
     ("a negative rate", {"spec.rollout.canary.limits.errorRate": "-1%"}, "spec.rollout.canary.limits.errorRate"),
     ("no speed", {"spec.rollout.canary.limits.tokensPerSecond": "0%"}, "spec.rollout.canary.limits.tokensPerSecond"),
     ("no number", {"spec.rollout.canary.limits.qualityLoss": "low"}, "spec.rollout.canary.limits.qualityLoss"),
+    ("a task that is none", {"spec.model.task": "classify"}, "spec.model.task"),
+    (
+        "gold for an embedder",
+        {"spec.model.task": "embed", "spec.rollout.canary.golden": [GOLD]},
+        "spec.rollout.canary.golden",
+    ),
     ("too much gold", {"spec.rollout.canary.golden": [GOLD] * 17}, "spec.rollout.canary.golden"),
     ("no answer", {"spec.rollout.canary.golden": [{"prompt": "x"}]}, "spec.rollout.canary.golden[0].answer"),
     ("a long answer", {"spec.rollout.canary.golden": [GOLD | {"answer": "x" * 4097}]}, "canary.golden[0].answer"),

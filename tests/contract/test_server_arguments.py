@@ -9,7 +9,7 @@ import headrace_server.__main__ as server
 import pytest
 from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.decide import manifests
-from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling
+from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling, Task
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
 from headrace_server.access_options import access_from
 from headrace_server.config import AccessConfig, TlsFiles
@@ -48,6 +48,12 @@ def test_every_argument_arrives() -> None:
     assert (options.max_running, options.max_tokens_per_step, options.max_waiting) == (7, 300, 11)
     assert (options.batching_window, options.offline_reserve) == (0.01, 0.2)
     assert options.drain_timeout == 90.0
+
+
+def test_an_embedder_is_asked_to_embed_and_pods_that_generate_stay_as_they_are() -> None:
+    embedder = replace(DEPLOYMENT, model=replace(DEPLOYMENT.model, task=Task.EMBED))
+    assert (parsed(embedder).task, parsed().task) == ("embed", "generate")
+    assert not any("--task" in word for word in rendered()["args"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from headrace_operator.decide import auth_mounts, model_volume
 from headrace_operator.decide.placement import placement
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.values import Revision, Role
-from headrace_operator.service import InferenceDeployment
+from headrace_operator.service import InferenceDeployment, Task
 
 GROUP = "headrace.dev"
 VERSION = "v1alpha1"
@@ -223,6 +223,8 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         f"--grpc-port={GRPC_PORT}",
         f"--http-port={HTTP_PORT}",
         f"--admin-port={ADMIN_PORT}",
+        # Not said where it is the server's default: a word more would replace all pods of every deployment.
+        *([f"--task={model.task}"] if model.task is not Task.GENERATE else []),
         f"--device={model.device}",
         f"--dtype={model.dtype}",
         f"--max-running={batching.max_running}",
