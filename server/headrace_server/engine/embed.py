@@ -24,6 +24,7 @@ from headrace_server.engine.embed_account import EmbedAccount
 from headrace_server.engine.embed_lanes import Feed, Lane, News, run_lane
 from headrace_server.engine.embed_plan import Planner
 from headrace_server.engine.sequence import Sequence
+from headrace_server.engine.window import BatchingWindow
 from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed, InvalidRequest, ServerError
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Phase, Request
@@ -76,7 +77,7 @@ class EmbedEngine:
         self._model = model
         self._facts = model.facts
         self._clock = clock
-        self._feed = Feed(Planner(config), clock)
+        self._feed = Feed(Planner(config), BatchingWindow(config.batching_window), clock)
         self._admission = Admission(config)
         self._account = EmbedAccount(metrics, self._feed, config, len(model.lanes), clock)
         self._tokenising = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headrace_server.engine.admission import Backlog
 from headrace_server.engine.embed_plan import Batch, Planner
 from headrace_server.engine.sequence import Sequence
+from headrace_server.engine.window import BatchingWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class News:
 class Feed:
     """The planner, shared by the event loop and the threads of the lanes."""
 
-    def __init__(self, planner: Planner, clock: Callable[[], float]) -> None:
+    def __init__(self, planner: Planner, window: BatchingWindow, clock: Callable[[], float]) -> None:
+        self._window = window
         self.planner = planner  # gauges read it; only what is here changes it
         self._clock = clock
         self._changed = threading.Condition()
@@ -64,6 +66,7 @@ class Feed:
         with self._changed:
             for text in texts:
                 self.planner.add(text)
+                self._window.arrived(text.request.arrived_at)
             self._changed.notify()
 
     def drop(self, texts: Iterable[Sequence]) -> list[Sequence]:
@@ -80,6 +83,7 @@ class Feed:
         with self._changed:
             if waits:
                 self._changed.wait_for(lambda: self._stopped or len(self.planner))
+                self._wait_for_others()
             elif not self.planner.fills_a_batch:
                 return None
             if self._stopped:
@@ -89,6 +93,15 @@ class Feed:
             if len(self.planner):
                 self._changed.notify()  # another lane may begin with what is left
             return batch
+
+    def _wait_for_others(self) -> None:
+        """As long as the batching window says that it pays."""
+        while len(self.planner) and not self._stopped and not self.planner.fills_a_batch:
+            now = self._clock()
+            left = self._window.until(now - self.planner.oldest_waiting(now)) - now
+            if left <= 0:
+                return
+            self._changed.wait(left)
 
     def told(self, batch: Batch) -> None:
         """It is done."""
