@@ -143,6 +143,11 @@ class Answers:
             return await asyncio.to_thread(self._text.encode_plainly, prompt)
         return await self._token_ids(prompt)
 
+    @property
+    def tokenizer_info(self) -> dict[str, str | None]:
+        """Special tokens by their name, and the chat template."""
+        return self._text.info
+
     def token_names(self, token_ids: tuple[int, ...]) -> list[str]:
         """As the tokenizer's vocabulary has them."""
         return self._text.names(token_ids)

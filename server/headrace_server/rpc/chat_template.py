@@ -29,6 +29,7 @@ class ChatTemplate:
     special_tokens: Mapping[str, str]  # bos_token, eos_token, ...: templates write them out
     with_tools: jinja2.Template | None = None  # another one for chats that offer tools; None: the same
     tool_form: Form | None = None  # in which the model calls tools; None: in none that is known
+    source: str | None = None  # of `template`
 
     def render(self, chat: Chat) -> str:
         """Ends where the assistant's answer begins. Raises InvalidRequest, also when the template itself refuses."""
@@ -57,7 +58,7 @@ def load_chat_template(model: Path) -> ChatTemplate:
         raise ModelRefused(f"{model}: the chat template does not parse: {broken}") from broken
     plain, with_tools = templates.get(PLAIN), templates.get(WITH_TOOLS)
     form = _tool_form(sources.get(WITH_TOOLS) or sources.get(PLAIN) or "")
-    return ChatTemplate(plain, _special_tokens(config), with_tools, form)
+    return ChatTemplate(plain, _special_tokens(config), with_tools, form, sources.get(PLAIN))
 
 
 def _tool_form(source: str) -> Form | None:

@@ -88,6 +88,10 @@ class Endpoints:
     async def detokenize(self, request: web.Request) -> web.StreamResponse:
         return await self._tokens(DetokenizeBody.parse(await request.read()))
 
+    async def tokenizer_info(self, _: web.Request) -> web.StreamResponse:
+        """vLLM's, by which an evaluation harness does without a copy of the tokenizer."""
+        return json_response(self.readiness.answers().tokenizer_info)
+
     async def _tokens(self, body: TokenizeBody | DetokenizeBody) -> web.StreamResponse:
         if body.model is not None:
             self._check_model(body.model)
@@ -175,6 +179,7 @@ def application(
             web.get("/v1/models/{model:.+}", endpoints.one_model),
             web.post("/tokenize", endpoints.tokenize),
             web.post("/detokenize", endpoints.detokenize),
+            web.get("/tokenizer_info", endpoints.tokenizer_info),
             web.get("/openapi.json", endpoints.openapi),
             web.get("/version", endpoints.version),
             web.get("/ping", endpoints.ping),

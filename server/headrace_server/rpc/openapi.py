@@ -90,6 +90,7 @@ OPERATIONS = (
         TokenizeBody,
     ),
     Operation("post", "/detokenize", "Token ids to text", _object(prompt=TEXT), DetokenizeBody),
+    Operation("get", "/tokenizer_info", "Special tokens and chat template", {"type": "object"}),
     Operation("get", "/v1/models", "The model that is served", _object(object={"const": "list"}, data=_list(CARD))),
     Operation("get", "/version", "Of this server", _object(version=TEXT)),
     Operation("get", "/health", "Answers from the start", PHASE),

@@ -41,6 +41,11 @@ class Text:
         return [str(self._tokenizer.id_to_token(token_id) or "") for token_id in token_ids]
 
     @property
+    def info(self) -> dict[str, str | None]:
+        """What a client needs beside token ids: special tokens by their name, and the chat template."""
+        return {**self._chat.special_tokens, "chat_template": self._chat.source}
+
+    @property
     def tool_form(self) -> Form | None:
         """In which the model calls tools; None: in none that is known."""
         return self._chat.tool_form

@@ -12,7 +12,7 @@ from canned_engine import CannedServer, canned_server
 from embed_server import FACTS, embed_server
 from headrace_server.rpc.readiness import Phase
 from open_server import CONTEXT, NAME
-from tiny_tokenizer import save_tiny_tokenizer, tiny_tokenizer
+from tiny_tokenizer import BOS, CHAT_TEMPLATE, EOS, save_tiny_tokenizer, tiny_tokenizer
 from tokenizers import Tokenizer, processors
 
 TEXT = "God created naïve 你好"
@@ -74,6 +74,15 @@ async def test_what_is_no_text_and_no_token_is_refused(
         status, answer = await post(server, path, body)
     assert (status, answer["error"]["param"]) == (400, field)
     assert says in answer["error"]["message"]
+
+
+async def test_a_harness_learns_of_special_tokens_and_the_template(model: Path) -> None:
+    async with (
+        canned_server(model, [5]) as server,
+        aiohttp.ClientSession(server.http) as session,
+        session.get("/tokenizer_info") as response,
+    ):
+        assert await response.json() == {"bos_token": BOS, "eos_token": EOS, "chat_template": CHAT_TEMPLATE}
 
 
 async def test_the_models_card_tells_its_context_once_it_is_known(model: Path) -> None:
