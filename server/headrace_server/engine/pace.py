@@ -14,6 +14,7 @@ PROOF = 64  # steps with prefill after which one without tells again what is usu
 LEAST = 0.25  # times a usual step: what tokens add is never taken for less, so the next chunk grows sixfold at most
 CONTEXT = 256  # tokens that make little difference
 STEPS = 4  # sizes of batches, and depths of contexts, from one to its double
+KEPT = 0.98  # of what was seen before, in the sums
 SPIKE = 2.0  # a step counts as at most so many times the average: a moment in which the machine was busy is no trend
 SLOWLY, QUICKLY = 0.2, 0.5  # share of the newest step in an average; dear prompt tokens are believed quickly
 
@@ -33,6 +34,7 @@ class PrefillPace:
         self._unproven: dict[int, int] = {}  # steps with prefill since one without, likewise
         self._alone: dict[int, float] = {}  # seconds of a prompt token, the step's own included; likewise, the least
         self._costs: dict[int, Cost] = {}  # by the depth of the context
+        self._added: dict[int, tuple[float, float]] = {}  # tokens, and seconds that they added, likewise; recent ones
 
     def observe(self, decoding: int, filling: int, context: int, seconds: float) -> None:
         """A step of so many decoding sequences and prompt tokens, these after so much context, took so long."""
@@ -47,7 +49,10 @@ class PrefillPace:
         else:
             self._unproven[batch] = self._unproven.get(batch, 0) + 1
             if usual := self._usual.get(batch):
-                self._learn(context, filling, max(seconds - usual, LEAST * usual) / filling)
+                tokens, added = self._added.get(_depth(context), (0.0, 0.0))
+                extra = min(seconds, (1 + SPIKE) * usual) - usual
+                self._added[_depth(context)] = (tokens * KEPT + filling, added * KEPT + extra)
+                self._learn(context, filling, (seconds - usual) / filling, LEAST * usual / filling)
 
     def prefill_tokens(self, decoding: int, context: int) -> int:
         """In one step, after so much context; all that a step may hold when nobody decodes.
@@ -57,8 +62,7 @@ class PrefillPace:
         if not decoding:
             return self._max_tokens
         batch = _size(decoding)
-        is_near = any(abs(known - batch) <= STEPS for known in self._usual)
-        if self._unproven.get(batch, 0) >= (PROOF if is_near else 1):
+        if self._unproven.get(batch, 0) >= (PROOF if self._is_near(batch) else 1):
             return 0
         usual, cost = self._expected(batch), self._cost(context)
         if usual is None or cost is None:
@@ -73,17 +77,45 @@ class PrefillPace:
             return min(self._max_tokens, UNKNOWN)
         return self._max_tokens if cost * self._max_tokens <= seconds else max(SMALLEST, int(seconds / cost))
 
-    def beside(self, share: float, decoding: int, context: int) -> int:
-        """Likewise, that add this share to a usual step in which so many decode."""
-        usual = self._expected(_size(decoding))
-        return SMALLEST if usual is None else self.within(share * usual, context)
+    def is_proven(self, decoding: int) -> bool:
+        """Whether it is known well enough how long a step takes in which so many decode and nothing else: else the next
+        such step had better be one."""
+        batch = _size(decoding)
+        return self._unproven.get(batch, 0) < (PROOF // 2 if self._is_near(batch) else 1)
 
-    def _learn(self, context: int, filling: int, cost: float) -> None:
+    def usual(self, decoding: int) -> float | None:
+        """Seconds of a step in which so many decode and nothing else; None: not seen yet."""
+        return self._expected(_size(decoding))
+
+    def sequence_cost(self, decoding: int) -> float | None:
+        """Seconds that each adds who decodes beside so many: the slope through what was seen; if that is one size of
+        batches only, as if each took its part of the whole step. None: not seen yet."""
+        usual = self.usual(decoding)
+        if usual is None:
+            return None
+        if len(self._usual) < 2:
+            return usual / max(1, decoding)
+        points = [(2 ** (size / STEPS), seconds) for size, seconds in self._usual.items()]
+        middle = sum(count for count, _ in points) / len(points)
+        slope = sum((count - middle) * seconds for count, seconds in points)
+        return max(0.0, slope / sum((count - middle) ** 2 for count, _ in points))
+
+    def token_cost(self, context: int) -> float | None:
+        """Seconds that a prompt token after so much context adds to a step of others; None: not seen yet."""
+        tokens, seconds = self._added.get(_depth(context), (0.0, 0.0))
+        return max(0.0, seconds / tokens) if tokens >= PROOF else self._cost(context)
+
+    def _learn(self, context: int, filling: int, cost: float, least: float) -> None:
         """The few tokens that end a prompt tell little: what each adds is mostly what any chunk adds."""
         depth = _depth(context)
-        expected = self._cost(context) or cost
+        expected = self._cost(context) or max(cost, least)
+        cost = max(cost, min(least, expected))
         share = 1.0 if depth not in self._costs else QUICKLY if cost > expected else SLOWLY
         self._costs[depth] = Cost(context, _moved(expected, cost, share * min(1.0, filling / SMALLEST)))
+
+    def _is_near(self, batch: int) -> bool:
+        """To one that was seen."""
+        return any(abs(known - batch) <= STEPS for known in self._usual)
 
     def _expected(self, batch: int) -> float | None:
         """What is usual for such a batch; if it was not seen, for a smaller one, or what a larger one tells."""

@@ -28,6 +28,12 @@ class Places:
     def free(self) -> int:
         return len(self._free_slots)
 
+    @property
+    def unused(self) -> float:
+        """Share of the slots in which no online request runs."""
+        slots = len(self._free_slots) + len(self.running)
+        return 1 - sum(not one.offline for one in self.running.values()) / slots
+
     def begin(
         self, order: Iterable[Sequence], now: float, spare: int = 0, offline_keeps: int | None = None
     ) -> Start | None:

@@ -25,6 +25,7 @@ from functools import partial
 from itertools import takewhile
 
 from headrace_server.config import EngineConfig
+from headrace_server.engine.backfill import Backfill, Room
 from headrace_server.engine.deadlines import Deadlines
 from headrace_server.engine.entry import Entry
 from headrace_server.engine.finish import finish_after
@@ -39,11 +40,6 @@ from headrace_server.engine.reserve import Crowding, OfflineReserve
 from headrace_server.engine.sequence import Sequence, Start, Step
 from headrace_server.engine.window import BatchingWindow
 from headrace_server.request import Finish, Logprobs, Priority, Request, Token
-
-# Seconds of offline prompts in a step: an online request that comes meanwhile waits for its end.
-OFFLINE_STEP = 0.02
-QUIET = 1.0  # seconds without online work after which offline prompts may make steps so long
-BESIDE = 0.5  # before, they may add this share of a usual step
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,7 @@ class Scheduler:
         self._deadlines = Deadlines()
         self._entered = 0
         self._crowding = Crowding()
-        self._online_at = -QUIET  # when there was online work last
+        self._backfill = Backfill(self.pace)
         self._leaving: set[Sequence] = set()  # their last token is being computed; they hold nothing any more
         slots = min(config.max_running, config.max_tokens_per_step)  # everybody who decodes gets a token of a step
         entry = Entry(self.pages, self.cache)
@@ -146,14 +142,16 @@ class Scheduler:
         soon as it is known what the one before was, so every other step when steps overlap. So neither a long prompt
         starves those that decode nor the other way round.
         """
-        plan = Plan(self.pages, self.cache)
         running = [sequence for sequence in self._places.running.values() if sequence.may_run]
         ready = [sequence for sequence in running if not sequence.awaits_its_token]
         online = [sequence for sequence in ready if not sequence.offline]
         offline = [sequence for sequence in ready if sequence.offline]
+        if self._in_flight and not online and not self.queue.any(ONLINE) and not self._backfill.quiet(now):
+            return None
+        plan = Plan(self.pages, self.cache)
         turn = Turn(plan, now, awaiting=len(ready) < len(running), contested=self._contested(online, offline))
         if online or self.queue.any(ONLINE):
-            self._online_at = now
+            self._backfill.online(now)
         self.held_until = self._held_until(now)
         self._online(turn, online, running, offline)
         self._offline(turn, offline)
@@ -243,41 +241,47 @@ class Scheduler:
             return min(self.pace.prefill_tokens(decoding, context), most) - plan.known_tokens
 
         self._fill(plan, online, room)
+        kept = max(self._reserve.places, self._reserve.allowance) if self._crowding.lasts else 0
         while room(0) > 0 and self.held_until is None:
             order = self.queue.order(turn.now, ONLINE)
-            start = self._places.begin(order, turn.now, int(opens), max(self._reserve.places, self._reserve.allowance))
+            start = self._places.begin(order, turn.now, int(opens), kept)
             if start is None:
                 return
             self._started(plan, start, room)
 
     def _offline(self, turn: Turn, offline: list[Sequence]) -> None:
-        """What is left of the step; while it is contested, no more than the reserve owes."""
-        plan = turn.plan
-        bounded = turn.contested and bool(plan.chunks)
-        most = min(self._reserve.allowance if bounded else self._max_tokens, self._max_tokens - plan.total)
+        plan, online = turn.plan, turn.plan.decoding
+        room = self._offline_room(turn)
         running = [sequence for sequence in offline if sequence.slot is not None]  # the others were preempted just now
         decoding = [sequence for sequence in running if not sequence.fill_left]
-        self._decode(plan, decoding[:most], running)
-        decoders = turn.decoding
+        self._decode(plan, decoding[: room.decoding], running)
 
-        quiet = turn.now - self._online_at >= QUIET
+        def left(context: int) -> int:
+            bearable = min(room.prompts(context), self.pace.prefill_tokens(turn.decoding, context))
+            return min(bearable - plan.known_tokens, room.tokens - plan.tokens[Priority.BATCH])
 
-        def room(context: int) -> int:
-            short = self.pace.within(OFFLINE_STEP, context) if quiet else self.pace.beside(BESIDE, decoders, context)
-            bearable = min(self.pace.prefill_tokens(decoders, context), short)
-            return min(bearable - plan.known_tokens, most - plan.tokens[Priority.BATCH])
-
-        self._fill(plan, running, room)
+        self._fill(plan, running, left)
         begun = len(running)
-        while room(0) > 0 and self.held_until is None:
+        while left(0) > 0 and self.held_until is None:
             order = self.queue.order(turn.now, OFFLINE)
-            if bounded:
+            if room.owed:
                 order = takewhile(partial(self._opens, running=begun), order)
             start = self._places.begin(order, turn.now)
             if start is None:
-                return
-            self._started(plan, start, room)
+                break
+            self._started(plan, start, left)
             begun += 1
+        if online and not turn.contested:
+            self._backfill.taken(plan, online)
+
+    def _offline_room(self, turn: Turn) -> Room:
+        plan, left = turn.plan, self._max_tokens - turn.plan.total
+        if not plan.chunks:
+            return self._backfill.in_a_gap(plan, turn.now, left)
+        if turn.contested:
+            owed = min(left, self._reserve.allowance)
+            return Room(owed, owed, lambda _: self._max_tokens, owed=True)
+        return self._backfill.beside(plan, self._places.unused, left)
 
     def _opens(self, first: Sequence, running: int) -> bool:
         return self._reserve.opens(first.known, running)

@@ -26,7 +26,7 @@ def test_ten_thousand_cuts_in_every_state_leave_every_page_free() -> None:
     dice, cut = random.Random(5), {"queued": 0, "prefilling": 0, "decoding": 0}
     server = simulated(pages=PAGES, max_running=12, max_tokens_per_step=64, prefix_cache=True, max_wait=1e9)
     while sum(cut.values()) < CUTS:
-        for _ in range(dice.randint(0, 6)):
+        for _ in range(dice.randint(0, 2)):
             deadline = server.now + dice.uniform(0.001, 2.0) if dice.random() < 0.5 else None
             server.arrive(
                 request_at(
@@ -37,7 +37,7 @@ def test_ten_thousand_cuts_in_every_state_leave_every_page_free() -> None:
         before = {life for life in server.lives.values() if life.ended is None}
         states = {life: state_of(life.sequence) for life in before}
         server.turn()
-        for life in dice.sample(sorted(before, key=lambda one: one.sequence.number), min(len(before), 3)):
+        for life in dice.sample(sorted(before, key=lambda one: one.sequence.number), min(len(before), 1)):
             states[life] = state_of(life.sequence)
             server.cancel(life.sequence)
         for life in before:
@@ -49,8 +49,8 @@ def test_ten_thousand_cuts_in_every_state_leave_every_page_free() -> None:
     while server.turn():
         pass
     assert_nothing_is_held(server)
-    assert min(cut.values()) > 100, cut
-    assert server.scheduler.preemptions > 10, "pages were short"
+    assert min(cut.values()) > 500, cut
+    assert server.scheduler.preemptions > 100, "pages were short"
 
 
 def state_of(sequence: Sequence) -> str:
