@@ -22,6 +22,7 @@ from cluster.waiting import DeadlineMissed, tail, wait_until
 
 START_TIMEOUT = 3600.0  # seconds; a first start builds Kubernetes
 STOP_TIMEOUT = 30.0  # seconds
+LAST_WORDS = "logs POD | status | down"  # of a start that went well
 
 
 def main(arguments: Sequence[str], env: Mapping[str, str]) -> int:
@@ -120,15 +121,16 @@ def _detach(options: argparse.Namespace) -> int:
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     with _log(options.directory).open() as said:
+        heard = []
 
         def ready_or_ended() -> bool:
-            sys.stdout.write(said.read())
+            has_ended = daemon.poll() is not None  # before its last words are read
+            heard.append(said.read())
+            sys.stdout.write(heard[-1])
             sys.stdout.flush()
-            return daemon.poll() is not None or bool(Running.load(options.directory))
+            return has_ended or LAST_WORDS in "".join(heard)
 
         wait_until("the cluster", ready_or_ended, timeout=START_TIMEOUT, evidence=lambda: tail(_log(options.directory)))
-        time.sleep(0.2)  # its last words
-        sys.stdout.write(said.read())
     return daemon.poll() or 0
 
 
@@ -161,7 +163,7 @@ def _how_to_use(kubeconfig: Path, directory: Path) -> str:
             "The cluster is ready. In a shell:",
             f"  export KUBECONFIG={shlex.quote(str(kubeconfig))}",
             f'  eval "$({again} env)"    # the same, with kubectl and helm on the PATH',
-            f"  {again} logs POD | status | down",
+            f"  {again} {LAST_WORDS}",
         ]
     )
 

@@ -251,6 +251,7 @@ def test_a_cluster_is_kept_by_hand(tmp_path: Path) -> None:
     started = run("up", "--nodes", "0", "--detach")
     assert started.returncode == 0, started.stdout + started.stderr
     assert f"export KUBECONFIG={tmp_path}/kubeconfig" in started.stdout
+    assert started.stdout.rstrip().endswith("down"), "its last words"
     assert "export KUBECONFIG=" in run("env").stdout
     assert attach(tmp_path).api.server in run("status").stdout
     missing = run("logs", "nobody")
