@@ -38,6 +38,7 @@ def options(max_connection_age: float, keepalive: float = ASK_SILENT_CLIENTS) ->
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.keepalive_time_ms", ping),
         ("grpc.keepalive_timeout_ms", ping),
+        ("grpc.http2.ping_timeout_ms", ping),  # 60 s otherwise, whatever keepalive_timeout_ms says
         ("grpc.http2.max_pings_without_data", 0),  # no bound: a prefill may take longer than two pings
         ("grpc.max_receive_message_length", LARGEST_MESSAGE),
         ("grpc.max_metadata_size", LARGEST_METADATA),
