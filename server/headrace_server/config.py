@@ -53,6 +53,7 @@ class TelemetryConfig:
 
     otlp_endpoint: str | None = None  # collector of traces, http://HOST:4317; None: no traces are made
     trace_share: float = 1.0  # of the requests whose caller is part of no trace; the others' callers have decided
+    profile_dir: Path | None = None  # where POST /debug/profile writes; None: it is refused
     gpu_hour_price: float | None = None  # of this replica's device, in whatever money; None: no cost is shown
     peak_flops: float | None = None  # operations a second of the device at the dtype; None: by its name, if known
     peak_bytes: float | None = None  # a second, of the device's memory; likewise

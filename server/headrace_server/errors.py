@@ -8,6 +8,7 @@ ServerError
 ├── Overloaded       no room for it now; try again after `retry_after` seconds
 ├── DeadlineExceeded admitted, and its deadline passed before the answer was complete
 ├── Draining         this replica is going away or not ready yet; another one will answer
+├── NotNow           an act on the process that its state or its settings do not allow
 ├── EngineFailed     a forward pass broke; the process ends and Kubernetes restarts it
 └── ModelRefused     the model cannot be served, or not as asked; ends the start-up with exit code 78 (EX_CONFIG)
 """
@@ -67,6 +68,10 @@ class DeadlineExceeded(ServerError):
 
 
 class Draining(ServerError):
+    pass
+
+
+class NotNow(ServerError):
     pass
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headrace_server.engine.admission import Backlog
+from headrace_server.engine.profile import Range, StepProfile, nowhere
 from headrace_server.engine.queue import kind
 from headrace_server.engine.scheduler import Committed, Scheduler
 from headrace_server.engine.sequence import Sequence, Step
@@ -109,6 +110,8 @@ class Core:
         self._woken = threading.Event()
         self._stopped = False
         self._last_commit = 0.0
+        self._profile: StepProfile | None = None
+        self._range: Range = nowhere  # marks what the engine's thread does, while somebody profiles
 
     @property
     def waiting(self) -> int:
@@ -152,6 +155,16 @@ class Core:
         self._inbox.append(Message(sequence, finish, waits))
         self._woken.set()
 
+    def profile(self, profile: StepProfile) -> None:
+        """From the next step on."""
+        self._profile = profile
+
+    def end_profile(self) -> None:
+        """With the steps that it has, if it is not over yet."""
+        if self._profile is not None:
+            self._profile.give_up()
+            self._woken.set()
+
     def stop(self) -> None:
         """`run` returns soon, or when the device lets go of it."""
         self._stopped = True
@@ -163,6 +176,8 @@ class Core:
             (self.overlapped if overlap else self.synchronous)()
         finally:
             self._scheduler.abandon(Finish.FAILED)
+            if self._profile is not None:
+                self._end_profile(self._profile)
 
     def synchronous(self) -> None:
         follows = False
@@ -185,24 +200,45 @@ class Core:
             previous = current
 
     def _launch(self, follows: bool) -> _InFlight | None:
-        self._read_inbox()
-        now = self._clock()
-        if late := self._scheduler.expire(now):
-            self._tell(News(now, Committed((), late)))
-        step = self._scheduler.next_step(now)
-        return None if step is None else _InFlight(step, self._runner.launch(step), now, follows)
+        with self._range("plan"):
+            self._read_inbox()
+            now = self._clock()
+            if late := self._scheduler.expire(now):
+                self._tell(News(now, Committed((), late)))
+            step = self._scheduler.next_step(now)
+        if self._profile is not None:
+            self._follow(self._profile, step)
+        if step is None:
+            return None
+        with self._range("launch"):
+            return _InFlight(step, self._runner.launch(step), now, follows)
 
     def _commit(self, done: _InFlight) -> None:
-        sampled = done.outcome.wait()
+        with self._range("wait"):
+            sampled = done.outcome.wait()
         if self._stopped:
             return
         now = self._clock()
-        committed = self._scheduler.commit(done.step, sampled.token_ids, sampled.logprobs, sampled.prompt_logprobs)
+        with self._range("commit"):
+            committed = self._scheduler.commit(done.step, sampled.token_ids, sampled.logprobs, sampled.prompt_logprobs)
         seconds = now - max(done.launched_at, self._last_commit)
         self._last_commit = now
         self._scheduler.observe(done.step, seconds)
         gap = sampled.gap if done.follows else 0.0
         self._tell(News(now, committed, done.step, seconds, gap, sampled.padded, sampled.busy))
+        if self._profile is not None and self._profile.committed():
+            self._end_profile(self._profile)
+
+    def _follow(self, profile: StepProfile, step: Step | None) -> None:
+        if profile.given_up:
+            self._end_profile(profile)
+        elif step is not None:
+            profile.launching(self._scheduler.in_flight - 1)  # this one is planned already
+            self._range = profile.range
+
+    def _end_profile(self, profile: StepProfile) -> None:
+        self._profile, self._range = None, nowhere
+        profile.end()
 
     def _read_inbox(self) -> None:
         self._woken.clear()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.account import Account
@@ -13,10 +14,11 @@ from headrace_server.engine.admission import Admission
 from headrace_server.engine.core import Core, News, Outcome, Runner, Sampled
 from headrace_server.engine.grammar import Guide
 from headrace_server.engine.limits import Limits
+from headrace_server.engine.profile import Profiled, StepProfile
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.engine.stream import Stream
-from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed
+from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed, NotNow
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Phase, Request
 from headrace_server.telemetry.work import ModelWork
@@ -52,6 +54,8 @@ class Engine:
         self._admission = Admission(config)
         self._limits = limits
         self._clock = clock
+        self._runner = runner
+        self._profiling = False
         self._scheduler = Scheduler(config, limits.kv_pages)
         self._core = Core(runner, self._scheduler, clock, self._tell)
         self._account = Account(metrics, self._scheduler, self._core, config, clock, work=work)
@@ -94,6 +98,35 @@ class Engine:
         finally:
             self._core.stop()
             engine_thread.shutdown(wait=False)  # a hung device must not take the event loop with it
+
+    async def profile(self, steps: int, path: Path, patience: float) -> int:
+        """Writes a Chrome trace of so many steps, and says how many it holds: fewer when no more came in `patience`
+        seconds; 0 when none did, and nothing was written. Raises NotNow."""
+        if not isinstance(self._runner, Profiled):
+            raise NotNow("what computes here cannot be profiled")
+        if self._profiling:
+            raise NotNow("another profile is being made; ask again when it is done")
+        self._profiling = True
+        try:
+            recorder = self._runner.recorder
+            profile = StepProfile(recorder, steps)
+            self._core.profile(profile)
+            ended = asyncio.wrap_future(profile.ended)
+            await self._wait_or_end(ended, patience)
+            if held := ended.result():
+                await asyncio.to_thread(recorder.save, path)
+            return held
+        finally:
+            self._profiling = False
+
+    async def _wait_or_end(self, ended: "asyncio.Future[int]", patience: float) -> None:
+        """Also when the caller hangs up: the engine's thread must have let go of the recorder."""
+        try:
+            await asyncio.wait((ended,), timeout=patience)
+        finally:
+            if not ended.done():
+                self._core.end_profile()
+                await asyncio.shield(ended)
 
     def begin_drain(self) -> None:
         """From now on submit raises Draining; what was admitted runs to its end."""

@@ -97,6 +97,11 @@ class Scheduler:
         return len(self._places.running) + len(self._leaving)
 
     @property
+    def in_flight(self) -> int:
+        """Steps that are planned and not committed."""
+        return len(self._in_flight)
+
+    @property
     def preemptions(self) -> int:
         return self._places.preemptions
 

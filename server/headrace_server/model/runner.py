@@ -18,6 +18,7 @@ from headrace_server.model.device import Device, Work
 from headrace_server.model.logprobs import LogprobRows, logprobs
 from headrace_server.model.masking import allowed
 from headrace_server.model.outputs import Outcome, Outputs
+from headrace_server.model.recording import TorchRecorder
 from headrace_server.model.sampling_settings import Features
 from headrace_server.model.sampling_state import SamplingState
 from headrace_server.model.slots import Slots
@@ -41,6 +42,7 @@ class ModelRunner:
         captures: bool = False,
     ) -> None:
         """`captures`: `warm_up` records decode steps, which are replayed from then on."""
+        self.recorder = TorchRecorder()
         self._transformer = transformer
         self._device = device
         self._config = config
@@ -122,7 +124,8 @@ class ModelRunner:
         slot, position, _ = step.rows
         if step.layout.masked or not self._decode.chooses(features):
             return self._choose(self._decode.hidden(slot, position), features, step)
-        return Outputs(self._decode.choose(slot, position, features), None, step.targets, None)
+        with self.recorder.range("forward"):  # and sample, in one piece
+            return Outputs(self._decode.choose(slot, position, features), None, step.targets, None)
 
     def _hidden(self, starts: tuple[Start, ...], step: Described) -> Tensor:
         """(tokens, hidden)."""
@@ -130,16 +133,18 @@ class ModelRunner:
         if check:
             for start in starts:
                 self._slots.start(start)
-        return self._transformer.hidden(unpack(step, self._slots, check))
+        with self.recorder.range("forward"):
+            return self._transformer.hidden(unpack(step, self._slots, check))
 
     def _choose(self, hidden: Tensor, features: Features, step: Described) -> Outputs:
         slot, position, _ = step.rows
         slots, positions = slot[step.sampled_rows].long(), position[step.sampled_rows].long() + 1
         mask = partial(allowed, masks=step.masks, rows=step.masked_rows) if step.layout.masked else None
-        logits = self._transformer.logits(hidden[step.sampled_rows])
-        chosen = self._sampling.choose(logits, slots, features, positions, mask)
-        self._slots.keep(slots, positions, chosen.ids)
-        return Outputs(chosen.ids, chosen.logprobs, step.targets, self._scores(hidden, step))
+        with self.recorder.range("sample"):
+            logits = self._transformer.logits(hidden[step.sampled_rows])
+            chosen = self._sampling.choose(logits, slots, features, positions, mask)
+            self._slots.keep(slots, positions, chosen.ids)
+            return Outputs(chosen.ids, chosen.logprobs, step.targets, self._scores(hidden, step))
 
     def _scores(self, hidden: Tensor, step: Described) -> LogprobRows | None:
         """Few rows at a time: the logits of a whole prompt would be as large as the weights of a small model."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
+from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
@@ -47,6 +48,9 @@ class Tokens(Protocol):
 class Engine(Protocol):
     def submit(self, request: Request) -> Tokens:
         """Raises a ServerError now, or gives the tokens as they come."""
+
+    async def profile(self, steps: int, path: Path, patience: float) -> int:
+        """How many steps were profiled into `path`, within so many seconds. Raises NotNow."""
 
 
 class Grammars(Protocol):
@@ -111,6 +115,10 @@ class Answers:
     def tell(self, hears: Sequence[Hear], times_detokenising: bool) -> None:
         """From now on `hears` are told of each request when it is over."""
         self._witness = Witness(hears, self._clock, times_detokenising)
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
 
     @property
     def limits(self) -> Limits:

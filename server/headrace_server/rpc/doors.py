@@ -26,6 +26,7 @@ from headrace_server.rpc.grpc_server import GrpcServer, GrpcServices, start_grpc
 from headrace_server.rpc.http import Endpoints, admin_application, application, start_http_server
 from headrace_server.rpc.oip_grpc import OipService
 from headrace_server.rpc.oip_http import PROBES, oip_routes
+from headrace_server.rpc.process_calls import ProcessCalls
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.service import InferenceService
 from headrace_server.rpc.watched import keep_watching
@@ -96,14 +97,15 @@ async def open_doors(
             opened.push_async_callback(store.close)
             batches = BatchEndpoints(store, callers, readiness, wall_clock, config.batches.largest_file)
         shares_port = config.admin_port is None
-        shared = admin_calls.routes() if shares_port else ()
+        acts = ProcessCalls(readiness, token, config.telemetry.profile_dir, wall_clock).routes()
+        shared = [*admin_calls.routes(), *acts] if shares_port else []
         gate = http_gate(allowed.gate, {"/health", "/ready", *PROBES, *(route.path for route in shared)})
         app = application(endpoints, [*batch_routes(batches), *oip_routes(calls), *shared], [gate])
         http, http_port = await start_http_server(app, config.host, config.http_port, allowed.http_tls)
         opened.push_async_callback(http.cleanup)
         admin, admin_port = None, http_port
         if config.admin_port is not None:
-            own = [*admin_calls.routes(), admin_calls.completions(endpoints.completions)]
+            own = [*admin_calls.routes(), *acts, admin_calls.completions(endpoints.completions)]
             admin, admin_port = await start_http_server(
                 admin_application(endpoints, own), config.host, config.admin_port
             )

@@ -12,6 +12,7 @@ from headrace_server.errors import (
     Draining,
     EngineFailed,
     InvalidRequest,
+    NotNow,
     Overloaded,
     PermissionDenied,
     Refusal,
@@ -44,6 +45,7 @@ STATUS: dict[type[ServerError], Status] = {
     Overloaded: Status(StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded_error", Refusal.OVERLOADED),
     DeadlineExceeded: Status(StatusCode.DEADLINE_EXCEEDED, 504, "timeout_error", None),
     Draining: Status(StatusCode.UNAVAILABLE, 503, "unavailable_error", Refusal.UNAVAILABLE),
+    NotNow: Status(StatusCode.FAILED_PRECONDITION, 409, "conflict_error", None),
     # Not UNAVAILABLE, which clients retry: the same request might break the next replica too.
     EngineFailed: Status(StatusCode.INTERNAL, 500, "server_error", None),
 }
