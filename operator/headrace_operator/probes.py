@@ -1,21 +1,30 @@
-"""/metrics for Prometheus, /healthz and /readyz for the kubelet. Healthy means that the loop turns."""
+"""/metrics for Prometheus, /healthz and /readyz for the kubelet. Healthy: the loop turns, and changes are heard."""
 
 from collections.abc import Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+SILENCE = 60.0  # seconds without a turn of the loop, after which a restart is asked for
+
+
+def trouble(silent: float, watches_ended: str | None) -> str | None:
+    """Why this process should be restarted. `silent`: seconds since the loop's last turn; `watches_ended`: and why."""
+    if watches_ended is not None:
+        return f"the watches ended: {watches_ended}"
+    return f"no turn for {silent:.0f} s" if silent > SILENCE else None
+
 
 async def serve(
-    host: str, port: int, registry: CollectorRegistry, trouble: Callable[[], str | None], is_ready: Callable[[], bool]
+    host: str, port: int, registry: CollectorRegistry, ails: Callable[[], str | None], is_ready: Callable[[], bool]
 ) -> web.AppRunner:
-    """Starts listening. `trouble` says in words why this process should be restarted, or None."""
+    """Starts listening. `ails` says what `trouble` does."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:
-        said = trouble()
+        said = ails()
         return web.Response(status=500, text=said) if said else web.Response(text="ok")
 
     async def readyz(_: web.Request) -> web.Response:

@@ -25,14 +25,13 @@ from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.scrape import Scraper
 from headrace_operator.observe.standing import Standing
 from headrace_operator.pace import Pace
-from headrace_operator.probes import serve
+from headrace_operator.probes import serve, trouble
 from headrace_operator.reconcile import Reconciler
 from headrace_operator.settings import RELIST, SCRAPE_TIMEOUT, Settings
 from headrace_operator.store import Store
 from headrace_operator.work_queue import Key, WorkQueue
 
 logger = logging.getLogger(__name__)
-SILENCE = 60.0  # seconds without a turn of the loop, after which /healthz asks for a restart
 
 
 def wall_clock() -> float:
@@ -190,10 +189,8 @@ class Process:
         store.keep(listed, min(versions))
 
     def _trouble(self, watches: Watches) -> str | None:
-        if not watches.is_running:
-            return f"the watches ended: {watches.failure!r}"
-        silent = time.monotonic() - self._turned_at
-        return f"no turn for {silent:.0f} s" if silent > SILENCE else None
+        ended = None if watches.is_running else repr(watches.failure)
+        return trouble(time.monotonic() - self._turned_at, ended)
 
 
 def _pods_session() -> aiohttp.ClientSession:

@@ -134,6 +134,25 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_wakes(cluster: LocalCl
         cluster.wait("the first leads again", lambda: first.leads, timeout=30)
 
 
+def test_watches_that_will_never_hear_again_end_the_process(
+    cluster: LocalCluster, proxy: FaultProxy, start: Start, name: str
+) -> None:
+    """Credentials that are refused for good: to go on with what was seen last would be to decide blindly."""
+    operator = start(proxy)
+    cluster.apply(manifest(name, replicas=1))
+    settled(cluster, name, 1, within=60)
+    proxy.switches.unauthorized = True
+    cluster.kubectl("annotate", "infdep", name, "example.com/word=1")  # the next word of the watch
+    cluster.wait("the process ends", lambda: not operator.is_running, timeout=30)
+    assert operator.exit_status == 1
+    assert "WatchesEnded" in operator.log()
+    proxy.switches.unauthorized = False
+    operator.kill()
+    operator.start()  # as the kubelet does
+    cluster.apply(manifest(name, replicas=2))
+    settled(cluster, name, 2, within=60)
+
+
 def test_nothing_holds_up_a_deletion_when_the_operator_is_gone(
     cluster: LocalCluster, proxy: FaultProxy, start: Start, name: str
 ) -> None:

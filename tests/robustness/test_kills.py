@@ -1,7 +1,8 @@
 """kill -9 before and after every write of the operator: what it left behind is found, finished, and never doubled.
 
 Each life of the operator ends at one write more than the life before, until one life reaches the goal alive. The goals
-follow each other: pods come, more pods come, pods of another revision replace them, pods go.
+of a story follow each other: pods come, more pods come, pods of another revision replace them, pods go; a canary is
+tried and taken back, and then insisted on; a standby loads, and becomes a replica while another one loads.
 """
 
 import signal
@@ -47,14 +48,35 @@ class Goal:
     body: Body
     replicas: int
     most: int  # pods that serve or will, at any time on the way: one more than needed while one replaces another
+    standby: int = 0
+    state: str = "Baseline"  # of the rollout
 
 
-GOALS = (
-    Goal("created", manifest(NAME, replicas=2), 2, 2),
-    Goal("grown", manifest(NAME, replicas=3), 3, 3),
-    Goal("rolled", manifest(NAME, replicas=3, batching={"maxRunning": 3}), 3, 4),
-    Goal("shrunk", manifest(NAME, replicas=1, batching={"maxRunning": 3}), 1, 4),
-)
+def stands_by(replicas: int) -> Body:
+    bounds = {"minReplicas": replicas, "maxReplicas": replicas, "warmStandby": 1}
+    return manifest(NAME, autoscaling=bounds)
+
+
+OTHER = {"batching": {"maxRunning": 3}}
+# Nobody asks these pods for anything, so that a trial ends at its deadline.
+CANARY = {"strategy": "Canary", "canary": {"minDuration": "1s", "deadline": "4s"}}
+TWO = Goal("created", manifest(NAME, replicas=2), 2, 2)
+STORIES = {
+    "replicas": (
+        TWO,
+        Goal("grown", manifest(NAME, replicas=3), 3, 3),
+        Goal("rolled", manifest(NAME, replicas=3, **OTHER), 3, 4),
+        Goal("shrunk", manifest(NAME, replicas=1, **OTHER), 1, 4),
+    ),
+    "a canary": (
+        Goal("tried and taken back", manifest(NAME, replicas=2, rollout=CANARY, **OTHER), 2, 3, state="RolledBack"),
+        Goal("insisted on", manifest(NAME, replicas=2, **OTHER), 2, 3),
+    ),
+    "a standby": (
+        Goal("stands by", stands_by(2), 2, 2, standby=1),
+        Goal("promoted", stands_by(3), 3, 3, standby=1),
+    ),
+}
 
 
 @pytest.fixture
@@ -65,9 +87,15 @@ def gone_afterwards(cluster: LocalCluster) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("gone_afterwards")
-def test_killed_at_every_write(cluster: LocalCluster, proxy: FaultProxy, start: Callable[..., OperatorProcess]) -> None:
+@pytest.mark.parametrize("story", STORIES)
+def test_killed_at_every_write(
+    cluster: LocalCluster, proxy: FaultProxy, start: Callable[..., OperatorProcess], story: str
+) -> None:
     operator = start(proxy, interval=0.2)
-    for goal in GOALS:
+    if story != "replicas":
+        cluster.apply(TWO.body)
+        cluster.wait("two replicas to begin with", lambda: is_reached(cluster, TWO), timeout=40)
+    for goal in STORIES[story]:
         cluster.apply(goal.body)
         lives = 0
         for index in range(1, MOST_LIVES):
@@ -110,10 +138,15 @@ def is_reached(cluster: LocalCluster, goal: Goal) -> bool:
     now, found = status(cluster, NAME), pods(cluster, NAME)
     revisions = {pod["metadata"]["labels"]["headrace.dev/revision"] for pod in found}
     generation = cluster.object("infdep", NAME)["metadata"]["generation"]
+    if now.get("observedGeneration") != generation:
+        return False
+    rollout = now["rollout"]
+    serving = rollout["stableRevision"] if goal.state == "RolledBack" else now["revision"]
     return (
-        now.get("observedGeneration") == generation
-        and len(found) == now["readyReplicas"] == now["replicas"] == goal.replicas
-        and revisions == {now["revision"]}
+        now["readyReplicas"] == now["replicas"] == goal.replicas
+        and now["warmReplicas"] == goal.standby == len(found) - goal.replicas
+        and rollout["state"] == goal.state
+        and revisions == {serving}
     )
 
 

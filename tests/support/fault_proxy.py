@@ -76,6 +76,7 @@ class Switches:
     faults: Faults = Faults()
     half_open: bool = False  # everything is taken and nothing is done or answered, running watches included
     silent_watches: bool = False  # watches, running and new, say nothing
+    unauthorized: bool = False  # nobody is known any more: 401, and running watches end with their next word
     before: Callable[[Call], bool] = lambda call: True  # a write is about to be done; False: it is not
     after: Callable[[Call, int], None] = lambda call, status: None  # a write is done and not answered yet
 
@@ -145,6 +146,9 @@ class FaultProxy:
         call, body, fault = understood(request), await request.read(), self._fault()
         if self.switches.half_open or fault == "lost":
             return await self._never(request, call)
+        if self.switches.unauthorized:
+            self.calls.append((call, 0))
+            return refused(401, {})
         if fault in REFUSALS:
             self.calls.append((call, 0))
             return refused(*REFUSALS[fault])
@@ -175,6 +179,8 @@ class FaultProxy:
         async for chunk in answer.content.iter_any():
             if self.switches.silent_watches or self.switches.half_open:
                 return await self._never(request)  # what was lost does not come later either
+            if self.switches.unauthorized:
+                return response
             await response.write(chunk)
         return response
 

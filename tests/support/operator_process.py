@@ -49,6 +49,11 @@ class OperatorProcess:
     def is_running(self) -> bool:
         return self._is_started and self._program.status() is None
 
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        return self._program.status()
+
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
