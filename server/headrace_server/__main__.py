@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from headrace_server import access_options
+from headrace_server import access_options, cache_options
 from headrace_server.config import BatchConfig, EngineConfig, ServerConfig, Task, page_size_for
 from headrace_server.errors import ModelRefused
 from headrace_server.hub_cache import checkpoint
@@ -54,6 +54,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--batch-file-mib", type=_positive, default=200, help="largest file of /v1/files (default %(default)s)")
     add("--batch-concurrency", type=_positive, default=64, help="requests of batches in the engine at once")
     access_options.register(parser)
+    cache_options.register(parser)
     add_telemetry_options(parser)
     add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
     add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
@@ -115,6 +116,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
         ),
         batches=_batches(options),
         trust_tenant_header=options.trust_tenant_header,
+        caches=cache_options.caches_from(options),
         access=access_options.access_from(options),
         admin_port=options.admin_port,
         drain_token=drain_token,

@@ -60,6 +60,16 @@ class TelemetryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """What is kept of answers, in front of the engine. docs/caches.md"""
+
+    response_bytes: int | None = None  # of whole answers; None: none is kept
+    embedding_bytes: int | None = None  # of texts' vectors; None: none is kept
+    ttl: float = 3600.0  # seconds from when it was computed
+    sampled: bool = False  # True: answers, too, that another try would make differently
+
+
+@dataclass(frozen=True, slots=True)
 class TlsFiles:
     """All PEM. Read again when they change."""
 
@@ -104,6 +114,7 @@ class ServerConfig:
     engine: EngineConfig
     batches: BatchConfig | None = None  # None: /v1/files and /v1/batches are refused, so that nothing is kept by halves
     trust_tenant_header: bool = False  # True only behind a gateway that authenticates, and sets or removes the header
+    caches: CacheConfig = field(default_factory=CacheConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     admin_port: int | None = None  # of /metrics, /drain and what else acts; None = they are on http_port
     drain_token: str | None = None  # who sends it may have this server drained; None = only a signal may

@@ -64,6 +64,7 @@ class ServerMetrics:
         self._make_histograms(make)
         self._make_gen_ai(make)
         self._make_access(make)
+        self._make_caches(make)
         for reason in Refusal:  # a rate needs the zero before the first one
             self.requests_refused.labels(reason)
         for kind in Breakage:
@@ -181,6 +182,14 @@ class ServerMetrics:
         self.reload_ok = make.gauge(
             "reload_ok", "0 when the file as it is now was refused, and an older one holds", "file"
         )
+
+    def _make_caches(self, make: Make) -> None:
+        self.cache_lookups = make.counter(
+            "cache_lookups", "Answers and texts looked up at the doors", "cache", "outcome"
+        )
+        self.cache_evictions = make.counter("cache_evictions", "Kept values that had to make room for others", "cache")
+        self.cache_bytes = make.gauge("cache_bytes", "Memory of what is kept, about", "cache")
+        self.cache_entries = make.gauge("cache_entries", "Answers and texts that are kept", "cache")
 
     def _make_gen_ai(self, make: Make) -> None:
         def gen_ai(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:

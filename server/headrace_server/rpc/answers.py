@@ -5,7 +5,7 @@ Ask ──tokenise──► Request ──engine.submit──► Token, Token, .
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from pathlib import Path
@@ -94,6 +94,17 @@ def joined(pieces: Sequence[Piece]) -> Piece:
     )
 
 
+Opened = AbstractAsyncContextManager[AsyncIterator[Piece]]
+Compute = Callable[[Ask], Opened]
+
+
+class Known(Protocol):
+    """Answers that need not be computed."""
+
+    def open(self, ask: Ask, compute: Compute) -> Opened:
+        """`compute` gives those that are not known; refuses as it does."""
+
+
 class Answers:
     def __init__(
         self,
@@ -111,10 +122,15 @@ class Answers:
         self._clock = clock  # the engine's
         self._grammars = grammars
         self._witness = Witness((), clock)
+        self._known: Known | None = None
 
     def tell(self, hears: Sequence[Hear], times_detokenising: bool) -> None:
         """From now on `hears` are told of each request when it is over."""
         self._witness = Witness(hears, self._clock, times_detokenising)
+
+    def look_first(self, known: Known) -> None:
+        """From now on only what is not known is computed."""
+        self._known = known
 
     @property
     def engine(self) -> Engine:
@@ -129,9 +145,12 @@ class Answers:
         """In which the model calls tools; None: in none that is known."""
         return self._text.tool_form
 
-    @asynccontextmanager
-    async def open(self, ask: Ask) -> AsyncIterator[AsyncIterator[Piece]]:
+    def open(self, ask: Ask) -> Opened:
         """Refuses with a ServerError before anything is yielded. Leaving the block cancels what still runs."""
+        return self._computed(ask) if self._known is None else self._known.open(ask, self._computed)
+
+    @asynccontextmanager
+    async def _computed(self, ask: Ask) -> AsyncIterator[AsyncIterator[Piece]]:
         with self._witness.follow(ask) as followed:
             request = followed.request = await self._request(ask, arrived_at=followed.arrived)
             echo = await self._echo(ask, request.prompt) if ask.echo else None

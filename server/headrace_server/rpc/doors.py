@@ -18,10 +18,11 @@ from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.batches.endpoints import BatchEndpoints, batch_routes
 from headrace_server.rpc.batches.store import Store
+from headrace_server.rpc.caches.front import Caches
 from headrace_server.rpc.callers import Callers
 from headrace_server.rpc.calls import Calls, Served
 from headrace_server.rpc.drain_call import DrainCall
-from headrace_server.rpc.gate import GrpcGate, http_gate
+from headrace_server.rpc.gate import GrpcGate, http_gate, tell_cached
 from headrace_server.rpc.grpc_server import GrpcServer, GrpcServices, start_grpc_server
 from headrace_server.rpc.http import Endpoints, admin_application, application, start_http_server
 from headrace_server.rpc.oip_grpc import OipService
@@ -49,10 +50,11 @@ class Doors:
     drain_call: DrainCall
     store: Store | None  # of offline jobs
     watching: "asyncio.Task[None] | None"  # of files that may change
+    caches: Caches
 
     async def serve(self, answers: Answers | None, embedder: Embedder | None = None) -> None:
         """From now on /ready says 200, health says SERVING, and requests are answered."""
-        self.readiness.open(answers, embedder)
+        self.readiness.open(self.caches.before(answers), self.caches.before_embedder(embedder))
         await self.grpc.say_serving()
 
     async def turn_away(self, phase: Phase) -> None:
@@ -101,6 +103,7 @@ async def open_doors(
         shared = [*admin_calls.routes(), *acts] if shares_port else []
         gate = http_gate(allowed.gate, {"/health", "/ready", *PROBES, *(route.path for route in shared)})
         app = application(endpoints, [*batch_routes(batches), *oip_routes(calls), *shared], [gate])
+        app.on_response_prepare.append(tell_cached)
         http, http_port = await start_http_server(app, config.host, config.http_port, allowed.http_tls)
         opened.push_async_callback(http.cleanup)
         admin, admin_port = None, http_port
@@ -122,4 +125,7 @@ async def open_doors(
             asyncio.create_task(keep_watching(allowed.watched), name="watched files") if allowed.watched else None
         )
         opened.pop_all()
-    return Doors(readiness, arrivals, grpc, grpc.port, http, http_port, admin, admin_port, drain_call, store, watching)
+    caches = Caches(config.caches, metrics, time.monotonic)
+    return Doors(
+        readiness, arrivals, grpc, grpc.port, http, http_port, admin, admin_port, drain_call, store, watching, caches
+    )

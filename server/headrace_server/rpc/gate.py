@@ -16,12 +16,14 @@ from aiohttp.typedefs import Handler, Middleware
 from headrace_server.errors import ServerError, Unauthenticated
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.api_keys import Keys
+from headrace_server.rpc.caches.note import CACHE_HEADER, NOTE, Note
 from headrace_server.rpc.identity import IDENTITY, Identity
 from headrace_server.rpc.status import status_of, trailers
 from headrace_server.rpc.tls import grpc_certificate_identity, http_certificate_identity
 from headrace_server.rpc.watched import Watched
 
 BEARER = "bearer "
+FOUND = web.RequestKey("found", Note)
 # Asked by probes, which have no key; and Drain, whose token is none of the keys.
 OPEN_SERVICES = frozenset({"grpc.health.v1.Health"})
 OPEN_METHODS = frozenset(
@@ -72,13 +74,22 @@ def http_gate(gate: Gate, open_paths: Collection[str]) -> Middleware:
         def certified() -> Identity:
             return http_certificate_identity(request.get_extra_info("peercert"))
 
-        token = IDENTITY.set(gate.identity(request.headers.get("Authorization", ""), certified))
+        identity = gate.identity(request.headers.get("Authorization", ""), certified)
+        request[FOUND] = found = Note()
+        marks = IDENTITY.set(identity), NOTE.set(found)
         try:
             return await handler(request)
         finally:
-            IDENTITY.reset(token)
+            IDENTITY.reset(marks[0])
+            NOTE.reset(marks[1])
 
     return identify
+
+
+async def tell_cached(request: web.Request, response: web.StreamResponse) -> None:
+    """For `on_response_prepare`: what the caches found for this request."""
+    if (found := request.get(FOUND)) is not None and found.said is not None:
+        response.headers[CACHE_HEADER] = found.said
 
 
 class GrpcGate(grpc.aio.ServerInterceptor):
@@ -100,17 +111,25 @@ class GrpcGate(grpc.aio.ServerInterceptor):
         kind = f"{asked}_{told}"
         behaviour: Behaviour = getattr(handler, kind)
         made: Method = getattr(grpc, f"{kind}_rpc_method_handler")(
-            self._asking(behaviour), handler.request_deserializer, handler.response_serializer
+            self._asking(behaviour, tells=not handler.request_streaming),
+            handler.request_deserializer,
+            handler.response_serializer,
         )
         return made
 
-    def _asking(self, behaviour: Behaviour) -> Behaviour:
+    def _asking(self, behaviour: Behaviour, *, tells: bool) -> Behaviour:
+        """`tells`: whether the caches served it; of a stream of requests that would say nothing of any."""
+
         async def ask(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 IDENTITY.set(self._identity(context))  # of this call's own task
             except ServerError as error:
                 await self._refuse(context, error)
-            return await _run(behaviour, request, context)
+            NOTE.set(found := Note())
+            reply = await _run(behaviour, request, context)
+            if tells and found.said is not None:
+                context.set_trailing_metadata((*(context.trailing_metadata() or ()), (CACHE_HEADER, found.said)))
+            return reply
 
         return ask
 

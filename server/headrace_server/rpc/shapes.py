@@ -76,6 +76,7 @@ class Shape:
         self._n = n
         self._counts = counts
         self._prompt_tokens: dict[int, int] = {}  # by prompt
+        self._cached_tokens: dict[int, int] = {}  # by prompt: of the choice for which it was computed
         self._generated = 0
 
     def openings(self) -> Iterator[dict[str, Any]]:
@@ -104,17 +105,21 @@ class Shape:
         self._generated += len(piece.token_ids)
         if piece.prompt_tokens:
             self._prompt_tokens[index // self._n] = piece.prompt_tokens
+        if piece.usage is not None:
+            cached = piece.usage.cached_tokens
+            self._cached_tokens[index // self._n] = min(cached, self._cached_tokens.get(index // self._n, cached))
 
     def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
         chunk = {**self._part, "choices": [choice]}
         return chunk | {"usage": self._usage()} if self._counts else chunk
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
         prompt = sum(self._prompt_tokens.values())
         return {
             "prompt_tokens": prompt,
             "completion_tokens": self._generated,
             "total_tokens": prompt + self._generated,
+            "prompt_tokens_details": {"cached_tokens": sum(self._cached_tokens.values())},
         }
 
 
