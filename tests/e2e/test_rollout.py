@@ -80,7 +80,7 @@ def test_an_upgraded_operator_touches_no_pod(cluster: LocalCluster, apply: Apply
 
     def upgrade(*options: str) -> None:
         where = ("--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "120s")
-        cluster.helm("upgrade", "headrace", str(story.CHART), *where, *options)
+        cluster.helm("upgrade", "headrace", str(story.CHART), "--reset-values", *where, *options)
 
     upgrade("--set", "server.image.tag=9.9.9")
     try:
@@ -160,6 +160,37 @@ def test_on_a_full_cluster_a_canary_takes_the_place_of_a_replica_and_gives_it_ba
     assert "ModelRefused" in back["message"]
     cluster.wait("four old replicas", lambda: len(of_revision(cluster, name, stable)) == 4, timeout=60)
     wait_ready(cluster, name, 4)
+
+
+def test_a_broken_revision_gives_its_place_back_and_what_is_lost_is_replaced_by_what_served(
+    cluster: LocalCluster, apply: Apply
+) -> None:
+    """On a full cluster, with strategy Rolling."""
+    name = apply(replicas=4)
+    wait_ready(cluster, name, 4)
+    stable = wait_state(cluster, name, "Baseline")["stableRevision"]
+    apply(path="nowhere", replicas=4, rollout={"progressDeadline": "20s"})
+    cluster.wait("the new pod has a place", lambda: len(of_revision(cluster, name, stable)) == 3, timeout=60)
+    lost = of_revision(cluster, name, stable)[0]["metadata"]
+    cluster.kubectl("delete", "pod", lost["name"], "--wait=false", "--grace-period=1")
+    cluster.wait(
+        "what was lost is replaced",
+        lambda: len({pod["metadata"]["uid"] for pod in of_revision(cluster, name, stable)} - {lost["uid"]}) == 3,
+        timeout=30,
+    )
+    cluster.wait(
+        "the deadline",
+        lambda: condition(cluster, name, "Progressing")["reason"] == "ProgressDeadlineExceeded",
+        timeout=60,
+    )
+    said = condition(cluster, name, "Progressing")
+    assert said["status"] == "False"
+    assert "ModelRefused" in said["message"]
+    assert "change the pod template" in said["message"]
+    cluster.wait("four old replicas", lambda: len(of_revision(cluster, name, stable)) == 4, timeout=60)
+    wait_ready(cluster, name, 4)
+    assert {pod["metadata"]["labels"]["headrace.dev/revision"] for pod in pods(cluster, name)} == {stable}
+    assert "RolloutStalled" in cluster.kubectl("describe", "infdep", name)
 
 
 def test_on_a_full_cluster_replicas_are_replaced_one_by_one(cluster: LocalCluster, apply: Apply) -> None:

@@ -1,0 +1,121 @@
+"""The chart as an administrator uses it: limited to namespaces, and taken away again."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster import LocalCluster
+from cluster.commands import CommandFailed
+from demo import story
+from deployments import manifest, pods, status, wait_ready
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+ACCOUNT = f"system:serviceaccount:{story.RELEASE_NAMESPACE}:headrace"
+SCHEMA = story.CHART / "crds" / "inferencedeployments.headrace.dev.yaml"
+NOTES = story.CHART / "templates" / "NOTES.txt"
+ELSEWHERE = "elsewhere"  # a namespace that the operator is not to look at
+
+
+def upgrade(cluster: LocalCluster, *values: str) -> None:
+    sets = [word for value in values for word in ("--set", value)]
+    where = ("--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "120s")
+    # Without --reset-values helm goes on with the values of before when none are given.
+    cluster.helm("upgrade", "headrace", str(story.CHART), "--reset-values", *where, *sets)
+
+
+@pytest.fixture
+def only_default(cluster: LocalCluster) -> Iterator[None]:
+    """The operator watches the namespace `default` alone, and nodes."""
+    upgrade(cluster, "watchNamespaces={default}", "watchNodes=true")
+    yield
+    upgrade(cluster)
+
+
+def owned(cluster: LocalCluster, owner: str) -> list[str]:
+    """Names of everything in the namespace that this object owns."""
+    kinds = "pods,services,poddisruptionbudgets,controllerrevisions"
+    items = cluster.object(kinds)["items"]
+    references = [(item["metadata"]["name"], item["metadata"].get("ownerReferences", [])) for item in items]
+    return [name for name, owners in references if owner in {reference["uid"] for reference in owners}]
+
+
+def may(cluster: LocalCluster, verb: str, resource: str, *where: str) -> bool:
+    """Does the operator's account have this right?"""
+    try:
+        return cluster.kubectl("auth", "can-i", verb, resource, f"--as={ACCOUNT}", *where).strip() == "yes"
+    except CommandFailed:  # kubectl's exit status is the answer
+        return False
+
+
+@pytest.mark.usefixtures("only_default")
+def test_an_operator_of_one_namespace_leaves_the_others_alone_and_still_sees_nodes(
+    cluster: LocalCluster, deploy: Callable[..., str]
+) -> None:
+    assert may(cluster, "create", "pods", "--namespace=default")
+    assert not may(cluster, "list", "pods", f"--namespace={ELSEWHERE}")
+    assert not may(cluster, "list", "inferencedeployments", "--all-namespaces")
+    cluster.kubectl("create", "namespace", ELSEWHERE)
+    other = manifest("not-ours")
+    cluster.apply({**other, "metadata": {**other["metadata"], "namespace": ELSEWHERE}})
+    name = deploy(minReplicas=1, maxReplicas=1)
+    wait_ready(cluster, name, 1)
+    (old,) = pods(cluster, name)
+    cluster.kubectl("cordon", old["spec"]["nodeName"])
+    try:
+        cluster.wait("its replacement", lambda: len(pods(cluster, name)) == 2, timeout=30)
+    finally:
+        cluster.kubectl("uncordon", old["spec"]["nodeName"])
+    assert "status" not in cluster.object("infdep", "not-ours", f"--namespace={ELSEWHERE}")
+    assert cluster.pods(ELSEWHERE, "") == []
+    cluster.kubectl("delete", "infdep", "not-ours", f"--namespace={ELSEWHERE}")
+
+
+def test_an_upgraded_schema_touches_no_deployment(
+    cluster: LocalCluster, deploy: Callable[..., str], tmp_path: Path
+) -> None:
+    """As the chart's notes tell it, with a schema that says more than the one that helm installed."""
+    name = deploy(minReplicas=1, maxReplicas=1)
+    wait_ready(cluster, name, 1)
+    before, (pod,) = cluster.object("infdep", name), pods(cluster, name)
+    words = "A model kept warm on as many GPUs as its queue needs."
+    text = SCHEMA.read_text()
+    assert text.count(words) == 1
+    newer = tmp_path / "crds"
+    newer.mkdir()
+    (newer / SCHEMA.name).write_text(text.replace(words, f"{words} Newer."))
+    apply = ("apply", "--server-side", "--force-conflicts", "-f")
+    assert " ".join(("kubectl", *apply, "crds/")) in NOTES.read_text()
+    try:
+        cluster.kubectl(*apply, newer)
+        described = cluster.object("crd", "inferencedeployments.headrace.dev")["spec"]["versions"][0]["schema"]
+        assert described["openAPIV3Schema"]["description"].endswith("Newer.")
+        deploy(minReplicas=1, maxReplicas=2)  # still understood, and by an operator that still hears
+        cluster.wait(
+            "the edit is seen",
+            lambda: status(cluster, name)["observedGeneration"] > before["metadata"]["generation"],
+            timeout=40,
+        )
+    finally:
+        cluster.kubectl(*apply, SCHEMA)
+    after = cluster.object("infdep", name)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert [now["metadata"]["uid"] for now in pods(cluster, name)] == [pod["metadata"]["uid"]]
+
+
+def test_after_an_uninstall_a_deployment_goes_with_its_pods_and_nothing_holds_it(
+    cluster: LocalCluster, deploy: Callable[..., str]
+) -> None:
+    name = deploy(minReplicas=2, maxReplicas=2)
+    wait_ready(cluster, name, 2)
+    cluster.helm("uninstall", "headrace", "--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "60s")
+    try:
+        assert len(pods(cluster, name)) == 2  # what serves goes on
+        owner = cluster.object("infdep", name)["metadata"]["uid"]
+        assert len(owned(cluster, owner)) == 5  # two pods, their Service, budget and revision
+        began = time.monotonic()
+        cluster.kubectl("delete", "infdep", name)  # returns when it is gone
+        assert time.monotonic() - began < 5
+        cluster.wait("its pods are gone, and all that was made for it", lambda: not owned(cluster, owner), timeout=60)
+    finally:
+        story.install(cluster)
