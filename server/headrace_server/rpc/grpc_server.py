@@ -9,6 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from headrace_server.rpc import oip_grpc
 from headrace_server.rpc.pb import inference_pb2, inference_pb2_grpc, oip_pb2_grpc
 from headrace_server.rpc.reflection import serve_reflection
+from headrace_server.rpc.undecodable import RefuseUndecodable
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
 SERVICES = (SERVICE, oip_grpc.SERVICE)
@@ -72,7 +73,9 @@ async def start_grpc_server(
     keepalive: float = ASK_SILENT_CLIENTS,
 ) -> GrpcServer:
     """Health says NOT_SERVING until told otherwise. Raises OSError when the port is taken."""
-    server = grpc.aio.server(options=options(max_connection_age, keepalive), interceptors=interceptors)
+    server = grpc.aio.server(
+        options=options(max_connection_age, keepalive), interceptors=(*interceptors, RefuseUndecodable())
+    )
     inference_pb2_grpc.add_InferenceServicer_to_server(services.inference, server)
     oip_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(services.oip, server)
     checks = health.aio.HealthServicer()

@@ -18,7 +18,7 @@ def serve_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
     """`services`: full names, besides reflection's own."""
     _describe_final()
     servicer = reflection.aio.ReflectionServicer((*services, reflection.SERVICE_NAME, FINAL_SERVICE))
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         reflection_pb2.ServerReflectionRequest.FromString,
