@@ -1,10 +1,12 @@
 """A deployment with keys and TLS: it answers who has a key, and its operator still sees, scales and drains it."""
 
+import json
 import ssl
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 from certificates import Authority
 from cluster import LocalCluster
@@ -31,6 +33,19 @@ def generate(place: str, authority: Authority, *metadata: tuple[str, str]) -> in
         return sum(len(reply.token_ids) for reply in replies)
 
 
+def complete(url: str, authority: Authority, key: str) -> int:
+    """The status."""
+    context = ssl.create_default_context(cafile=authority.certificate)
+    context.check_hostname = False  # as above; who signed it is checked all the same
+    body = json.dumps({"model": NAME, "prompt": "In the beginning", "max_tokens": 4}).encode()
+    request = urllib.request.Request(url, body, {"Authorization": f"Bearer {key}"})
+    try:
+        with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
 def test_keys_and_tls_let_in_who_has_a_key_and_nobody_else(cluster: LocalCluster, tmp_path: Path) -> None:
     authority, key = Authority(tmp_path), new_key()
     pair = authority.sign("server", HOST)
@@ -50,22 +65,10 @@ def test_keys_and_tls_let_in_who_has_a_key_and_nobody_else(cluster: LocalCluster
             generate(f"{address}:50051", authority)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
-        with httpx.Client(verify=ssl.create_default_context(cafile=authority.certificate)) as client:
-
-            def ask(headers: dict[str, str]) -> int:
-                return client.post(
-                    f"https://{address}:8000/v1/completions",
-                    json={"model": NAME, "prompt": "In the beginning", "max_tokens": 4},
-                    headers={"Host": HOST, **headers},
-                    extensions={"sni_hostname": HOST},
-                ).status_code
-
-            assert [ask({"Authorization": f"Bearer {key}"}), ask({"Authorization": f"Bearer {new_key()}"})] == [
-                200,
-                401,
-            ]
-        with pytest.raises(httpx.HTTPError):
-            httpx.get(f"http://{address}:8000/health")
+        door = f"https://{address}:8000/v1/completions"
+        assert [complete(door, authority, key), complete(door, authority, new_key())] == [200, 401]
+        with pytest.raises(OSError, match=r"reset|closed"):
+            urllib.request.urlopen(f"http://{address}:8000/health", timeout=5)
 
         cluster.wait(
             "the operator's own figures of it",
