@@ -51,19 +51,18 @@ class Planner:
     def take(self, now: float) -> Batch | None:
         """The next batch, whose texts wait no more; None when nothing waits."""
         chosen: list[Sequence] = []
-        contested = self._waiting.any(ONLINE)
-        if contested:
+        online = self._waiting.any(ONLINE)
+        if online:
             self._fill(chosen, OFFLINE, now, self._reserve.allowance)
-        offline = _tokens(chosen)
+        reserved = _tokens(chosen)
         self._fill(chosen, ONLINE, now, self._most_tokens)
-        contested = self._waiting.any(ONLINE)
-        if not contested:
+        if not self._waiting.any(ONLINE):
             self._fill(chosen, OFFLINE, now, self._most_tokens)
         self._waiting.look(now)
         if not chosen:
             return None
         tokens = _tokens(chosen)
-        self._reserve.planned(tokens, offline if contested else 0, contested)
+        self._reserve.planned(tokens, reserved, contested=online and self._waiting.any(OFFLINE))
         return Batch(tuple(chosen), tokens)
 
     def backlog(self, now: float) -> Backlog:

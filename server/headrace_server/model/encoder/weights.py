@@ -19,7 +19,7 @@ UNREAD = ("embeddings.position_ids", "embeddings.token_type_ids", "pooler.dense.
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """Of LayerNorm."""
+    """Of LayerNorm. float32, whatever the products are in."""
 
     weight: Tensor  # (hidden)
     bias: Tensor  # (hidden)
@@ -38,7 +38,8 @@ class EncoderLayer:
 @dataclass(frozen=True, slots=True)
 class EncoderWeights:
     words: Tensor  # (vocab, hidden)
-    # (max_tokens, hidden): of a text's first token, its second, ... . The type 0, which all tokens have, is added in.
+    # float32 (max_tokens, hidden): of a text's first token, its second, and so on. The type 0, which all tokens have,
+    # is added in.
     positions: Tensor
     norm: Norm
     layers: tuple[EncoderLayer, ...]
@@ -62,18 +63,19 @@ def load_weights(
     _check_names(directory, set(checkpoint.files), set(expected))
 
     with checkpoint.reading(device, dtype) as read:
-        words, norm = read("embeddings.word_embeddings.weight"), _norm(read, "embeddings.LayerNorm")
-    with checkpoint.reading(device, torch.float32) as read:
-        table = read("embeddings.position_embeddings.weight")[shape.first_position :]
-        positions = (table + read("embeddings.token_type_embeddings.weight")[0]).to(dtype)
+        words = read("embeddings.word_embeddings.weight")
+    with checkpoint.reading(device, torch.float32) as exact:
+        table = exact("embeddings.position_embeddings.weight")[shape.first_position :]
+        positions = table + exact("embeddings.token_type_embeddings.weight")[0]
+        norm = _norm(exact, "embeddings.LayerNorm")
     layers = []
     for index in range(shape.layers):
-        with checkpoint.reading(device, dtype) as read:
-            layers.append(_layer(f"encoder.layer.{index}", layout, read))
+        with checkpoint.reading(device, dtype) as read, checkpoint.reading(device, torch.float32) as exact:
+            layers.append(_layer(f"encoder.layer.{index}", layout, read, exact))
     return EncoderWeights(words, positions, norm, tuple(layers))
 
 
-def _layer(prefix: str, layout: Layout, read: Read) -> EncoderLayer:
+def _layer(prefix: str, layout: Layout, read: Read, exact: Read) -> EncoderLayer:
     def projection(*names: str) -> Projection:
         return layout.projection(
             read(*(f"{prefix}.{name}.weight" for name in names)), read(*(f"{prefix}.{name}.bias" for name in names))
@@ -82,10 +84,10 @@ def _layer(prefix: str, layout: Layout, read: Read) -> EncoderLayer:
     return EncoderLayer(
         qkv=projection("attention.self.query", "attention.self.key", "attention.self.value"),
         out=projection("attention.output.dense"),
-        attention_norm=_norm(read, f"{prefix}.attention.output.LayerNorm"),
+        attention_norm=_norm(exact, f"{prefix}.attention.output.LayerNorm"),
         up=projection("intermediate.dense"),
         down=projection("output.dense"),
-        norm=_norm(read, f"{prefix}.output.LayerNorm"),
+        norm=_norm(exact, f"{prefix}.output.LayerNorm"),
     )
 
 
