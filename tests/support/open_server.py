@@ -52,8 +52,10 @@ class OpenServer:
                 await asyncio.sleep(0.005)
 
     async def until_inside(self, requests: int) -> None:
-        """Waits until the engine holds exactly that many requests, running or waiting."""
+        """Waits until the engine holds exactly that many requests, running or waiting; 0: and has told of the last."""
         async with asyncio.timeout(PATIENCE):
+            if requests == 0:
+                await self.engine.drained()
             while (load := self.engine.load()).running + load.waiting != requests:
                 await asyncio.sleep(0.005)
 

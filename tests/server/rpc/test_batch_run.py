@@ -124,9 +124,13 @@ async def test_a_full_server_is_asked_again_and_every_request_is_answered(
 ) -> None:
     source = write(tmp_path / "in.jsonl", [completion(number, max_tokens=2) for number in range(12)])
     async with open_server(model, runner, max_running=1, max_waiting=1) as server:
-        status, said = await ended(source, tmp_path / "out.jsonl", address(server), "--concurrency=6")
-        refused = server.sample("headrace_requests_refused_total", reason="overloaded")
-    assert refused > 0
+        runner.gate.clear()  # one runs, one waits, and nobody goes on: the third is refused
+        running = asyncio.create_task(ended(source, tmp_path / "out.jsonl", address(server), "--concurrency=6"))
+        async with asyncio.timeout(30):
+            while not server.sample("headrace_requests_refused_total", reason="overloaded"):
+                await asyncio.sleep(0.01)
+        runner.gate.set()
+        status, said = await running
     assert "waiting for the server: HTTP 429: " in said
     assert status == 0
     assert len(results_in(tmp_path / "out.jsonl")) == 12
