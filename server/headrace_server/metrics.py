@@ -76,6 +76,11 @@ class ServerMetrics:
         self.oldest_waiting_seconds = make.gauge(
             "oldest_waiting_seconds", "Age of the request at the head of the queue"
         )
+        self.requests_waiting_by_class = make.gauge("requests_waiting_by_class", "Of those that wait", "class")
+        self.requests_running_by_class = make.gauge("requests_running_by_class", "Of those that run", "class")
+        self.oldest_waiting_seconds_by_class = make.gauge(
+            "oldest_waiting_seconds_by_class", "Age of the first one of the class that waits", "class"
+        )
         self.waiting_tokens = make.gauge("waiting_tokens", "Tokens that waiting requests may cost", "class")
         self.predicted_wait_seconds = make.gauge(
             "predicted_wait_seconds",
@@ -111,6 +116,15 @@ class ServerMetrics:
         self.requests_received = make.counter("requests_received", "Requests admitted into the queue")
         self.requests_finished = make.counter("requests_finished", "Requests ended, by outcome", "outcome")
         self.requests_refused = make.counter("requests_refused", "Requests refused at the door, by reason", "reason")
+        # What of the demand is whose: offline work fills what is left, and orders no replica.
+        self.requests_received_by_class = make.counter("requests_received_by_class", "Of those admitted", "class")
+        self.requests_refused_by_class = make.counter(
+            "requests_refused_by_class", "Of those refused for want of room", "class"
+        )
+        self.requests_finished_by_class = make.counter("requests_finished_by_class", "Of those ended", "class")
+        self.finished_request_tokens_by_class = make.counter(
+            "finished_request_tokens_by_class", "Prompt + generated tokens of those ended", "class"
+        )
         self.requests_retried = make.counter("requests_retried", "Requests that said they were asked before")
         self.requests_expired = make.counter("requests_expired", "Requests whose deadline passed, by place", "phase")
         self.step_tokens = make.counter(

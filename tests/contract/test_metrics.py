@@ -54,6 +54,30 @@ def test_every_number_arrives(exported: tuple[ServerMetrics, CollectorRegistry])
     assert list(counts) == sorted(counts)
 
 
+def test_offline_work_is_no_demand(exported: tuple[ServerMetrics, CollectorRegistry]) -> None:
+    """It fills what online work leaves: it orders no replica, and keeps none."""
+    metrics, registry = exported
+    for priority, number in ((Priority.INTERACTIVE, 1), (Priority.STANDARD, 2), (Priority.BATCH, 100)):
+        metrics.requests_waiting_by_class.labels(priority).set(number)
+        metrics.requests_running_by_class.labels(priority).set(number)
+        metrics.oldest_waiting_seconds_by_class.labels(priority).set(number)
+        metrics.requests_received_by_class.labels(priority).inc(10 * number)
+        metrics.requests_refused_by_class.labels(priority).inc(number)
+        metrics.requests_finished_by_class.labels(priority).inc(2 * number)
+        metrics.finished_request_tokens_by_class.labels(priority).inc(30 * number)
+    for whole in (metrics.requests_received, metrics.requests_refused.labels(Refusal.OVERLOADED)):
+        whole.inc(1000)
+    metrics.requests_waiting.set(1000)
+    metrics.generation_tokens.inc(5000)
+
+    sample = parse(generate_latest(registry).decode(), at=7.0)
+
+    assert (sample.waiting, sample.running, sample.oldest_waiting) == (3, 3, 2.0)
+    assert (sample.received, sample.refused) == (33, 3)
+    assert (sample.finished, sample.finished_tokens) == (6, 90)
+    assert sample.tokens == 5000, "what a replica carries is all that it computes"
+
+
 def test_a_fresh_server_has_every_series(exported: tuple[ServerMetrics, CollectorRegistry]) -> None:
     sample = parse(generate_latest(exported[1]).decode(), at=0.0)
     assert sample.received == sample.finished == sample.tokens == 0

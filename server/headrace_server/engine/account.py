@@ -13,7 +13,7 @@ from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.engine.stream import Times
 from headrace_server.metrics import Breakage, ServerMetrics
-from headrace_server.request import Finish, Phase, Priority
+from headrace_server.request import Finish, Phase, Priority, Request
 from headrace_server.telemetry.lengths import length_bucket
 from headrace_server.telemetry.work import ModelWork, Part
 from headrace_server.tenants import TenantClass
@@ -49,6 +49,15 @@ class Account:
         metrics.requests_running.set_function(lambda: scheduler.running)
         metrics.oldest_waiting_seconds.set_function(lambda: core.oldest_waiting(clock()))
         for priority in Priority:
+            metrics.requests_waiting_by_class.labels(priority).set_function(partial(core.waiting_of, priority))
+            metrics.requests_running_by_class.labels(priority).set_function(partial(scheduler.running_of, priority))
+            oldest = partial(_oldest, core, clock, priority)
+            metrics.oldest_waiting_seconds_by_class.labels(priority).set_function(oldest)
+            for counter in (
+                metrics.requests_received_by_class, metrics.requests_refused_by_class,
+                metrics.requests_finished_by_class, metrics.finished_request_tokens_by_class,
+            ):  # fmt: skip
+                counter.labels(priority)
             metrics.waiting_tokens.labels(priority).set_function(partial(scheduler.queue.tokens, priority))
             metrics.predicted_wait_seconds.labels(priority).set_function(partial(_predicted, core, clock, priority))
         metrics.kv_pressure.set_function(lambda: 1 - scheduler.pages.available / scheduler.pages.total)
@@ -65,8 +74,13 @@ class Account:
         for labels in product(Priority, TenantClass):
             metrics.queue_wait_seconds.labels(*labels)
 
-    def admitted(self) -> None:
+    def admitted(self, request: Request) -> None:
         self._metrics.requests_received.inc()
+        self._metrics.requests_received_by_class.labels(request.priority).inc()
+
+    def no_room(self, request: Request) -> None:
+        """rpc counts all refusals, by reason; this those that more replicas would have taken in, by class."""
+        self._metrics.requests_refused_by_class.labels(request.priority).inc()
 
     def heard(self, news: News) -> None:
         """A step is done. Its tokens and ends are counted one by one with `token` and `ended`."""
@@ -102,6 +116,8 @@ class Account:
             self.expired(Phase.QUEUE if sequence.queue_wait is None else Phase.RUNNING)
         self._metrics.requests_finished.labels(sequence.finish).inc()
         self._metrics.finished_request_tokens.inc(sequence.tokens_computed)
+        self._metrics.requests_finished_by_class.labels(sequence.request.priority).inc()
+        self._metrics.finished_request_tokens_by_class.labels(sequence.request.priority).inc(sequence.tokens_computed)
         self._metrics.request_duration_seconds.observe(now - sequence.request.arrived_at)
         self._observe_shape(sequence)
         self._observe_stages(sequence, now, times)
@@ -162,3 +178,8 @@ def _predicted(core: Core, clock: Callable[[], float], priority: Priority) -> fl
     """Seconds."""
     wait = core.backlog(clock()).wait(priority)
     return nan if wait is None else wait
+
+
+def _oldest(core: Core, clock: Callable[[], float], priority: Priority) -> float:
+    """Seconds."""
+    return core.oldest_waiting(clock(), (priority,))

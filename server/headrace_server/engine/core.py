@@ -116,32 +116,33 @@ class Core:
     @property
     def waiting(self) -> int:
         """Those in the inbox are counted as if it had been read: the engine thread may sleep until a long step ends."""
-        return sum(map(self._waiting, Priority))
+        return sum(map(self.waiting_of, Priority))
 
     def backlog(self, now: float) -> Backlog:
         """What waits, likewise."""
         queue = self._scheduler.queue
         return Backlog(
-            requests={each: self._waiting(each) for each in Priority},
+            requests={each: self.waiting_of(each) for each in Priority},
             tokens={each: queue.tokens(each) + self._sent.tokens[each] - self._read.tokens[each] for each in Priority},
             tokens_per_second={each: queue.tokens_per_second(kind(each)) for each in Priority},
             oldest=self.oldest_waiting(now),
         )
 
-    def _waiting(self, priority: Priority) -> int:
+    def waiting_of(self, priority: Priority) -> int:
         unread = self._sent.requests[priority] - self._read.requests[priority]
         left = self._sent.left[priority] - self._read.left[priority]
         return max(0, self._scheduler.queue.requests(priority) + unread - left)
 
-    def oldest_waiting(self, now: float) -> float:
-        """Seconds that the request that came first has waited so far; 0 when nobody waits."""
-        oldest = self._scheduler.oldest_waiting(now)
+    def oldest_waiting(self, now: float, classes: tuple[Priority, ...] = tuple(Priority)) -> float:
+        """Seconds that the request that came first has waited so far; 0 when nobody of these classes waits."""
+        oldest = self._scheduler.queue.oldest(now, classes)
         if oldest == 0:
             try:
                 first = self._inbox[0]
             except IndexError:  # nothing there, or the engine thread has just taken it
                 return 0.0
-            oldest = max(0.0, now - first.sequence.request.arrived_at) if first.finish is None else 0.0
+            is_new = first.finish is None and first.sequence.request.priority in classes
+            oldest = max(0.0, now - first.sequence.request.arrived_at) if is_new else 0.0
         return oldest
 
     def submit(self, sequence: Sequence) -> None:

@@ -18,7 +18,7 @@ from headrace_server.engine.profile import Profiled, StepProfile
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.engine.stream import Stream
-from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed, NotNow
+from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed, NotNow, Overloaded, Refusal
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Phase, Request
 from headrace_server.telemetry.work import ModelWork
@@ -76,7 +76,7 @@ class Engine:
         sequence = self._sequence(request)
         stream = self._streams[sequence] = Stream(lambda finish: self._core.end(sequence, finish))
         self._admission.admitted(request, self._clock())
-        self._account.admitted()
+        self._account.admitted(request)
         self._empty.clear()
         self._core.submit(sequence)
         return stream
@@ -196,6 +196,10 @@ class Engine:
             self._admission.check(request, self._core.backlog(now), now)
         except DeadlineExceeded:
             self._account.expired(Phase.DOOR)
+            raise
+        except Overloaded as refused:
+            if refused.reason is not Refusal.TENANT_LIMIT:
+                self._account.no_room(request)
             raise
 
 

@@ -118,9 +118,13 @@ class Lane:
         rest = chain((flow.oldest for flow in flows), *(islice(flow, 1, AHEAD) for flow in flows))
         yield from islice((sequence for sequence in rest if sequence is not first), AHEAD)
 
-    def flows(self) -> Iterable[Flow]:
-        """Of the tenants that wait."""
-        return self._waiting.values()
+    def first_arrivals(self) -> Iterable[float]:
+        """When the first one that never ran came, of each tenant. Any thread may ask."""
+        for flow in tuple(self._waiting.values()):
+            try:
+                yield next(iter(flow.fresh)).request.arrived_at
+            except (StopIteration, RuntimeError):  # none is fresh, or the engine thread has just taken it
+                continue
 
     def __iter__(self) -> Iterator[Sequence]:
         return chain.from_iterable(self._waiting.values())
@@ -181,8 +185,8 @@ class Waiting:
 
     def oldest(self, now: float, classes: tuple[Priority, ...] = tuple(Priority)) -> float:
         """Seconds that the one who came first, of those who never ran, has waited; 0 when there is none."""
-        heads = (next(iter(flow.fresh)) for one in classes for flow in self._lanes[one].flows() if flow.fresh)
-        return max((now - sequence.request.arrived_at for sequence in heads), default=0.0)
+        heads = (arrived_at for one in classes for arrived_at in self._lanes[one].first_arrivals())
+        return max((now - arrived_at for arrived_at in heads), default=0.0)
 
     def __len__(self) -> int:
         return sum(lane.requests for lane in self._lanes.values())

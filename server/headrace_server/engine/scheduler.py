@@ -101,6 +101,11 @@ class Scheduler:
         """Steps that are planned and not committed."""
         return len(self._in_flight)
 
+    def running_of(self, priority: Priority) -> int:
+        """Those of a class. Any thread may ask: a tuple is made in one go."""
+        running = (*tuple(self._places.running.values()), *tuple(self._leaving))
+        return sum(one.request.priority is priority for one in running)
+
     @property
     def preemptions(self) -> int:
         return self._places.preemptions

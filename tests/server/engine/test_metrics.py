@@ -10,7 +10,7 @@ from headrace_server.config import EngineConfig
 from headrace_server.engine.core import Sampled
 from headrace_server.engine.loop import Engine
 from headrace_server.engine.sequence import Step
-from headrace_server.errors import EngineFailed
+from headrace_server.errors import EngineFailed, Overloaded
 from headrace_server.metrics import Breakage, ServerMetrics
 from headrace_server.request import Finish, Priority
 from headrace_server.telemetry.work import ModelWork
@@ -107,6 +107,33 @@ async def test_gauges_are_true_in_the_middle_of_a_long_step_and_zero_when_idle()
         for gauge in ("requests_running", "requests_waiting", "oldest_waiting_seconds"):
             assert running.metric(gauge) == 0
         assert running.metric("kv_pages_free") == 32
+
+
+async def test_requests_are_counted_by_class_from_arrival_to_end() -> None:
+    async with a_running_engine(max_running=1, max_waiting=2, prefix_cache=False) as running:
+        running.runner.gate.clear()
+        batch = [replace(a_request(20, 4), priority=Priority.BATCH) for _ in range(3)]
+        first = asyncio.create_task(answer_of(running.engine, batch[0]))
+        await until(running.runner.entered.is_set)
+        running.clock.now = 60.0
+        second = asyncio.create_task(answer_of(running.engine, batch[1]))
+        online = asyncio.create_task(answer_of(running.engine, replace(a_request(20, 4), arrived_at=50.0)))
+        await until(lambda: running.metric("requests_received_total") == 3)
+        with pytest.raises(Overloaded):
+            running.engine.submit(batch[2])
+
+        def by_class(name: str) -> list[float]:
+            return [running.metric(f"{name}", **{"class": one}) for one in (Priority.STANDARD, Priority.BATCH)]
+
+        assert by_class("requests_received_by_class_total") == [1, 2]
+        assert by_class("requests_refused_by_class_total") == [0, 1]
+        assert by_class("requests_waiting_by_class") == [1, 1]
+        assert by_class("requests_running_by_class") == [0, 1]
+        running.runner.gate.set()
+        await asyncio.gather(first, second, online)
+        assert by_class("requests_finished_by_class_total") == [1, 2]
+        assert by_class("finished_request_tokens_by_class_total") == [24, 48]
+        assert by_class("oldest_waiting_seconds_by_class") == [0, 0]
 
 
 async def test_every_outcome_is_there_before_it_happens() -> None:
