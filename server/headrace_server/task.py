@@ -48,5 +48,5 @@ def _load_embedder(config: ServerConfig, readiness: Readiness, metrics: ServerMe
     readiness.enter(Phase.WARMING)
     loaded.warm_up()
     times.enter(None)
-    model = EmbedModel(loaded.lanes, loaded.tokens, loaded.facts, loaded.vocab_size)
+    model = EmbedModel(loaded.lanes, loaded.tokens, loaded.facts, loaded.vocab_size, loaded.enough_tokens)
     return EmbedEngine(model, config.engine, metrics)

@@ -43,6 +43,7 @@ class EmbedModel:
     tokeniser: Tokeniser
     facts: EmbedderFacts
     vocab_size: int
+    enough_tokens: int | None = None  # see Planner
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class EmbedEngine:
         self._model = model
         self._facts = model.facts
         self._clock = clock
-        self._feed = Feed(Planner(config), BatchingWindow(config.batching_window), clock)
+        self._feed = Feed(Planner(config, model.enough_tokens), BatchingWindow(config.batching_window), clock)
         self._admission = Admission(config)
         self._account = EmbedAccount(metrics, self._feed, config, len(model.lanes), clock)
         self._tokenising = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise")

@@ -25,11 +25,12 @@ class Batch:
 class Planner:
     """Each text is a Sequence of its own, that ends with its first and only batch."""
 
-    def __init__(self, config: EngineConfig) -> None:
-        self._most_tokens = config.max_tokens_per_step
+    def __init__(self, config: EngineConfig, enough: int | None = None) -> None:
+        """`enough`: tokens of a batch. A larger one computes no faster a token, and who is in it waits longer."""
+        self._most_tokens = min(config.max_tokens_per_step, enough or config.max_tokens_per_step)
         self._most_texts = config.max_running
         self._waiting = Waiting(config.max_wait, lambda tenant: config.tenants.of(tenant).weight)
-        self._reserve = OfflineReserve(config.offline_reserve, config.max_running, OWED * config.max_tokens_per_step)
+        self._reserve = OfflineReserve(config.offline_reserve, config.max_running, OWED * self._most_tokens)
 
     def add(self, text: Sequence) -> None:
         self._waiting.push(text)

@@ -49,6 +49,13 @@ def test_a_batch_holds_who_comes_next_as_long_as_they_fit(lengths: Row[int], exp
     assert [[len(one.request.prompt) for one in batch.texts] for batch in batches(plan)] == expected
 
 
+def test_a_batch_is_no_larger_than_pays() -> None:
+    plan = Planner(EngineConfig(max_tokens_per_step=10), enough=4)
+    for length in (2, 2, 2):
+        plan.add(text(length))
+    assert [batch.tokens for batch in batches(plan)] == [4, 2]
+
+
 def test_the_urgent_come_first_and_offline_work_fills_what_is_left() -> None:
     plan = planner(tokens=4)
     for priority in (C, B, A):

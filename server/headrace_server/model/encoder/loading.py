@@ -17,6 +17,9 @@ from headrace_server.model.encoder.tokens import Tokens, load_tokens
 from headrace_server.model.encoder.weights import count_parameters, load_weights
 from headrace_server.model.loading import DTYPES
 
+# Tokens. all-MiniLM-L6-v2 in bfloat16, one thread: 0.155 ms a token in batches of 368, 0.143 ms in those of 2,216.
+ENOUGH_ON_A_CPU = 512
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedEmbedder:
@@ -24,6 +27,7 @@ class LoadedEmbedder:
     facts: EmbedderFacts
     tokens: Tokens
     vocab_size: int
+    enough_tokens: int | None  # of a batch; None: as many as there are
     device: str  # that the weights are on: cuda | cpu
 
     def warm_up(self) -> None:
@@ -56,6 +60,7 @@ def load_embedder(config: ServerConfig, on_phase: Callable[[str], None]) -> Load
         facts=EmbedderFacts(shape.hidden_size, max_tokens, sentence.pooling, sentence.normalises),
         tokens=tokens,
         vocab_size=shape.vocab_size,
+        enough_tokens=ENOUGH_ON_A_CPU if device.type == "cpu" else None,
         device=device.type,
     )
 
