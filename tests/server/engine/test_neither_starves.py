@@ -4,11 +4,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from engines import a_request
+from example_counts import examples
 from headrace_server.config import EngineConfig
 from headrace_server.engine.pace import SMALLEST
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from machines import MACHINES, Machine
 
@@ -47,7 +48,7 @@ def simulation(machine: Machine, max_tokens: int = 2048) -> Simulation:
     return Simulation(machine, Scheduler(config, PAGES))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(MACHINES, st.integers(1, 16), st.lists(st.integers(300, 3000), min_size=1, max_size=3))
 def test_neither_long_prompts_nor_those_who_decode(machine: Machine, decoders: int, prompts: list[int]) -> None:
     run = simulation(machine)
@@ -73,7 +74,7 @@ def bearable(machine: Machine, decoders: int, step: Step) -> bool:
     return len(fills) == 1 and machine.bears(decoders, fills[0].start)
 
 
-@settings(deadline=None)
+@examples(100)
 @given(MACHINES, st.integers(1, 2048), st.integers(1, 4000))
 def test_a_prompt_alone_takes_all_that_a_step_may_hold(machine: Machine, max_tokens: int, prompt: int) -> None:
     run = simulation(machine, max_tokens)

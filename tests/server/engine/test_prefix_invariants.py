@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from example_counts import examples
 from headrace_server.engine.pages import PageLedger
 from headrace_server.engine.prefix import Chain, PrefixCache
 from hypothesis import settings
@@ -174,6 +175,6 @@ class WithCollisions(AnyPrompts):
 
 
 for machine in (WithSha256, WithCollisions):
-    machine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+    machine.TestCase.settings = settings(examples(200), stateful_step_count=40)
 TestWithSha256 = WithSha256.TestCase
 TestWithCollisions = WithCollisions.TestCase

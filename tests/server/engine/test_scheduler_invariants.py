@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from engines import a_request
+from example_counts import examples
 from headrace_server.config import EngineConfig
 from headrace_server.engine.places import OVERTAKEN
 from headrace_server.engine.scheduler import Scheduler
@@ -213,5 +214,5 @@ def kind(life: Life) -> tuple[str, Priority]:
     return life.sequence.request.tenant, life.sequence.request.priority
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(examples(150), stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase
