@@ -61,12 +61,22 @@ def _scaling_active(decision: Decision) -> Condition:
     if idle := _IDLE.get(decision.situation.policy.mode):
         return Condition("ScalingActive", False, *idle)
     if decision.situation.policy.mode is Mode.EXTERNAL:
-        return Condition("ScalingActive", True, Reason.EXTERNAL, "spec.replicas decides, within the bounds")
+        return _external(decision.situation.policy.replicas)
     if not signals.asked:
         return Condition("ScalingActive", False, Reason.NONE_READY, answered)
     if signals.all_missing:
         return Condition("ScalingActive", False, Reason.METRICS_MISSING, answered)
     return Condition("ScalingActive", True, Health.VALID_METRIC_FOUND, answered)
+
+
+def _external(replicas: int | None) -> Condition:
+    """Without a first number the API server refuses to read the scale subresource, so that an HPA cannot begin."""
+    if replicas is not None:
+        return Condition("ScalingActive", True, Reason.EXTERNAL, "spec.replicas decides, within the bounds")
+    message = (
+        "mode External has no spec.replicas yet, and an HPA needs a first one: `kubectl scale infdep/NAME --replicas=N`"
+    )
+    return Condition("ScalingActive", False, Reason.EXTERNAL, message)
 
 
 _IDLE: dict[Mode, tuple[Reason | Health, str]] = {

@@ -108,6 +108,17 @@ def test_not_able_to_scale_while_pods_wait_for_a_gpu() -> None:
             (True, "External", "spec.replicas decides, within the bounds"),
             id="external",
         ),
+        pytest.param(
+            2,
+            {"policy": {"mode": Mode.EXTERNAL}},
+            (
+                False,
+                "External",
+                "mode External has no spec.replicas yet, and an HPA needs a first one: "
+                "`kubectl scale infdep/NAME --replicas=N`",
+            ),
+            id="external, and nobody has said a number",
+        ),
     ],
 )
 def test_scaling_active(ready: int, changes: dict[str, Any], expected: tuple[bool, str, str]) -> None:
