@@ -110,6 +110,7 @@ class ServerMetrics:
         # No series until it is known: nothing that is made of these is ever made of a guess.
         self.device_peak_flops = make.gauge("device_peak_flops", "Operations a second that the device can do", "dtype")
         self.device_peak_bytes = make.gauge("device_peak_bytes", "Bytes a second that its memory can move", "device")
+        self.sleeping = make.gauge("sleeping", "1 while the KV cache is given back, and nothing is answered")
         self.kv_page_size = make.gauge("kv_page_size", "Tokens that a KV page holds")
 
     def _make_counters(self, make: Make) -> None:

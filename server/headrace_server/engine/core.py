@@ -18,6 +18,7 @@ a request that ends with step N (a stop token) is already part of step N+1, and 
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,6 +111,7 @@ class Core:
         self._woken = threading.Event()
         self._stopped = False
         self._last_commit = 0.0
+        self._chores: deque[tuple[Callable[[], None], Future[None]]] = deque()  # for when no step is in flight
         self._profile: StepProfile | None = None
         self._range: Range = nowhere  # marks what the engine's thread does, while somebody profiles
 
@@ -156,6 +158,13 @@ class Core:
         self._inbox.append(Message(sequence, finish, waits))
         self._woken.set()
 
+    def when_idle(self, chore: Callable[[], None]) -> "Future[None]":
+        """In the engine's thread, once no step is in flight, it is done."""
+        done: Future[None] = Future()
+        self._chores.append((chore, done))
+        self._woken.set()
+        return done
+
     def profile(self, profile: StepProfile) -> None:
         """From the next step on."""
         self._profile = profile
@@ -179,6 +188,8 @@ class Core:
             self._scheduler.abandon(Finish.FAILED)
             if self._profile is not None:
                 self._end_profile(self._profile)
+            for _, done in self._chores:
+                done.cancel()
 
     def synchronous(self) -> None:
         follows = False
@@ -203,6 +214,8 @@ class Core:
     def _launch(self, follows: bool) -> _InFlight | None:
         with self._range("plan"):
             self._read_inbox()
+            if self._chores and not self._scheduler.in_flight:
+                self._do_chores()
             now = self._clock()
             if late := self._scheduler.expire(now):
                 self._tell(News(now, Committed((), late)))
@@ -229,6 +242,16 @@ class Core:
         self._tell(News(now, committed, done.step, seconds, gap, sampled.padded, sampled.busy))
         if self._profile is not None and self._profile.committed():
             self._end_profile(self._profile)
+
+    def _do_chores(self) -> None:
+        while self._chores:
+            chore, done = self._chores.popleft()
+            try:
+                chore()
+            except Exception as fault:  # raised again where the future is awaited
+                done.set_exception(fault)
+            else:
+                done.set_result(None)
 
     def _follow(self, profile: StepProfile, step: Step | None) -> None:
         if profile.given_up:

@@ -17,6 +17,7 @@ from headrace_server.engine.limits import Limits
 from headrace_server.engine.profile import Profiled, StepProfile
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
+from headrace_server.engine.sleeper import Sleeper
 from headrace_server.engine.stream import Stream
 from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed, NotNow, Overloaded, Refusal
 from headrace_server.metrics import ServerMetrics
@@ -56,6 +57,8 @@ class Engine:
         self._clock = clock
         self._runner = runner
         self._profiling = False
+        self._asleep = False
+        self._sleep_or_wake = asyncio.Lock()
         self._scheduler = Scheduler(config, limits.kv_pages)
         self._core = Core(runner, self._scheduler, clock, self._tell)
         self._account = Account(metrics, self._scheduler, self._core, config, clock, work=work)
@@ -128,6 +131,45 @@ class Engine:
                 self._core.end_profile()
                 await asyncio.shield(ended)
 
+    @property
+    def asleep(self) -> bool:
+        """True from the moment on from which requests are refused for it."""
+        return self._asleep
+
+    async def sleep(self) -> None:
+        """Gives the KV cache's memory back, once what was admitted has run to its end; the weights stay.
+
+        Raises NotNow.
+        """
+        if not isinstance(self._runner, Sleeper):
+            raise NotNow("what computes here holds no KV cache that could be given back")
+        async with self._sleep_or_wake:
+            if not self._asleep:
+                await self._fall_asleep(self._runner)
+
+    async def wake_up(self) -> None:
+        """Raises NotNow when there is no memory for the KV cache; it sleeps on then."""
+        async with self._sleep_or_wake:
+            if self._asleep and isinstance(self._runner, Sleeper):
+                try:
+                    await asyncio.shield(asyncio.wrap_future(self._core.when_idle(self._runner.wake_up)))
+                except MemoryError as fault:
+                    raise NotNow(f"somebody else has the memory for the KV cache: {fault}") from fault
+                self._asleep = False
+
+    async def _fall_asleep(self, runner: Sleeper) -> None:
+        def let_go() -> None:
+            self._scheduler.pages.forget()
+            runner.sleep()
+
+        self._asleep = True
+        try:
+            await self.drained()
+        except asyncio.CancelledError:  # the caller did not wait for it
+            self._asleep = False
+            raise
+        await asyncio.shield(asyncio.wrap_future(self._core.when_idle(let_go)))
+
     def begin_drain(self) -> None:
         """From now on submit raises Draining; what was admitted runs to its end."""
         self._draining = True
@@ -190,6 +232,8 @@ class Engine:
             raise self._failure
         if self._draining:
             raise Draining("this replica is shutting down; another one will answer")
+        if self._asleep:
+            raise Draining("this replica sleeps; another one will answer, or this one after POST /wake_up")
         self._limits.check(request)
         now = self._clock()
         try:

@@ -109,6 +109,14 @@ class PageLedger:
         del self._cached[page]
         self._free.append(page)
 
+    def forget(self) -> None:
+        """All cached content is gone. That is no eviction: nobody needed the pages."""
+        while self._cached:
+            page, _ = self._cached.popitem()
+            assert self.contents is not None
+            self.contents.evicted(page)
+            self._free.append(page)
+
     def check(self, holdings: Iterable[Sequence[int]]) -> None:
         """`holdings`: the pages of each sequence. Raises LedgerBroken unless every page is in exactly one state and has
         as many references as holders."""

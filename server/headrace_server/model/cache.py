@@ -29,6 +29,17 @@ class KvCache:
     def pages(self) -> int:
         return self.keys.shape[1] - 1
 
+    def free(self) -> None:
+        """Gives the memory back. Nothing may touch the cache until `take`; every view of it stays valid for after."""
+        for tensor in (self.keys, self.values):
+            tensor.untyped_storage().resize_(0)
+
+    def take(self) -> None:
+        """Memory again, at another address, and zeros in it: what is masked is multiplied, too, and might be NaN."""
+        for tensor in (self.keys, self.values):
+            tensor.untyped_storage().resize_(tensor.numel() * tensor.element_size())
+            tensor.zero_()
+
     def write(self, layer: int, rows: Tensor, keys: Tensor, values: Tensor) -> None:
         """rows (tokens): page * page_size + place in the page. keys and values (tokens, kv_heads, head_dim)."""
         page, place = rows // self.page_size, rows % self.page_size

@@ -43,6 +43,7 @@ class ModelRunner:
     ) -> None:
         """`captures`: `warm_up` records decode steps, which are replayed from then on."""
         self.recorder = TorchRecorder()
+        self._cache = cache
         self._transformer = transformer
         self._device = device
         self._config = config
@@ -80,6 +81,24 @@ class ModelRunner:
         self._ring.send(place, layout)
         described = self._ring.read(place, layout)
         return self._transformer.logits(self._hidden(step.starts, described)[described.sampled_rows])
+
+    def sleep(self) -> None:
+        """Gives the KV cache's memory back. No step may be in flight, and none may follow before `wake_up`."""
+        self._decode = None  # what was captured has the cache's address in it
+        self._cache.free()
+        if self._cache.keys.is_cuda:
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def wake_up(self) -> None:
+        """Seconds where decode steps have to be captured again. Raises MemoryError, and sleeps on."""
+        try:
+            self._cache.take()
+        except RuntimeError as fault:  # torch's words for it differ by device
+            self._cache.free()
+            raise MemoryError(str(fault)) from fault
+        if self._captures:
+            self._capture()
 
     def warm_up(self) -> None:
         """Prefill and decode, alone and in full batches, greedy and sampled: no first request pays for a first time."""

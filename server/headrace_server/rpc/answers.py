@@ -52,6 +52,15 @@ class Engine(Protocol):
     async def profile(self, steps: int, path: Path, patience: float) -> int:
         """How many steps were profiled into `path`, within so many seconds. Raises NotNow."""
 
+    async def sleep(self) -> None:
+        """Without a KV cache, until `wake_up`. Raises NotNow."""
+
+    async def wake_up(self) -> None:
+        """Likewise."""
+
+    @property
+    def asleep(self) -> bool: ...
+
 
 class Grammars(Protocol):
     async def grammar(self, wanted: Format) -> Grammar:

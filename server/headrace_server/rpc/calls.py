@@ -12,6 +12,7 @@ from headrace_server.errors import ServerError
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.arrivals import Arrivals
 from headrace_server.rpc.callers import Asked, Callers
+from headrace_server.rpc.load_report import in_trailers
 from headrace_server.rpc.readiness import Readiness
 from headrace_server.rpc.status import message_of, rpc_status, status_of, trailers
 
@@ -43,6 +44,7 @@ class Calls:
         with self.arrivals.one():
             async with self.refusing(context):
                 yield
+                context.set_trailing_metadata(in_trailers(self.metrics))
 
     @asynccontextmanager
     async def refusing(self, context: Context) -> AsyncIterator[None]:

@@ -25,6 +25,7 @@ from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.gate import GrpcGate, http_gate, tell_cached
 from headrace_server.rpc.grpc_server import GrpcServer, GrpcServices, start_grpc_server
 from headrace_server.rpc.http import Endpoints, admin_application, application, start_http_server
+from headrace_server.rpc.load_report import in_header
 from headrace_server.rpc.oip_grpc import OipService
 from headrace_server.rpc.oip_http import PROBES, oip_routes
 from headrace_server.rpc.process_calls import ProcessCalls
@@ -99,16 +100,17 @@ async def open_doors(
             opened.push_async_callback(store.close)
             batches = BatchEndpoints(store, callers, readiness, wall_clock, config.batches.largest_file)
         shares_port = config.admin_port is None
-        acts = ProcessCalls(readiness, token, config.telemetry.profile_dir, wall_clock).routes()
-        shared = [*admin_calls.routes(), *acts] if shares_port else []
+        acts = ProcessCalls(readiness, metrics, token, config.telemetry.profile_dir, wall_clock)
+        shared = [*admin_calls.routes(), *acts.routes()] if shares_port else []
         gate = http_gate(allowed.gate, {"/health", "/ready", *PROBES, *(route.path for route in shared)})
         app = application(endpoints, [*batch_routes(batches), *oip_routes(calls), *shared], [gate])
         app.on_response_prepare.append(tell_cached)
+        app.on_response_prepare.append(in_header(metrics))
         http, http_port = await start_http_server(app, config.host, config.http_port, allowed.http_tls)
         opened.push_async_callback(http.cleanup)
         admin, admin_port = None, http_port
         if config.admin_port is not None:
-            own = [*admin_calls.routes(), *acts, admin_calls.completions(endpoints.completions)]
+            own = [*admin_calls.routes(), *acts.routes(), admin_calls.completions(endpoints.completions)]
             admin, admin_port = await start_http_server(
                 admin_application(endpoints, own), config.host, config.admin_port
             )
@@ -121,6 +123,7 @@ async def open_doors(
             interceptors=[GrpcGate(allowed.gate, metrics)],
             tls=allowed.grpc_tls,
         )
+        acts.says_health = grpc
         watching = (
             asyncio.create_task(keep_watching(allowed.watched), name="watched files") if allowed.watched else None
         )

@@ -58,6 +58,11 @@ class GrpcServer:
         for name in HEALTH_NAMES:
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
+    async def say_not_serving(self) -> None:
+        """Until `say_serving`."""
+        for name in HEALTH_NAMES:
+            await self.health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+
     async def say_not_serving_any_more(self) -> None:
         await self.health.enter_graceful_shutdown()
 

@@ -15,6 +15,7 @@ class Phase(StrEnum):
     LOADING = "loading"
     WARMING = "warming"
     READY = "ready"
+    SLEEPING = "sleeping"  # the KV cache is given back; POST /wake_up
     DRAINING = "draining"
     FAILED = "failed"
 
@@ -32,6 +33,11 @@ class Readiness:
         """Any phase but READY."""
         self.phase = phase
         self._metrics.ready.set(0)
+
+    def wake(self) -> None:
+        """From SLEEPING."""
+        self.phase = Phase.READY
+        self._metrics.ready.set(1)
 
     def open(self, answers: Answers | None, embedder: Embedder | None = None) -> None:
         """What the model can do. From now on requests are answered; also while draining, until the engine refuses."""

@@ -109,6 +109,12 @@ class VllmNames(Collector):
         size = value_of(self._ours.kv_page_size) or 0.0
         cache = {"block_size": f"{size:.0f}", "num_gpu_blocks": f"{pages:.0f}"}
         yield _info("cache_config_info", "How the KV cache is cut", self._labels | cache)
+        asleep = value_of(self._ours.sleeping) or 0.0  # theirs moves weights, too, or drops them
+        states = {"awake": 1 - asleep, "weights_offloaded": 0.0, "discard_all": 0.0}
+        sleep = Metric("vllm:engine_sleep_state", "Whether the engine is awake", "gauge")
+        for state, value in states.items():
+            sleep.add_sample("vllm:engine_sleep_state", self._labels | {"sleep_state": state}, value)
+        yield sleep
         # No adapters are served: an endpoint picker that asks reads that there is room for none.
         adapters = {"max_lora": "0", "running_lora_adapters": "", "waiting_lora_adapters": ""}
         yield _info("lora_requests_info", "Adapters in use", self._labels | adapters)

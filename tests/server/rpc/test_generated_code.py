@@ -17,4 +17,4 @@ def test_the_committed_code_is_generated_from_the_committed_protos(tmp_path: Pat
     subprocess.run(command, check=True, capture_output=True, timeout=30)
     written = {path.name: path.read_text() for path in (tmp_path / PB).iterdir()}
     assert written == {name: (SERVER / PB / name).read_text() for name in written}
-    assert len(written) == 3 * len(protos) == 6
+    assert len(written) == 3 * len(protos) == 9
