@@ -10,6 +10,7 @@ from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
 from headrace_operator.pod_fields import PodFields, pod_fields
 from headrace_operator.sources import Source, source
+from headrace_operator.tenant_fields import Tenants, tenants
 
 
 class Mode(StrEnum):
@@ -132,6 +133,7 @@ class InferenceDeployment:
     rollout: Rollout = Rollout()
     pod: PodFields = field(default_factory=PodFields)
     auth: Auth = field(default_factory=Auth)
+    tenants: Tenants = field(default_factory=Tenants)
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "InferenceDeployment":
@@ -152,6 +154,7 @@ class InferenceDeployment:
             rollout=_rollout(spec.part("rollout"), model.task),
             pod=pod_fields(spec.part("pod")),
             auth=auth(spec.part("auth")),
+            tenants=tenants(spec.part("tenants")),
         )
 
 

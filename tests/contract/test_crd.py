@@ -73,6 +73,8 @@ REFUSED = [
     ("keys from nowhere", {"spec.auth.apiKeys.key": "keys"}, "spec.auth.apiKeys.secretName"),
     ("a Secret of another namespace", {"spec.auth.tls.secretName": "other/tls"}, "spec.auth.tls.secretName"),
     ("a path for a key", {"spec.auth.apiKeys": {"secretName": "a", "key": "../a"}}, "spec.auth.apiKeys.key"),
+    ("tenants of another namespace", {"spec.tenants.configMapName": "other/shares"}, "spec.tenants.configMapName"),
+    ("trust that is a word", {"spec.tenants.trustHeader": "yes"}, "spec.tenants.trustHeader"),
     ("no replicas", {"spec.autoscaling.minReplicas": 0}, "spec.autoscaling.minReplicas"),
     ("an unknown field", {"spec.autoscaling.minReplica": 2}, "spec.autoscaling.minReplica"),
     ("a negative window", {"spec.autoscaling.scaleDownWindow": "-10s"}, "spec.autoscaling.scaleDownWindow"),

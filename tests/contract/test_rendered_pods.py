@@ -12,6 +12,7 @@ from headrace_operator.decide.values import Revision
 from headrace_operator.pod_fields import PodFields
 from headrace_operator.service import InferenceDeployment, Model, Resources
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
+from headrace_operator.tenant_fields import Tenants
 from observations import EVERY_POD_FIELD, IMAGE, deployment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -62,6 +63,7 @@ def test_a_pod_is_admitted_under_the_restricted_policy(
     cluster: LocalCluster, source: Source, fields: PodFields, auth: Auth
 ) -> None:
     given = replace(deployment(), namespace="serving", model=Model(source, "bfloat16", "cuda"), pod=fields, auth=auth)
+    given = replace(given, tenants=Tenants("shares"))
     stored = create(cluster, "/api/v1/namespaces/serving/pods", a_pod(given))
     asked = manifests.pod_spec(given, IMAGE)
     assert asked.keys() <= stored["spec"].keys()

@@ -11,6 +11,7 @@ from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.decide import manifests
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling, Task
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
+from headrace_operator.tenant_fields import Tenants
 from headrace_server.access_options import access_from
 from headrace_server.config import AccessConfig, TlsFiles
 
@@ -98,6 +99,12 @@ def test_who_may_ask_arrives_and_a_pod_without_it_says_so() -> None:
     keys = SecretFile("chat-keys", "keys")
     assert access(Auth(keys, "chat-tls")) == AccessConfig(Path("/etc/headrace/api-keys/keys"), tls)
     assert access(Auth(None, "chat-tls", SecretFile("clients", "ca.crt"))) == AccessConfig(None, mutual)
+
+
+def test_tenants_arrive() -> None:
+    assert (parsed().tenants, parsed().trust_tenant_header) == (None, False)
+    options = parsed(replace(DEPLOYMENT, tenants=Tenants("shares", trust_header=True)))
+    assert (options.tenants, options.trust_tenant_header) == (Path("/etc/headrace/tenants/tenants.json"), True)
 
 
 def test_the_pod_outlives_the_servers_drain() -> None:

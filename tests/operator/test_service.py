@@ -18,6 +18,7 @@ from headrace_operator.service import (
     Strategy,
 )
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
+from headrace_operator.tenant_fields import Tenants
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,6 +117,12 @@ def test_who_may_ask_is_told_by_names_of_secrets() -> None:
     assert InferenceDeployment.from_body(body(auth=said)).auth == Auth(
         SecretFile("keys", "keys"), "tls", SecretFile("ca", "x")
     )
+
+
+def test_tenants_are_told_by_a_config_map_and_a_gateways_header() -> None:
+    assert InferenceDeployment.from_body(body()).tenants == Tenants()
+    said = {"configMapName": "shares", "key": "x.json", "trustHeader": True}
+    assert InferenceDeployment.from_body(body(tenants=said)).tenants == Tenants("shares", "x.json", True)
 
 
 def test_pod_fields_that_say_everything() -> None:
@@ -252,6 +259,7 @@ def test_sources(model: dict[str, Any], source: Source) -> None:
             "spec.autoscaling.targets.utilization",
             id="no utilization at all",
         ),
+        pytest.param({"tenants": {"trustHeader": "yes"}}, "spec.tenants.trustHeader", id="trust that is a word"),
         pytest.param({"auth": {"apiKeys": {}}}, "spec.auth.apiKeys.secretName", id="keys from nowhere"),
         pytest.param({"auth": {"clientCA": {"secretName": "a"}}}, "spec.auth.clientCA", id="certificates without TLS"),
         pytest.param({"batching": {"maxRunning": "64"}}, "spec.batching.maxRunning", id="a number in quotes"),

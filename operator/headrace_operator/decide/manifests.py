@@ -4,7 +4,7 @@ contract with `headrace serve`; tests/contract holds both sides to it."""
 import math
 from typing import Any
 
-from headrace_operator.decide import auth_mounts, model_volume
+from headrace_operator.decide import auth_mounts, model_volume, tenant_mounts
 from headrace_operator.decide.placement import placement
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.values import Revision, Role
@@ -161,6 +161,7 @@ def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},  # the default 64 MiB breaks torch's workers
             *auth_mounts.volumes(deployment.auth),
+            *tenant_mounts.volumes(deployment.tenants),
         ],
     }
 
@@ -199,6 +200,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
             *auth_mounts.volume_mounts(deployment.auth),
+            *tenant_mounts.volume_mounts(deployment.tenants),
         ],
     }
 
@@ -235,6 +237,7 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         f"--drain-timeout={deployment.drain_timeout:g}",
         *([f"--tensor-parallel-size={devices}"] if devices > 1 else []),
         *auth_mounts.arguments(deployment.auth),
+        *tenant_mounts.arguments(deployment.tenants),
     ]
 
 
