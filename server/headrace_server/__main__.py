@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from headrace_server.hub_cache import checkpoint
 from headrace_server.telemetry.options import add_telemetry_options, telemetry_from
 from headrace_server.tenants import Tenants, tenants_from
 
+MOST_CORES = 4096
 EX_CONFIG = 78  # sysexits.h; the operator tells the user that restarting will not help
 DEFAULTS = EngineConfig()
 
@@ -145,16 +147,16 @@ def _cores(word: str) -> tuple[int, ...]:
         if not re.fullmatch(r"\d+(-\d+)?", part):
             raise argparse.ArgumentTypeError(f"is {word}; must name cores, such as 0-3,8")
         first, *last = map(int, part.split("-"))
-        cores += range(first, (last or [first])[0] + 1)
-    if not cores:
-        raise argparse.ArgumentTypeError(f"is {word}; must name at least one core")
+        cores += range(first, min((last or [first])[0], first + MOST_CORES) + 1)
+    if not cores or len(cores) > MOST_CORES:
+        raise argparse.ArgumentTypeError(f"is {word}; must name 1 to {MOST_CORES} cores")
     return tuple(dict.fromkeys(cores))
 
 
 def _seconds(word: str) -> float:
     value = float(word)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"is {word}; must be above 0 seconds")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"is {word}; must be above 0 seconds, and an end to them")
     return value
 
 

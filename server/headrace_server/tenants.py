@@ -45,6 +45,7 @@ def tenants_from(document: Any, source: str) -> Tenants:
     return Tenants(named, others)
 
 
+MOST = 1e15  # of anything; a share or a rate above it is a slip
 FIELDS = ("weight", "maxConcurrent", "tokensPerSecond")
 
 
@@ -68,6 +69,6 @@ def _above_zero(entry: dict[str, Any], name: str, where: str) -> float | None:
     value = entry.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ModelRefused(f"{where}.{name}: is {value!r}; must be a number above 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
+        raise ModelRefused(f"{where}.{name}: is {value!r}; must be a number above 0, and at most {MOST:g}")
     return float(value)

@@ -91,8 +91,8 @@ def _sources(model: Path, config: Mapping[str, Any]) -> dict[str, str]:
         return {PLAIN: beside.read_text()}
     found = config.get("chat_template")
     if isinstance(found, list):
-        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
-        sources = {name: named[name] for name in (PLAIN, WITH_TOOLS) if named.get(name) is not None}
+        given = [(each.get("name"), each.get("template")) for each in found if isinstance(each, dict)]
+        sources = {name: text for name, text in given if name in (PLAIN, WITH_TOOLS) and text is not None}
     else:
         sources = {} if found is None else {PLAIN: found}
     texts = {name: source for name, source in sources.items() if isinstance(source, str)}

@@ -1,6 +1,7 @@
 """`headrace serve`'s options about what the server tells."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,6 +47,6 @@ def _part(word: str) -> float:
 
 def _above_zero(word: str) -> float:
     value = float(word)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"is {word}; must be above 0")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"is {word}; must be above 0, and finite")
     return value
