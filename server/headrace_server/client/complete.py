@@ -6,6 +6,7 @@ import sys
 
 import grpc
 
+from headrace_server.client.connection import Connection, add_credential_options, connection_from
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 
@@ -15,6 +16,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompt", help="the text to continue; - reads it from standard input")
     add("--target", default="127.0.0.1:50051", metavar="HOST:PORT", help="gRPC address (default %(default)s)")
+    add_credential_options(parser)
     add("--max-new-tokens", type=int, help="default: the server's")
     add("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     add("--top-p", type=float)
@@ -37,8 +39,9 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         stop=options.stop,
     )
+    connection = connection_from(options)
     try:
-        usage = asyncio.run(_print_answer(options.target, request, options.timeout))
+        usage = asyncio.run(_print_answer(connection, options.target, request, options.timeout))
     except grpc.aio.AioRpcError as error:
         sys.stderr.write(f"headrace: {error.code().name}: {error.details()}\n")
         return 1
@@ -49,10 +52,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _print_answer(target: str, request: pb.GenerateRequest, timeout: float) -> pb.Usage:
+async def _print_answer(connection: Connection, target: str, request: pb.GenerateRequest, timeout: float) -> pb.Usage:
     usage = pb.Usage()
-    async with grpc.aio.insecure_channel(target) as channel:
-        async for reply in inference_pb2_grpc.InferenceStub(channel).Generate(request, timeout=timeout):
+    async with connection.channel(target) as channel:
+        stub = inference_pb2_grpc.InferenceStub(channel)
+        async for reply in stub.Generate(request, timeout=timeout, metadata=connection.metadata):
             sys.stdout.write(reply.text)
             sys.stdout.flush()
             if reply.HasField("usage"):

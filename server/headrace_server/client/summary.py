@@ -6,6 +6,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -20,12 +21,28 @@ class Outcome:
     prompt_tokens: int
     generated_tokens: int
     failure: str | None  # status and message; None when the answer is complete
+    gaps: tuple[float, ...] = ()  # between two messages with tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """What counts as good. Seconds; None: not asked."""
+
+    ttft: float | None = None
+    itl: float | None = None  # mean of the answer's gaps
+    e2e: float | None = None
+
+    def met_by(self, outcome: Outcome) -> bool:
+        itl = sum(outcome.gaps) / len(outcome.gaps) if outcome.gaps else 0.0
+        seen = ((outcome.ttft or 0.0, self.ttft), (itl, self.itl), (outcome.duration, self.e2e))
+        return outcome.failure is None and all(limit is None or value <= limit for value, limit in seen)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSummary:
     seconds: float  # from the first request's due time to the last answer
     outcomes: tuple[Outcome, ...]
+    slo: Slo | None = None
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -42,18 +59,34 @@ class LoadSummary:
             "seconds": round(self.seconds, 3),
             **_percentiles("ttft", (outcome.ttft for outcome in answered)),
             **_percentiles("queue_wait", (outcome.queue_wait for outcome in answered)),
+            **_percentiles("itl", (gap for outcome in answered for gap in outcome.gaps)),
             **_percentiles("duration", (outcome.duration for outcome in answered)),
+            "requests_per_second": round(len(answered) / self.seconds, 3) if self.seconds else None,
+            **self._goodput(),
             "prompt_tokens": sum(outcome.prompt_tokens for outcome in answered),
             "output_tokens": tokens,
             "output_tokens_per_second": round(tokens / self.seconds, 2) if self.seconds else None,
         }
 
+    def _goodput(self) -> dict[str, float | None]:
+        """Requests answered within the objective: a second, and of all that were sent."""
+        if self.slo is None:
+            return {}
+        good = sum(map(self.slo.met_by, self.outcomes))
+        return {
+            "goodput_requests_per_second": round(good / self.seconds, 3) if self.seconds else None,
+            "goodput_share": round(good / len(self.outcomes), 4) if self.outcomes else None,
+        }
+
 
 def machine() -> dict[str, Any]:
+    """Of the client; the common form of every bench's result."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpus": os.cpu_count(),
-        "system": platform.system(),
-        "arch": platform.machine(),
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
     }
 

@@ -4,17 +4,15 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
 import grpc
 
+from headrace_server.client.connection import OWN_CONNECTION, PLAIN, Connection, base_url, first_model
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
-
-# Without it channels of one process with the same target share one connection.
-OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +28,13 @@ class Reception:
     """Filled while an answer comes in, so that a failure half way keeps what was seen."""
 
     clock: Callable[[], float]
-    first_token_at: float | None = None
+    token_times: list[float] = field(default_factory=list)  # when a message with tokens came
     queue_wait: float | None = None
     prompt_tokens: int = 0
     generated_tokens: int = 0
 
     def token(self) -> None:
-        if self.first_token_at is None:
-            self.first_token_at = self.clock()
+        self.token_times.append(self.clock())
 
 
 class RequestFailed(Exception):
@@ -50,8 +47,11 @@ class Target(Protocol):
 
 
 class GrpcTarget:
-    def __init__(self, address: str, channels: int, fresh_connections: bool, timeout: float) -> None:
+    def __init__(
+        self, address: str, channels: int, fresh_connections: bool, timeout: float, connection: Connection = PLAIN
+    ) -> None:
         self._address = address
+        self._connection = connection
         self._channels = () if fresh_connections else tuple(self._connect() for _ in range(channels))
         self._next = itertools.cycle(self._channels)
         self._timeout = timeout
@@ -65,7 +65,9 @@ class GrpcTarget:
         )
         try:
             async with self._channel() as channel:
-                async for reply in inference_pb2_grpc.InferenceStub(channel).Generate(request, timeout=self._timeout):
+                stub = inference_pb2_grpc.InferenceStub(channel)
+                call = stub.Generate(request, timeout=self._timeout, metadata=self._connection.metadata)
+                async for reply in call:
                     _receive(reply, reception)
         except grpc.aio.AioRpcError as error:
             raise RequestFailed(f"{error.code().name}: {error.details()}") from error
@@ -83,7 +85,7 @@ class GrpcTarget:
             yield channel
 
     def _connect(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self._address, options=OWN_CONNECTION)
+        return self._connection.channel(self._address, OWN_CONNECTION)
 
 
 def _receive(reply: pb.GenerateReply, reception: Reception) -> None:
@@ -98,10 +100,9 @@ def _receive(reply: pb.GenerateReply, reception: Reception) -> None:
 class HttpTarget:
     """OpenAI's /v1/completions as a stream. The model's name is what the server lists first."""
 
-    def __init__(self, url: str, fresh_connections: bool, timeout: float) -> None:
-        connector = aiohttp.TCPConnector(limit=0, force_close=fresh_connections)
-        self._url = url.rstrip("/").removesuffix("/v1")
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=timeout))
+    def __init__(self, url: str, fresh_connections: bool, timeout: float, connection: Connection = PLAIN) -> None:
+        self._url = base_url(url)
+        self._session = connection.session(timeout=timeout, fresh_connections=fresh_connections)
         self._model: str | None = None
 
     async def send(self, job: Job, reception: Reception) -> None:
@@ -126,9 +127,7 @@ class HttpTarget:
 
     async def _model_name(self) -> str:
         if self._model is None:
-            async with self._session.get(f"{self._url}/v1/models") as response:
-                await _check(response)
-                self._model = str((await response.json())["data"][0]["id"])
+            self._model = await first_model(self._session, self._url)
         return self._model
 
 

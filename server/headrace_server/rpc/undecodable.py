@@ -17,7 +17,9 @@ OURS = ("/headrace.", "/inference.")
 
 
 class RefuseUndecodable(grpc.aio.ServerInterceptor):
-    async def intercept_service(self, continuation: Callable[[Details], Awaitable[Method]], details: Details) -> Method:
+    async def intercept_service(
+        self, continuation: Callable[[Details], Awaitable["Method | None"]], details: Details
+    ) -> "Method | None":
         handler = await continuation(details)
         return handler if handler is None or not details.method.startswith(OURS) else _guarded(handler)
 

@@ -1,0 +1,93 @@
+"""`headrace chat` as a person and as a pipe use it, against both kinds of server."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from canned_engine import CannedServer, canned_server
+from open_server import open_server
+from scripted_runner import ScriptedRunner, always
+from served_process import HEADRACE, environment
+from tiny_tokenizer import save_tiny_tokenizer, tiny_tokenizer
+
+ANSWER = "God created "
+IDS = tiny_tokenizer().encode(ANSWER).ids
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model")
+    save_tiny_tokenizer(directory)
+    return directory
+
+
+def where(server: CannedServer, door: str) -> str:
+    return f"--target={server.grpc}" if door == "grpc" else f"--http={server.http}"
+
+
+async def chat(flags: Sequence[str], typed: str) -> subprocess.CompletedProcess[str]:
+    command = [str(HEADRACE), "chat", *flags]
+    return await asyncio.to_thread(
+        subprocess.run, command, input=typed, capture_output=True, text=True, timeout=60, env=environment(), check=False
+    )
+
+
+@pytest.mark.parametrize("door", ["grpc", "http"])
+async def test_each_line_is_a_turn_and_the_conversation_is_remembered(model: Path, door: str) -> None:
+    typed = "In the\n\nthe earth\n/reset\nvoid\n/system be brief\nform\n/quit\nnever sent\n"
+    async with canned_server(model, IDS) as server:
+        ended = await chat([where(server, door), f"--max-new-tokens={len(IDS)}", "--system=hear"], typed)
+        asked = [tiny_tokenizer().decode(request.prompt) for request in server.engine.asked]
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"{ANSWER}\n" * 4
+    assert asked == [
+        "[system] hear\n[user] In the\n[assistant] ",
+        f"[system] hear\n[user] In the\n[assistant] {ANSWER}\n[user] the earth\n[assistant] ",
+        "[system] hear\n[user] void\n[assistant] ",
+        "[system] be brief\n[user] form\n[assistant] ",
+    ]
+
+
+@pytest.mark.parametrize("door", ["grpc", "http"])
+async def test_what_is_refused_is_said_and_the_conversation_goes_on(model: Path, door: str) -> None:
+    async with canned_server(model, IDS) as server:
+        long = "earth " * 80
+        flags = [where(server, door), "--max-new-tokens=2", "--temperature=0"]
+        ended = await chat(flags, f"{long}\n/nonsense\n")
+        late = await chat([*flags, "--temperature=9"], "In\n")
+    assert (late.returncode, late.stdout) == (1, "")
+    assert "temperature" in late.stderr
+    assert "/nonsense is no command" in ended.stderr
+
+
+async def test_without_a_server_the_command_says_so(tmp_path: Path) -> None:
+    ended = [await chat([flag], "In\n") for flag in ("--target=127.0.0.1:1", "--http=http://127.0.0.1:1")]
+    assert [one.returncode for one in ended] == [1, 1]
+    assert "UNAVAILABLE" in ended[0].stderr
+    assert "ClientConnectorError" in ended[1].stderr
+
+
+KEYS = [
+    pytest.param("--api-key-file={missing}", "is no file", id="no file"),
+    pytest.param("--api-key-file={empty}", "must hold one API key", id="empty file"),
+    pytest.param("--cert={empty}", "--cert and --key belong together", id="half a pair"),
+]
+
+
+@pytest.mark.parametrize(("flag", "says"), KEYS)
+async def test_credentials_that_cannot_be_used_are_refused_by_their_flag(tmp_path: Path, flag: str, says: str) -> None:
+    (tmp_path / "empty").write_text("")
+    ended = await chat([flag.format(missing=tmp_path / "missing", empty=tmp_path / "empty")], "In\n")
+    assert ended.returncode == 2
+    assert says in ended.stderr
+
+
+async def test_the_answer_fits_behind_a_long_conversation(model: Path) -> None:
+    async with open_server(model, ScriptedRunner(always(IDS))) as server:
+        ended = await chat([f"--target={server.grpc}", "--max-new-tokens=1000"], "In\n")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(ANSWER)
+    assert json.dumps(ended.stderr) == '""'
