@@ -18,7 +18,7 @@ def test_no_package_shadows_the_standard_library() -> None:
 
 def test_requirements_are_pinned_by_hash_and_name_no_index() -> None:
     locked = [*(ROOT / "requirements").glob("*.txt"), ROOT / "tests" / "cluster" / "go" / "toolchain.txt"]
-    assert len(locked) == 6
+    assert len(locked) >= 6
     for file in locked:
         text = file.read_text()
         assert not re.search(r"https?://|--(extra-)?index-url|--find-links", text), file
