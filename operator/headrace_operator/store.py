@@ -173,7 +173,8 @@ def _asked(body: Body) -> list[Any]:
 def _slim(child: Body) -> Body:
     """What is read here of a pod or a revision: two thirds of its text are not.
 
-    Of who wrote which field: what others wrote that is ours. Of a pod's spec: SPEC, and the containers' arguments.
+    Of who wrote which field: what others wrote that is ours. Of a pod's spec: SPEC, and the containers' arguments and
+    ports.
     """
     metadata = {name: value for name, value in child["metadata"].items() if name != "managedFields"}
     if written := foreign(child):
@@ -181,7 +182,9 @@ def _slim(child: Body) -> Body:
     if "spec" not in child:
         return {**child, "metadata": metadata}
     spec = {name: child["spec"][name] for name in SPEC if name in child["spec"]}
-    spec["containers"] = [{"args": one.get("args", [])} for one in child["spec"].get("containers", [])]
+    spec["containers"] = [
+        {"args": one.get("args", []), "ports": one.get("ports", [])} for one in child["spec"].get("containers", [])
+    ]
     return {**child, "metadata": metadata, "spec": spec}
 
 

@@ -3,8 +3,12 @@
 from typing import Any
 
 import pytest
+from headrace_operator.decide import manifests
+from headrace_operator.decide.values import Role
+from headrace_operator.observe.pods import Around, metrics_urls, observed
 from headrace_operator.store import Store
 from headrace_operator.work_queue import Key
+from observations import deployment, recorded
 
 KEY = ("default", "chat")
 Body = dict[str, Any]
@@ -156,6 +160,19 @@ def test_of_a_pods_spec_only_what_is_read_is_kept(store: Store) -> None:
     assert kept == {
         "nodeName": "n",
         "tolerations": [{"key": "gpu"}],
-        "containers": [{"args": ["serve", "--device=cuda"]}],
+        "containers": [{"args": ["serve", "--device=cuda"], "ports": []}],
     }
     assert "volumes" in pod["spec"], "what was given is not changed"
+
+
+def test_of_what_is_kept_of_a_pod_the_same_is_read_as_of_the_whole(store: Store) -> None:
+    """Of a pod as the operator makes it: where it is asked, and what it is taken for."""
+    now = "2026-11-21T10:00:00Z"
+    made = manifests.pod(deployment(name="chat"), recorded(), 0, Role.REPLICA)
+    metadata = {**made["metadata"], "uid": "u1", "resourceVersion": "1", "creationTimestamp": now}
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": now}
+    pod = {**made, "metadata": metadata, "status": {"podIP": "127.0.0.9", "conditions": [ready]}}
+    store.put_pod(pod)
+    kept = store.pods(KEY)
+    assert metrics_urls(kept) == metrics_urls([pod])
+    assert observed(kept, Around()) == observed([pod], Around())
