@@ -186,6 +186,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": ADMIN, "containerPort": ADMIN_PORT, "protocol": "TCP"},
         ],
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # who ends without a word is told by the end of its log
         "startupProbe": _probe("/ready", periodSeconds=1, failureThreshold=SLOWEST_START),
         "readinessProbe": _probe("/ready", periodSeconds=1, failureThreshold=2),
         "livenessProbe": _probe("/health", periodSeconds=10, failureThreshold=6),
