@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace_server.client.connection import PLAIN, Connection, add_credential_options, connection_from
 from headrace_server.client.offline import GaveUp, OfflineServer
 from headrace_server.client.progress import Progress
 from headrace_server.client.result_file import NotResults, ResultFile
@@ -34,6 +35,7 @@ class Job:
     concurrency: int  # requests open at once
     attempt_timeout: float  # seconds one attempt may take
     patience: float  # seconds without any answer until the run ends
+    connection: Connection = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,21 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--concurrency", type=_positive, default=32, help="requests open at once (default %(default)s)")
     add("--timeout", type=float, default=3600.0, help="seconds one attempt may take (default %(default)s)")
     add("--patience", type=float, default=600.0, help="give up after so many seconds without any answer")
+    add_credential_options(run_parser)
     run_parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """0: every request is answered with HTTP 200. 1: not all. 2: one of the files cannot be used."""
-    job = Job(options.source, options.results, options.server, options.concurrency, options.timeout, options.patience)
+    job = Job(
+        options.source,
+        options.results,
+        options.server,
+        options.concurrency,
+        options.timeout,
+        options.patience,
+        connection_from(options),
+    )
     try:
         given = check_input(job.source)
         with ResultFile(job.results) as results:
@@ -82,10 +93,10 @@ async def run_job(job: Job, given: Input, results: ResultFile) -> None:
     progress = Progress(len(given.line_of), len(results.statuses), time.monotonic)
     server = OfflineServer(
         job.server,
-        job.concurrency,
         attempt_timeout=job.attempt_timeout,
         patience=job.patience,
         on_pause=progress.pause,
+        connection=job.connection,
     )
     try:
         _check_models(job.source, given, await server.models())

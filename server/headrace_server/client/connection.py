@@ -47,7 +47,7 @@ class Connection:
             context.load_cert_chain(self.certificate, self.key)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=fresh_connections, ssl=context),
-            timeout=aiohttp.ClientTimeout(total=timeout),
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=10.0),
             headers=dict(self.metadata),
         )
 

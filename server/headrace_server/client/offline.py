@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from headrace_server.client.connection import PLAIN, Connection, base_url
 from headrace_server.rpc.batches.lines import Code, Line, answered, unanswered
 
 COME_BACK = frozenset({429, 502, 503})  # full, not there yet or any more; everything else is an answer
@@ -24,19 +25,17 @@ class OfflineServer:
     def __init__(
         self,
         address: str,
-        concurrency: int,
         *,
         attempt_timeout: float,
         patience: float,
         on_pause: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        connection: Connection = PLAIN,
     ) -> None:
         """`attempt_timeout`, `patience`: seconds an attempt may take, and seconds without any answer until GaveUp."""
-        self._base = address if "://" in address else f"http://{address}"
+        self._base = base_url(address)
         # A connection stays with the replica that took it; a new one for each request also reaches those that come up.
-        connector = aiohttp.TCPConnector(limit=concurrency, force_close=True)
-        timeout = aiohttp.ClientTimeout(total=attempt_timeout, sock_connect=10.0)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        self._session = connection.session(timeout=attempt_timeout, fresh_connections=True)
         self._patience = patience
         self._on_pause = on_pause
         self._clock = clock
