@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from headrace_operator.auth_fields import Auth, auth
+from headrace_operator.cache_fields import Caches, caches
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
 from headrace_operator.pod_fields import PodFields, pod_fields
@@ -134,6 +135,7 @@ class InferenceDeployment:
     pod: PodFields = field(default_factory=PodFields)
     auth: Auth = field(default_factory=Auth)
     tenants: Tenants = field(default_factory=Tenants)
+    caches: Caches = field(default_factory=Caches)
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "InferenceDeployment":
@@ -155,6 +157,7 @@ class InferenceDeployment:
             pod=pod_fields(spec.part("pod")),
             auth=auth(spec.part("auth")),
             tenants=tenants(spec.part("tenants")),
+            caches=caches(spec.part("caches")),
         )
 
 

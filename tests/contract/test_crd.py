@@ -70,6 +70,8 @@ REFUSED = [
         "spec.autoscaling.minReplicas",
     ),
     ("client certificates without TLS", {"spec.auth.clientCA.secretName": "clients"}, "spec.auth"),
+    ("a cache of nothing", {"spec.caches.responseMiB": 0}, "spec.caches.responseMiB"),
+    ("a cache for no time", {"spec.caches.ttl": "0s"}, "spec.caches.ttl"),
     ("keys from nowhere", {"spec.auth.apiKeys.key": "keys"}, "spec.auth.apiKeys.secretName"),
     ("a Secret of another namespace", {"spec.auth.tls.secretName": "other/tls"}, "spec.auth.tls.secretName"),
     ("a path for a key", {"spec.auth.apiKeys": {"secretName": "a", "key": "../a"}}, "spec.auth.apiKeys.key"),

@@ -8,12 +8,14 @@ from typing import Any
 import headrace_server.__main__ as server
 import pytest
 from headrace_operator.auth_fields import Auth, SecretFile
+from headrace_operator.cache_fields import Caches
 from headrace_operator.decide import manifests
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling, Task
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
 from headrace_operator.tenant_fields import Tenants
 from headrace_server.access_options import access_from
-from headrace_server.config import AccessConfig, TlsFiles
+from headrace_server.cache_options import caches_from
+from headrace_server.config import AccessConfig, CacheConfig, TlsFiles
 
 DEPLOYMENT = InferenceDeployment(
     namespace="default",
@@ -105,6 +107,12 @@ def test_tenants_arrive() -> None:
     assert (parsed().tenants, parsed().trust_tenant_header) == (None, False)
     options = parsed(replace(DEPLOYMENT, tenants=Tenants("shares", trust_header=True)))
     assert (options.tenants, options.trust_tenant_header) == (Path("/etc/headrace/tenants/tenants.json"), True)
+
+
+def test_caches_arrive_and_are_off_unless_asked_for() -> None:
+    assert caches_from(parsed()) == CacheConfig()
+    asked = replace(DEPLOYMENT, caches=Caches(response_mib=64, embedding_mib=8, ttl=90.5))
+    assert caches_from(parsed(asked)) == CacheConfig(64 * 2**20, 8 * 2**20, 90.5)
 
 
 def test_the_pod_outlives_the_servers_drain() -> None:

@@ -260,6 +260,8 @@ def test_sources(model: dict[str, Any], source: Source) -> None:
             id="no utilization at all",
         ),
         pytest.param({"tenants": {"trustHeader": "yes"}}, "spec.tenants.trustHeader", id="trust that is a word"),
+        pytest.param({"caches": {"responseMiB": 0}}, "spec.caches.responseMiB", id="a cache of nothing"),
+        pytest.param({"caches": {"ttl": "0s"}}, "spec.caches.ttl", id="a cache for no time"),
         pytest.param({"auth": {"apiKeys": {}}}, "spec.auth.apiKeys.secretName", id="keys from nowhere"),
         pytest.param({"auth": {"clientCA": {"secretName": "a"}}}, "spec.auth.clientCA", id="certificates without TLS"),
         pytest.param({"batching": {"maxRunning": "64"}}, "spec.batching.maxRunning", id="a number in quotes"),

@@ -4,6 +4,7 @@ contract with `headrace serve`; tests/contract holds both sides to it."""
 import math
 from typing import Any
 
+from headrace_operator.cache_fields import Caches
 from headrace_operator.decide import auth_mounts, model_volume, tenant_mounts
 from headrace_operator.decide.placement import placement
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
@@ -21,7 +22,7 @@ ROLE_LABEL = f"{GROUP}/role"
 UNROUTED_ANNOTATION = f"{GROUP}/unrouted-at"
 DRAIN_REQUESTED_ANNOTATION = f"{GROUP}/drain-requested"  # written by a person: replace this pod, then drain it
 CONTAINER = "server"
-ADMIN = "admin"  # the port's name in a pod; one of an older operator's has none, and is asked on its HTTP port
+ADMIN = "admin"  # the name of the port that probes, scrapes and drains go to
 EXIT_SLACK = 10  # seconds beyond the drain timeout before the kubelet kills
 SLOWEST_START = 1800  # seconds that a start-up may take: hundreds of gigabytes from a slow volume
 
@@ -237,9 +238,19 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         *([] if batching.offline_reserve is None else [f"--offline-reserve={batching.offline_reserve:g}"]),
         f"--drain-timeout={deployment.drain_timeout:g}",
         *([f"--tensor-parallel-size={devices}"] if devices > 1 else []),
+        *_cache_arguments(deployment.caches),
         *auth_mounts.arguments(deployment.auth),
         *tenant_mounts.arguments(deployment.tenants),
     ]
+
+
+def _cache_arguments(wanted: Caches) -> list[str]:
+    given = {
+        "response-cache-mib": wanted.response_mib,
+        "embedding-cache-mib": wanted.embedding_mib,
+        "cache-ttl": wanted.ttl,
+    }
+    return [f"--{option}={value:g}" for option, value in given.items() if value is not None]
 
 
 def _probe(path: str, **numbers: int) -> Body:

@@ -150,6 +150,17 @@ async def test_a_field_can_only_narrow(
         assert body["error"]["type"] == "permission_error"
 
 
+async def test_a_gateway_that_has_a_key_is_believed_when_the_header_is_trusted(
+    model: Path, runner: ScriptedRunner, tmp_path: Path
+) -> None:
+    async with guarded(model, runner, tmp_path, trust_tenant_header=True) as there:
+        said = {"x-headrace-tenant": "customer-7"}
+        assert (await there.post(said))[0] == 401
+        assert await there.prefix_hits(A, **said) == 0
+        assert await there.prefix_hits(A, **said) >= SHARED_TOKENS
+        assert await there.prefix_hits(A, **{"x-headrace-tenant": "customer-8"}) == 0
+
+
 async def test_prompts_are_shared_within_a_tenant_or_its_part_and_never_beyond(
     model: Path, runner: ScriptedRunner, tmp_path: Path
 ) -> None:
