@@ -29,8 +29,8 @@ def written(schema: dict[str, Any]) -> str:
     if "default" not in schema:
         return "–"
     default = schema["default"]
-    looks_like_a_number = isinstance(default, str) and re.fullmatch(r"[0-9.]+", default)
-    return f"`{json.dumps(default) if looks_like_a_number else default}`"
+    is_a_word = isinstance(default, str) and not re.fullmatch(r"[0-9.]+", default)
+    return f"`{default if is_a_word else json.dumps(default)}`"
 
 
 def in_schema() -> dict[str, str]:
