@@ -89,6 +89,9 @@ def load_generator(config: ServerConfig, readiness: Readiness, metrics: ServerMe
     _check_vocabularies(config, text, loaded.limits)
     times.enter("grammars")
     grammars = load_grammars(config.model, loaded.limits)
+    if loaded.runner.captures:
+        times.enter("graphs")
+        loaded.runner.capture()
     times.enter(Phase.WARMING)
     readiness.enter(Phase.WARMING)
     loaded.runner.warm_up()

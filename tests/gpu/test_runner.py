@@ -90,7 +90,7 @@ def test_all_sizes_are_captured_within_five_seconds(device: str, tmp_path: Path)
     runner = a_captured_model(directory, device, GpuBackend(PAGE), PAGE, max_running=64, max_tokens_per_step=64)
     torch.cuda.synchronize()
     began = time.perf_counter()
-    runner.loaded.runner._capture()
+    runner.loaded.runner.capture()
     torch.cuda.synchronize()
     assert time.perf_counter() - began < 5
 

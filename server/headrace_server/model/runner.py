@@ -49,7 +49,7 @@ class ModelRunner:
         self._config = config
         self._limits = limits
         place = cache.keys.device
-        self._captures = captures
+        self.captures = captures
         self._decode: Decode | None = None
         self._slots = Slots(config.max_running, limits.max_context, config.page_size, cache.pages, place)
         self._sampling = SamplingState(config.max_running + 1, limits.vocab_size, place)
@@ -97,15 +97,15 @@ class ModelRunner:
         except RuntimeError as fault:  # torch's words for it differ by device
             self._cache.free()
             raise MemoryError(str(fault)) from fault
-        if self._captures:
-            self._capture()
+        if self.captures:
+            self.capture()
 
     def warm_up(self) -> None:
         """Prefill and decode, alone and in full batches, greedy and sampled: no first request pays for a first time."""
-        if self._captures:
-            self._capture()
+        if self.captures and self._decode is None:
+            self.capture()
         longest = min(self._limits.max_context - 1, self._config.max_tokens_per_step, LONG_ENOUGH)
-        if self._captures:
+        if self.captures:
             self._rehearse_lengths(longest)
         for sampling in (Sampling(), Sampling(temperature=1.0, top_k=2, top_p=0.5)):
             for prompt, requests in ((longest, 1), (1, 1), (1, self._config.max_running)):
@@ -117,7 +117,8 @@ class ModelRunner:
             self._rehearse(1 << power, 1, Sampling())
 
     @torch.inference_mode()
-    def _capture(self) -> None:
+    def capture(self) -> None:
+        """Records decode steps, which are replayed from then on."""
         began = time.perf_counter()
         most, record = self._config.max_running, self._device.recorder()
         self._decode = Decode(self._transformer, self._slots, self._sampling, most, record)

@@ -70,5 +70,8 @@ class Admin:
 
         return web.post("/v1/completions", self.token.needed_for(asked))
 
-    async def expose_metrics(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def expose_metrics(self, request: web.Request) -> web.StreamResponse:
+        """All series, or those that ?name[]=NAME asks for, as Prometheus' own exporters have it."""
+        names = request.query.getall("name[]", [])
+        registry = self.registry.restricted_registry(names) if names else self.registry
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -201,3 +202,15 @@ async def test_a_grpc_call_ends_with_the_load_of_its_server(model: Path, runner:
     report = OrcaLoadReport.FromString(rest[2 : 1 + length])
     assert set(report.named_metrics) == {"kv_cache_usage_perc", "num_requests_waiting", "num_requests_running"}
     assert 0 <= report.application_utilization <= 1
+
+
+async def test_a_scrape_may_ask_for_some_series_only(model: Path, runner: ScriptedRunner) -> None:
+    names = {"headrace_max_running", "headrace_queue_wait_seconds_bucket"}
+    url = "/metrics?" + "&".join(f"name[]={name}" for name in names)
+    async with open_server(model, runner) as server, aiohttp.ClientSession() as session:
+        async with session.get(server.http + url) as answer:
+            lines = [line for line in (await answer.text()).splitlines() if not line.startswith("#")]
+        async with session.get(server.http + "/metrics") as answer:
+            everything = await answer.text()
+    assert {re.split("[ {]", line)[0] for line in lines} == names
+    assert "vllm:num_requests_waiting" in everything
