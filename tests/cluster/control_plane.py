@@ -130,6 +130,7 @@ class ControlPlane:
             "controllers": CONTROLLERS,
             "flex-volume-plugin-dir": self._directory / "controller-manager",  # it would create one under /usr
             "leader-elect": "false",
+            "horizontal-pod-autoscaler-sync-period": "2s",  # its default, 15 s, makes tests wait
             "use-service-account-credentials": "true",
             "kube-api-qps": 200, "kube-api-burst": 400,  # its default, 20 a second, makes the start 3 s longer
             "service-account-private-key-file": self._keys.token_key,

@@ -86,6 +86,8 @@ def test_an_upgraded_schema_touches_no_deployment(
     (newer / SCHEMA.name).write_text(text.replace(words, f"{words} Newer."))
     apply = ("apply", "--server-side", "--force-conflicts", "-f")
     assert " ".join(("kubectl", *apply, "crds/")) in NOTES.read_text()
+    with pytest.raises(CommandFailed, match='conflict with "helm"'):
+        cluster.kubectl("apply", "--server-side", "-f", newer)
     try:
         cluster.kubectl(*apply, newer)
         described = cluster.object("crd", "inferencedeployments.headrace.dev")["spec"]["versions"][0]["schema"]
