@@ -24,8 +24,10 @@ def test_help_groups_the_commands_by_distribution() -> None:
     heads = [line for line in lines if line.endswith(":")]
     assert heads == ["headrace-operator:", "headrace-server:"]
     named = [line.split()[0] for line in lines if line.startswith("  ")]
-    people = ["drain", "explain", "operator", "pause", "report", "resume", "shadow", "status"]
-    assert named == [*people, "batch", "complete", "key", "load", "serve"]
+    operators = [
+        "drain", "explain", "operator", "pause", "replay", "report", "resume", "shadow", "simulate", "status",
+    ]  # fmt: skip
+    assert named == [*operators, "batch", "chat", "complete", "embed", "key", "load", "serve"]
     assert all(len(line.split()) > 3 for line in lines if line.startswith("  ")), "each says what it does"
 
 
