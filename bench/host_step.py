@@ -3,7 +3,8 @@
     python bench/host_step.py --json -
 
 No model runs: a stand-in chooses the same token for everybody, at once. What is left is plain Python, whose time must
-not grow with the context. The order is that of the overlapped loop: a step is planned before the last one is committed.
+not grow with the context, nor with the queue.
+The order is that of the overlapped loop: a step is planned before the last one is committed.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from headrace_server.engine.sequence import Step
 from headrace_server.model.descriptor import DescriptorRing
 from headrace_server.request import Request
 
+WAITING = 256  # requests, each of another tenant, behind a full server
 CONTEXTS = (1024, 8192, 32_768)  # tokens
 SEQUENCES = (1, 32, 256)
 STEPS = 1000
@@ -48,7 +50,7 @@ class Part:
 class Host:
     """The host's side of an engine with so many sequences that have all been filled in and decode."""
 
-    def __init__(self, sequences: int, context: int, steps: int) -> None:
+    def __init__(self, sequences: int, context: int, steps: int, waiting: int = 0) -> None:
         pages_each = -(-(context + steps + 2) // EngineConfig().page_size)
         config = EngineConfig(max_running=sequences, max_tokens_per_step=sequences * context)
         self._scheduler = Scheduler(config, kv_pages=sequences * pages_each)
@@ -61,6 +63,8 @@ class Host:
         while any(chunk.token_ids for chunk in self._in_flight.chunks):
             self._commit(self._in_flight)
             self._in_flight = self._plan()
+        for number in range(waiting):
+            self._scheduler.add(Request("", (number,) * 64, 64, arrived_at=NOW, tenant=str(number)))
 
     def step(self) -> Part:
         began = time.perf_counter()
@@ -91,15 +95,16 @@ def main() -> None:
         parser.error(f"argument --steps: is {options.steps}; must be at least 1")
     work = {"steps": options.steps, "page_size": EngineConfig().page_size}
     rows = [measured(*sizes, options.steps) for sizes in product(SEQUENCES, CONTEXTS)]
+    rows.append(measured(32, CONTEXTS[0], options.steps, WAITING))
     report(options.json, work, rows, python=sys.version)
 
 
-def measured(sequences: int, context: int, steps: int) -> dict[str, Any]:
-    host = Host(sequences, context, WARM + steps)
+def measured(sequences: int, context: int, steps: int, waiting: int = 0) -> dict[str, Any]:
+    host = Host(sequences, context, WARM + steps, waiting)
     parts = [host.step() for _ in range(WARM + steps)][WARM:]
     totals = [part.step for part in parts]
     return {
-        "name": f"{sequences} at context {context}",
+        "name": f"{sequences} at context {context}" + (f", {waiting} waiting" if waiting else ""),
         "sequences": sequences,
         "context_tokens": context,
         "step_p50_ms": milliseconds(totals, 50),

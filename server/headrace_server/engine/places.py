@@ -43,6 +43,8 @@ class Places:
         them; None: all of them. Nobody offline may be in the step already, if any are not to stay.
         A preempted one has to wait for the token that a step in flight chooses for it.
         """
+        if self.free <= spare and not self._may_win_back(spare, offline_keeps):  # a full server: nobody is looked at
+            return None
         overtaken: list[Sequence] = []
         for sequence in order:
             if not sequence.steps_in_flight and self._has_place(sequence, spare, offline_keeps):
@@ -85,9 +87,9 @@ class Places:
     def _win_back(self, sequence: Sequence, short: int, spare: int, offline_keeps: int) -> bool:
         """From offline work, if that is enough: slots as far as they are not its own, pages as far as they are needed
         (else one long offline answer would keep an online prompt waiting for minutes)."""
-        offline = [one for one in self.running.values() if one.offline and one.may_run]
-        if self.free <= spare and len(offline) - offline_keeps < 1 + spare - self.free:
+        if self.free <= spare and not self._may_win_back(spare, offline_keeps):
             return False
+        offline = self._offline()
         if short > sum(self._pages.freed_by(one.pages) for one in offline):
             return False
         while self.free <= spare or self._entry.pages_short(sequence):
@@ -97,6 +99,13 @@ class Places:
             offline.remove(chosen)
             self._preempt(chosen)
         return True
+
+    def _may_win_back(self, spare: int, offline_keeps: int | None) -> bool:
+        """A slot, if pages are no matter."""
+        return offline_keeps is not None and len(self._offline()) - offline_keeps >= 1 + spare - self.free
+
+    def _offline(self) -> list[Sequence]:
+        return [one for one in self.running.values() if one.offline and one.may_run]
 
     def _victim(self, candidates: list[Sequence]) -> Sequence | None:
         stakes = [

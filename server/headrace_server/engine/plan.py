@@ -57,8 +57,9 @@ class Plan:
 
     def _add(self, sequence: Sequence, token_ids: tuple[int, ...], tokens: int) -> None:
         assert sequence.slot is not None
-        self._grant(sequence, self.pages_missing(sequence, tokens))
         start = sequence.planned
+        if start + tokens > len(sequence.pages) * self._pages.page_size:  # seldom: one page lasts for many tokens
+            self._grant(sequence, self.pages_missing(sequence, tokens))
         sequence.planned += tokens
         self.tokens[sequence.request.priority] += tokens
         self._count_prompt(sequence)

@@ -71,10 +71,13 @@ class Lane:
         self._waiting: dict[str, Flow] = {}  # by tenant
         self._idle: OrderedDict[str, Flow] = OrderedDict()  # of REMEMBERED tenants that wait for nothing
         self._floor = 0.0  # the counter of the tenant served last
+        self._oldest: Sequence | None = None  # None: nobody waits, or it has to be looked for again
         self.requests = 0
         self.tokens = 0  # that they may cost
 
     def push(self, sequence: Sequence) -> None:
+        if self._oldest is not None and sequence.request.arrived_at < self._oldest.request.arrived_at:
+            self._oldest = None
         flow = self._flow(sequence.request.tenant)
         sequence.share = flow
         if sequence.queue_wait is None:
@@ -85,6 +88,8 @@ class Lane:
         self.tokens += sequence.cost
 
     def remove(self, sequence: Sequence) -> None:
+        if sequence is self._oldest:
+            self._oldest = None
         tenant = sequence.request.tenant
         flow = self._waiting[tenant]
         if sequence in flow.fresh:
@@ -103,8 +108,11 @@ class Lane:
         self._floor = max(self._floor, flow.counter)
 
     def oldest(self) -> Sequence | None:
-        heads = (flow.oldest for flow in self._waiting.values())
-        return min(heads, key=lambda one: one.request.arrived_at, default=None)
+        """Asked for in every step: looked for only when the last one has left."""
+        if self._oldest is None:
+            heads = (flow.oldest for flow in self._waiting.values())
+            self._oldest = min(heads, key=lambda one: one.request.arrived_at, default=None)
+        return self._oldest
 
     def order(self, now: float) -> Iterator[Sequence]:
         """The next one, then those who come next if it does not fit: the first of each tenant, then those behind."""

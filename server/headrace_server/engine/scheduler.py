@@ -236,21 +236,24 @@ class Scheduler:
 
     def _contested(self, online: list[Sequence], offline: list[Sequence]) -> bool:
         """Both kinds have work, and online work has more than a token each."""
-        pressing = self.queue.any(ONLINE) or any(sequence.fill_left for sequence in online)
-        return pressing and (bool(offline) or self.queue.any(OFFLINE))
+        if not offline and not self.queue.any(OFFLINE):
+            return False
+        return self.queue.any(ONLINE) or any(sequence.fill_left for sequence in online)
 
     def _online(self, turn: Turn, online: list[Sequence], running: list[Sequence], offline: list[Sequence]) -> None:
         plan = turn.plan
-        self._decode(plan, [sequence for sequence in online if not sequence.fill_left], running)
-        first = next(self.queue.order(turn.now, OFFLINE), None) if turn.contested else None
+        decoding, filling = _split(online)
+        self._decode(plan, decoding, running)
+        owed = turn.contested and self._reserve.allowance > 0
+        first = next(self.queue.order(turn.now, OFFLINE), None) if owed else None
         opens = first is not None and self._opens(first, len(offline)) and self._places.fits(first)
-        withheld = self._withheld(offline, first if opens else None) if turn.contested else 0
-        most, decoding = self._max_tokens - plan.decoding - withheld, turn.decoding
+        withheld = self._withheld(offline, first if opens else None) if owed else 0
+        most, decoders = self._max_tokens - plan.decoding - withheld, turn.decoding
 
         def room(context: int) -> int:
-            return min(self.pace.prefill_tokens(decoding, context), most) - plan.known_tokens
+            return min(self.pace.prefill_tokens(decoders, context), most) - plan.known_tokens
 
-        self._fill(plan, online, room)
+        self._fill(plan, filling, room)
         kept = max(self._reserve.places, self._reserve.allowance) if self._crowding.lasts else 0
         while room(0) > 0 and self.held_until is None:
             order = self.queue.order(turn.now, ONLINE)
@@ -263,14 +266,14 @@ class Scheduler:
         plan, online = turn.plan, turn.plan.decoding
         room = self._offline_room(turn)
         running = [sequence for sequence in offline if sequence.slot is not None]  # the others were preempted just now
-        decoding = [sequence for sequence in running if not sequence.fill_left]
+        decoding, filling = _split(running)
         self._decode(plan, decoding[: room.decoding], running)
 
         def left(context: int) -> int:
             bearable = min(room.prompts(context), self.pace.prefill_tokens(turn.decoding, context))
             return min(bearable - plan.known_tokens, room.tokens - plan.tokens[Priority.BATCH])
 
-        self._fill(plan, running, left)
+        self._fill(plan, filling, left)
         begun = len(running)
         while left(0) > 0 and self.held_until is None:
             order = self.queue.order(turn.now, OFFLINE)
@@ -306,14 +309,18 @@ class Scheduler:
         needy = [sequence for sequence in decoding if plan.pages_missing(sequence, 1)]
         if len(needy) > self.pages.available:
             self._places.make_room(plan, decoding, candidates)
+            decoding = [sequence for sequence in decoding if sequence.slot is not None]
+            for sequence in decoding:
+                if plan.has_room(sequence):
+                    plan.decode(sequence)
+            return
         for sequence in decoding:
-            if sequence.slot is not None and plan.has_room(sequence):
-                plan.decode(sequence)
+            plan.decode(sequence)
 
     def _fill(self, plan: Plan, running: list[Sequence], room: Callable[[int], int]) -> None:
         """Prompts that are begun go on, as far as those who decode can bear it."""
         for sequence in running:
-            if sequence.slot is not None and sequence.fill_left:  # no slot: it has just been preempted
+            if sequence.slot is not None:  # else it has just been preempted
                 plan.fill(sequence, room(sequence.planned))
 
     def _started(self, plan: Plan, start: Start, room: Callable[[int], int]) -> None:
@@ -368,3 +375,12 @@ class Scheduler:
             self._leaving.remove(sequence)
         else:
             self.queue.remove(sequence)
+
+
+def _split(running: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
+    """Those who decode, and those whose prompts are being filled in."""
+    decoding: list[Sequence] = []
+    filling: list[Sequence] = []
+    for sequence in running:
+        (filling if sequence.fill_left else decoding).append(sequence)
+    return decoding, filling

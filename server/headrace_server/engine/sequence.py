@@ -47,14 +47,14 @@ class Sequence:
     overtaken: int = 0  # times that another one began instead, because this one did not fit
     share: Share | None = None  # set by the queue
     released: bool = False  # it holds nothing and waits for nothing any more
+    offline: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.offline = self.request.priority is Priority.BATCH  # asked for in every step
 
     @property
     def cost(self) -> int:
         return cost_of(self.request)
-
-    @property
-    def offline(self) -> bool:
-        return self.request.priority is Priority.BATCH
 
     @property
     def fill_left(self) -> int:
