@@ -2,14 +2,16 @@
 
     python bench/scheduling.py --json -
 
-A real server process on the CPU, asked over gRPC. First its capacity is measured, then three loads of five times as
-much follow each other: online work alone, the same with offline work beside it, and the same from one tenant, beside
-the seldom requests of another. docs/scheduling.md says what is promised.
+A real server process on the CPU, asked over gRPC. First its capacity is measured. Then online work comes at half of it,
+and at five times as much, in turns alone and with offline work beside it: equal arrivals for both sides of a turn, so
+that the medians over the turns tell what offline work costs, and their spread what the machine does. At last one tenant
+asks for five times the capacity beside the seldom requests of another. docs/scheduling.md says what is promised.
 """
 
 import argparse
 import asyncio
 import random
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,12 +26,13 @@ from comparison.percentile import milliseconds
 from comparison.report import add_json, report
 from headrace_server.rpc.pb import inference_pb2 as pb
 from overload.callers import Asked, Callers, Size
-from overload.shares import Samples
+from overload.shares import WINDOW, Samples
 from served_process import ServedProcess, serve_command, served
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "models" / "scripture-5m"
 MAX_WAIT, RESERVE, PLACES = 4.0, 0.1, 8  # seconds, share, sequences
-TIMES = 5.0  # the capacity
+TIMES = (0.5, 5.0)  # the capacity: a server with room, and one that online work saturates
+FLOOD = 5.0  # the capacity, from one tenant
 SIZE = Size(prompt=(16, 64), answer=(32, 64))
 OFFLINE_AT_ONCE = 24  # offline requests that wait or run: always more than their reserve can take
 SETTLING = 5.0  # seconds of each load that are not counted: the queue fills, its rate is learned
@@ -42,29 +45,35 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED, help="checkpoint directory (default: the shipped one)")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each load (default %(default)s)")
     add_json(parser)
+    parser.add_argument("--turns", type=int, default=3, help="of each load, alone and beside offline work")
+    parser.add_argument("--times", type=float, nargs="*", default=TIMES, help="the capacity (default %(default)s)")
     options = parser.parse_args()
-    if options.seconds < SETTLING + 11:
-        parser.error(f"argument --seconds: is {options.seconds}; a window of 10 s after {SETTLING} s must fit into it")
-    work, rows = asyncio.run(measured(options.model, options.seconds))
+    if options.turns < 1:
+        parser.error(f"argument --turns: is {options.turns}; must be at least 1")
+    if options.seconds < SETTLING + WINDOW + 2:
+        parser.error(f"argument --seconds: is {options.seconds}; must hold {WINDOW} s after {SETTLING} s")
+    work, rows = asyncio.run(measured(options))
     report(options.json, work, rows, python=sys.version)
 
 
-async def measured(model: Path, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+async def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The work, and the rows."""
+    model, seconds = options.model, options.seconds
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as directory:
         async with served(serve_command(model, *FLAGS), Path(directory)) as server:  # noqa: SIM117 - in this order
             async with grpc.aio.insecure_channel(server.grpc) as channel:
                 callers = Callers(channel, SIZE, random.Random(1))
                 capacity = await capacity_of(callers)
-                plan = Load(server, callers, TIMES * capacity, seconds)
-                rows = [
-                    await plan.run("online"),
-                    await plan.run("online and offline", offline=OFFLINE_AT_ONCE),
-                    await plan.run("one tenant floods", seldom=SELDOM),
-                ]
+                for times in options.times:
+                    rows += await Load(server, callers, times * capacity, seconds).compared(times, options.turns)
+                rows.append(
+                    await Load(server, callers, FLOOD * capacity, seconds).run("one tenant floods", seldom=SELDOM)
+                )
     work = {
         "model": model.name, "prompt_tokens": SIZE.prompt, "answer_tokens": SIZE.answer, "places": PLACES,
-        "capacity_requests_per_second": round(capacity, 1), "times_capacity": TIMES, "seconds": seconds,
+        "capacity_requests_per_second": round(capacity, 1), "seconds": seconds,
+        "times_capacity": options.times, "turns": options.turns,
         "max_wait_s": {"interactive": MAX_WAIT, "standard": 2 * MAX_WAIT}, "offline_reserve": RESERVE,
     }  # fmt: skip
     return work, rows
@@ -84,11 +93,30 @@ class Load:
     rate: float  # online requests per second
     seconds: float
 
-    async def run(self, name: str, offline: int = 0, seldom: float = 0.0) -> dict[str, Any]:
-        """`offline` requests at once; `seldom`: seconds between the requests of another tenant, 0 = it has none."""
+    async def compared(self, times: float, turns: int) -> list[dict[str, Any]]:
+        """A row for each run, and at last one with both sides."""
+        alone, beside = f"{times:g} x, online", f"{times:g} x, online and offline"
+        rows = []
+        for turn in range(turns):
+            sides = [(alone, 0), (beside, OFFLINE_AT_ONCE)]
+            for name, offline in sides if turn % 2 == 0 else reversed(sides):
+                rows.append(await self.run(name, offline, seed=turn))
+        p99 = {side: [row["all"]["ttft_p99_ms"] for row in rows if row["name"] == side] for side in (alone, beside)}
+        without, with_offline = (statistics.median(each) for each in p99.values())
+        return [
+            *rows,
+            {
+                "name": f"{times:g} x, both sides", "ttft_p99_ms_alone": p99[alone], "ttft_p99_ms_beside": p99[beside],
+                "ttft_p99_medians_ms": [without, with_offline], "offline_costs": round(with_offline / without - 1, 3),
+            },
+        ]  # fmt: skip
+
+    async def run(self, name: str, offline: int = 0, seldom: float = 0.0, seed: int = 0) -> dict[str, Any]:
+        """`offline` requests at once; `seldom`: seconds between the requests of another tenant, 0 = it has none; of
+        equal `seed` online requests come at equal times."""
         samples, callers, seconds = Samples(self.server.http), self.callers, self.seconds
         async with asyncio.TaskGroup() as group:
-            online = group.create_task(callers.open(self.rate, seconds, "flood" if seldom else ""))
+            online = group.create_task(callers.open(self.rate, seconds, "flood" if seldom else "", seed))
             batch = group.create_task(callers.closed(offline, seconds, pb.PRIORITY_BATCH))
             rare = group.create_task(callers.every(seldom, seconds, "seldom") if seldom else callers.nobody())
             group.create_task(samples.take(seconds))

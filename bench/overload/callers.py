@@ -42,16 +42,16 @@ class Callers:
         self._dice = dice
         self._number = 0
 
-    async def open(self, rate: float, seconds: float, tenant: str) -> list[Asked]:
+    async def open(self, rate: float, seconds: float, tenant: str, seed: int) -> list[Asked]:
         """A Poisson process, equal for equal seeds, of both online classes."""
-        dice, begin, due = random.Random(7), time.monotonic(), 0.0
+        dice, begin, due = random.Random(seed), time.monotonic(), 0.0
         tasks = []
         async with asyncio.TaskGroup() as group:
             while (due := due + dice.expovariate(rate)) < seconds:
                 await asyncio.sleep(max(0.0, begin + due - time.monotonic()))
                 interactive = len(tasks) % INTERACTIVE_OF == 0
                 priority = pb.PRIORITY_INTERACTIVE if interactive else pb.PRIORITY_STANDARD
-                tasks.append(group.create_task(self._ask(begin, priority, tenant)))
+                tasks.append(group.create_task(self._ask(begin, priority, tenant, dice)))
         return [task.result() for task in tasks]
 
     async def closed(self, at_once: int, seconds: float, priority: pb.Priority) -> list[Asked]:
@@ -80,14 +80,17 @@ class Callers:
                 await asyncio.sleep(pause)
         return [task.result() for task in tasks]
 
-    async def _ask(self, begin: float, priority: pb.Priority, tenant: str = "") -> Asked:
+    async def _ask(
+        self, begin: float, priority: pb.Priority, tenant: str = "", dice: random.Random | None = None
+    ) -> Asked:
         self._number += 1
+        dice = dice or self._dice
         start, first = time.monotonic(), None
-        length = self._dice.randint(*self._size.prompt) - 1
-        prompt = [self._number % 500 + 1, *(self._dice.randint(1, 500) for _ in range(length))]
+        length = dice.randint(*self._size.prompt) - 1
+        prompt = [self._number % 500 + 1, *(dice.randint(1, 500) for _ in range(length))]
         message = pb.GenerateRequest(
             tokens=pb.TokenIds(ids=prompt),
-            max_new_tokens=self._dice.randint(*self._size.answer),
+            max_new_tokens=dice.randint(*self._size.answer),
             ignore_eos=True,
             priority=priority,
         )
