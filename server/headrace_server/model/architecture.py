@@ -46,12 +46,15 @@ class Architecture:
         return 2 * self.layers * self.kv_heads * self.head_dim
 
 
-def read_architecture(directory: Path) -> Architecture:
-    """Raises ModelRefused, naming the file, the field and what is supported."""
+def read_architecture(directory: Path, *, body: bool = False) -> Architecture:
+    """`body`: a model without an output matrix will do, too.
+
+    Raises ModelRefused, naming the file, the field and what is supported.
+    """
     if not directory.is_dir():
         raise ModelRefused(f"{directory} is not a directory; name one that holds config.json and *.safetensors")
     fields = Fields.read(directory / "config.json")
-    family = _family(fields)
+    family = _family(fields, body)
     _check_supported(fields)
     heads, kv_heads, head_dim = _heads(fields, family)
     layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
@@ -76,13 +79,17 @@ def read_architecture(directory: Path) -> Architecture:
     )
 
 
-def _family(fields: Fields) -> Family:
+def _family(fields: Fields, body: bool) -> Family:
     named = fields.texts("architectures")
-    for name in named:
+    for name in (_with_head(each) if body else each for each in named):
         if name in FAMILIES:
             return FAMILIES[name]
     found = ", ".join(named) or "nothing"
     raise fields.refusal("architectures", f"names {found}; supported: {', '.join(FAMILIES)}")
+
+
+def _with_head(name: str) -> str:
+    return f"{name.removesuffix('Model')}ForCausalLM" if name.endswith("Model") else name
 
 
 def _check_supported(fields: Fields) -> None:

@@ -28,6 +28,7 @@ Read = Callable[..., Tensor]  # names -> their tensors in one, joined by rows
 class Checkpoint:
     files: Mapping[str, Path]  # tensor name -> the file that holds it
     shapes: Shapes  # what config.json asks for
+    prefix: str = ""  # that our names have and the file's have not
 
     @contextmanager
     def reading(self, device: torch.device, dtype: torch.dtype) -> Iterator[Read]:
@@ -58,7 +59,7 @@ class Checkpoint:
     def _checked(self, name: str, handle: Any) -> Tensor:
         path = self.files[name]
         try:
-            tensor: Tensor = handle.get_tensor(name)
+            tensor: Tensor = handle.get_tensor(name.removeprefix(self.prefix))
         except SafetensorError as broken:
             raise ModelRefused(f"{path}: {name} cannot be read: {broken}") from broken
         if tuple(tensor.shape) != self.shapes[name]:

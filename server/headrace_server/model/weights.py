@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture
 from headrace_server.model.checkpoint import Checkpoint, Read, Shapes, files_in
-from headrace_server.model.projection import Gated, Layout, Projection
+from headrace_server.model.projection import Gated, Layout, PlainProjection, Projection
 
+BODY = "model."  # before the names of all tensors but the output matrix
 RECOMPUTED = "rotary_emb.inv_freq"  # buffers in old checkpoints; follows from config.json
 
 
@@ -48,10 +49,24 @@ def count_matrix_weights(shape: Architecture) -> int:
 
 
 def load_weights(
-    directory: Path, shape: Architecture, device: torch.device, dtype: torch.dtype, layout: Layout
+    directory: Path,
+    shape: Architecture,
+    device: torch.device,
+    dtype: torch.dtype,
+    layout: Layout,
+    *,
+    body: bool = False,
 ) -> Weights:
-    """Raises ModelRefused, naming what is missing, too much, or of the wrong shape."""
-    checkpoint = Checkpoint(files_in(directory), _expected(shape))
+    """`body`: hidden states are all that is wanted. The output matrix may be missing, and so may the first part of each
+    name, as it is where a model was saved without one.
+
+    Raises ModelRefused, naming what is missing, too much, or of the wrong shape.
+    """
+    shape = replace(shape, tied=True) if body else shape
+    files, prefix = files_in(directory), ""
+    if body and "embed_tokens.weight" in files:
+        files, prefix = {f"{BODY}{name}": path for name, path in files.items()}, BODY
+    checkpoint = Checkpoint(files, _expected(shape), prefix)
     _check_names(directory, set(checkpoint.files), set(checkpoint.shapes), shape)
 
     def alone(name: str) -> Tensor:
@@ -67,7 +82,9 @@ def load_weights(
         embedding=embedding,
         layers=tuple(layer(index) for index in range(shape.layers)),
         norm=alone("model.norm.weight"),
-        head=layout.projection(embedding if shape.tied else alone("lm_head.weight"), None),
+        head=PlainProjection(embedding, None)
+        if body  # which asks for nothing of it
+        else layout.projection(embedding if shape.tied else alone("lm_head.weight"), None),
         fewest_rows=layout.fewest_rows,
     )
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_the_facts_are_those_of_the_checkpoint() -> None:
 def test_a_roberta_counts_its_positions_from_after_the_padding_token(tmp_path: Path, pooling: Pooling) -> None:
     """Also with several token types, of which a text has the first."""
     torch.manual_seed(3)
-    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     config = XLMRobertaConfig(
         **sizes, num_attention_heads=4, max_position_embeddings=40, pad_token_id=4, type_vocab_size=2
     )
@@ -96,7 +97,7 @@ def test_a_roberta_counts_its_positions_from_after_the_padding_token(tmp_path: P
 
 def test_a_bert_of_random_weights_matches(tmp_path: Path) -> None:
     torch.manual_seed(4)
-    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+    sizes: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
     matches(BertModel(BertConfig(**sizes, num_attention_heads=2, max_position_embeddings=32)), tmp_path, Pooling.MEAN)
 
 

@@ -8,6 +8,7 @@ and two that each have a batch never do.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,16 +18,20 @@ from headrace_server.embedding import Pooling
 from headrace_server.engine.embed_lanes import Computed
 from headrace_server.model.cpu.threads import SMALL, settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice, Device, Launched, Work
-from headrace_server.model.encoder.encoder import Encoder
 from headrace_server.model.encoder.pooling import pooled
 from headrace_server.model.encoder.texts import Texts, packed
 
 log = logging.getLogger(__name__)
 
 
+class TextModel(Protocol):
+    def hidden(self, texts: Texts) -> Tensor:
+        """(T, hidden): the last layer's, of every token. Called by several lanes at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderLane:
-    encoder: Encoder
+    encoder: TextModel
     pooling: Pooling
     device: Device
     place: torch.device
@@ -60,7 +65,7 @@ def threads_of_lanes(config: EngineConfig, parameters: int, threads: int) -> tup
 
 
 def lanes(
-    encoder: Encoder, pooling: Pooling, place: torch.device, config: EngineConfig, parameters: int
+    encoder: TextModel, pooling: Pooling, place: torch.device, config: EngineConfig, parameters: int
 ) -> tuple[EncoderLane, ...]:
     """Raises ModelRefused for cores that are not ours."""
     if place.type == "cuda":

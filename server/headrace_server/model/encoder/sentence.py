@@ -38,9 +38,17 @@ class Sentence:
     lower_case: bool  # texts are lower-cased before they are tokenised
 
 
-def read_sentence(directory: Path, dimensions: int) -> Sentence:
-    """`dimensions`: of a hidden state. Raises ModelRefused, naming the file and what is supported."""
+def read_sentence(directory: Path, dimensions: int, *, needed: bool = False) -> Sentence:
+    """`dimensions`: of a hidden state. `needed`: modules.json has to be there.
+
+    Raises ModelRefused, naming the file and what is supported.
+    """
     _check_prompts(directory)
+    if needed and not (directory / MODULES).exists():
+        raise ModelRefused(
+            f"{directory / MODULES} is missing: nothing says how this decoder makes a vector of a text; give the files "
+            "that sentence-transformers writes beside the weights, or serve it with --task=generate"
+        )
     pooling, normalises = _modules(directory, dimensions)
     path = directory / SENTENCE
     limits = Fields.read(path) if path.exists() else Fields(path, {})
