@@ -15,7 +15,11 @@ NODES = (NodeShape("gpu-a", gpus=2), NodeShape("gpu-b", gpus=2))
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     directory = tmp_path_factory.mktemp("cluster")
-    images = {**story.IMAGES, "headrace-wrong-device": wrong_device(tmp_path_factory.mktemp("wrong-device"))}
+    images = {
+        **story.IMAGES,
+        "headrace-wrong-device": wrong_device(tmp_path_factory.mktemp("wrong-device")),
+        "headrace-crashing": crashing(tmp_path_factory.mktemp("crashing")),
+    }
     with LocalCluster(directory, nodes=NODES, images=images) as running:
         story.install(running)
         running.volume("default", "models", story.MODELS)
@@ -44,5 +48,13 @@ def wrong_device(programs: Path) -> Path:
         'for word; do shift; case $word in --device=*) word=--device=cpu ;; esac; set -- "$@" "$word"; done\n'
         f'exec {story.PROGRAMS / "headrace"} "$@"\n'
     )
+    script.chmod(0o755)
+    return programs
+
+
+def crashing(programs: Path) -> Path:
+    """An image whose server ends as soon as it is started."""
+    script = programs / "headrace"
+    script.write_text("#!/bin/sh\necho no device answers >&2\nexit 3\n")
     script.chmod(0o755)
     return programs

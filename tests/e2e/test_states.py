@@ -1,6 +1,5 @@
 """What a person sees while something is not as it should be, within ten seconds of the fact."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ from deployments import condition, manifest, pods, status, wait_ready
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 WRONG_DEVICE = "headrace-wrong-device:1"  # of the fixture: no real server computes elsewhere than it is told
+CRASHING = "headrace-crashing:1"  # likewise
 SOON = 10.0  # seconds from the fact to the status
 
 
@@ -46,13 +46,14 @@ def wait_for(cluster: LocalCluster, name: str, kind: str, reason: str, timeout: 
 def test_a_start_is_told_step_by_step_and_timed(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
     name = deploy(minReplicas=1, maxReplicas=1)
     seen: list[str] = []
-    until = time.monotonic() + 90
-    while "EnoughReady" not in seen:
-        assert time.monotonic() < until, seen
-        for entry in status(cluster, name).get("conditions", []):
-            if entry["type"] == "Ready" and entry["reason"] not in seen:
-                seen.append(entry["reason"])
-        time.sleep(0.1)
+
+    def is_ready() -> bool:
+        reason = condition(cluster, name, "Ready")["reason"]
+        if reason not in seen:
+            seen.append(reason)
+        return bool(reason == "EnoughReady")
+
+    cluster.wait("it is ready", is_ready, timeout=90)
     assert "Loading" in seen
     order = ["TooFewReady", "Starting", "Pulling", "Loading", "WarmingUp", "EnoughReady"]
     assert seen == [reason for reason in order if reason in seen]
@@ -75,6 +76,23 @@ def test_an_image_that_does_not_exist_is_told(cluster: LocalCluster, applied: Ca
     cluster.wait("a pod", lambda: pods(cluster, name), timeout=30)
     assert "nowhere/server:1" in wait_for(cluster, name, "Degraded", "ImagePullFailed")["message"]
     assert condition(cluster, name, "Ready")["reason"] == "ImagePullFailed"
+
+
+def test_a_server_that_ends_again_and_again_is_told_with_its_last_words(
+    cluster: LocalCluster, applied: Callable[..., str]
+) -> None:
+    name = applied("crashing", {"minReplicas": 1}, image=CRASHING)
+
+    def has_crashed_twice() -> bool:
+        return bool(pods(cluster, name)[0]["status"]["containerStatuses"][0]["restartCount"] >= 2)
+
+    cluster.wait("two restarts", has_crashed_twice, timeout=60)
+    degraded = wait_for(cluster, name, "Degraded", "CrashLooping")
+    assert "exit status 3" in degraded["message"]
+    assert "no device answers" in degraded["message"]
+    ready = wait_for(cluster, name, "Ready", "CrashLooping")
+    assert ready["status"] == "False"
+    assert phases(cluster, name) == {"replica CrashLooping": 1}  # its successor would do the same
 
 
 def test_a_quota_that_refuses_pods_is_told_and_no_failure(cluster: LocalCluster, applied: Callable[..., str]) -> None:
