@@ -59,7 +59,7 @@ def _draw_spread(axes: Any, summary: LoadSummary) -> None:
         if values:
             shares = [(place + 1) / len(values) for place in range(len(values))]
             axes.plot(sorted(max(value, 1e-4) for value in values), shares, label=name)
-    axes.set(xlabel="seconds", ylabel="share of requests", xscale="log")
+    axes.set(xlabel="seconds", ylabel="share", xscale="log")
     axes.legend()
 
 
