@@ -25,7 +25,15 @@ from headrace_server.engine.embed_lanes import Feed, Lane, News, run_lane
 from headrace_server.engine.embed_plan import Planner
 from headrace_server.engine.sequence import Sequence
 from headrace_server.engine.window import BatchingWindow
-from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed, InvalidRequest, ServerError
+from headrace_server.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+    Refusal,
+    ServerError,
+)
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Phase, Request
 
@@ -95,7 +103,7 @@ class EmbedEngine:
         return self._facts
 
     def load(self) -> EmbedLoad:
-        return EmbedLoad(len(self._feed.planner), self._feed.running)
+        return EmbedLoad(len(self._feed.planner), sum(self._feed.running.values()))
 
     async def embed(self, ask: EmbedAsk) -> Embedded:
         """Raises InvalidRequest naming `input` or `dimensions`, Overloaded, DeadlineExceeded, Draining, EngineFailed.
@@ -223,8 +231,12 @@ class EmbedEngine:
         except DeadlineExceeded:
             self._account.expired(Phase.DOOR)
             raise
+        except Overloaded as refused:
+            if refused.reason is not Refusal.TENANT_LIMIT:
+                self._account.no_room(call.whole.priority)
+            raise
         self._admission.admitted(call.whole, now)
-        self._account.admitted(len(call.texts))
+        self._account.admitted(call.texts)
         for place, text in enumerate(call.texts):
             self._calls[text] = call, place
         self._feed.add(call.texts)

@@ -4,12 +4,14 @@ A text is what a request is there: it waits, is computed and ends. A call may br
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence as Row
 from functools import partial
 from itertools import product
 from math import nan
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.embed_lanes import Feed, News
+from headrace_server.engine.embed_plan import Planner
 from headrace_server.engine.sequence import Sequence
 from headrace_server.metrics import Breakage, ServerMetrics
 from headrace_server.request import Finish, Phase, Priority
@@ -32,10 +34,19 @@ class EmbedAccount:
         self._tenants = config.tenants
         planner = feed.planner
         metrics.requests_waiting.set_function(lambda: len(planner))
-        metrics.requests_running.set_function(lambda: feed.running)
+        metrics.requests_running.set_function(lambda: sum(feed.running.values()))
         metrics.oldest_waiting_seconds.set_function(lambda: planner.oldest_waiting(clock()))
         metrics.max_running.set(config.max_running * lanes)
         for priority in Priority:
+            metrics.requests_waiting_by_class.labels(priority).set_function(partial(planner.waiting, priority))
+            metrics.requests_running_by_class.labels(priority).set_function(partial(feed.running.__getitem__, priority))
+            oldest = partial(_oldest, planner, clock, priority)
+            metrics.oldest_waiting_seconds_by_class.labels(priority).set_function(oldest)
+            for counter in (
+                metrics.requests_received_by_class, metrics.requests_refused_by_class,
+                metrics.requests_finished_by_class, metrics.finished_request_tokens_by_class,
+            ):  # fmt: skip
+                counter.labels(priority)
             metrics.waiting_tokens.labels(priority).set_function(partial(planner.waiting_tokens, priority))
             metrics.predicted_wait_seconds.labels(priority).set_function(partial(_predicted, feed, priority))
             metrics.step_tokens.labels(priority)
@@ -46,8 +57,14 @@ class EmbedAccount:
         for labels in product(Priority, TenantClass):
             metrics.queue_wait_seconds.labels(*labels)
 
-    def admitted(self, texts: int) -> None:
-        self._metrics.requests_received.inc(texts)
+    def admitted(self, texts: Row[Sequence]) -> None:
+        for text in texts:
+            self._metrics.requests_received.inc()
+            self._metrics.requests_received_by_class.labels(text.request.priority).inc()
+
+    def no_room(self, priority: Priority) -> None:
+        """rpc counts all refusals, by reason; this those that more replicas would have taken in, by class."""
+        self._metrics.requests_refused_by_class.labels(priority).inc()
 
     def tokenised(self, seconds: float) -> None:
         self._metrics.fetch_seconds.inc(seconds)
@@ -74,7 +91,10 @@ class EmbedAccount:
         if finish is Finish.EXPIRED:
             self.expired(Phase.QUEUE if text.queue_wait is None else Phase.RUNNING)
         metrics.requests_finished.labels(finish).inc()
-        metrics.finished_request_tokens.inc(0 if text.queue_wait is None else tokens)
+        computed = 0 if text.queue_wait is None else tokens
+        metrics.finished_request_tokens.inc(computed)
+        metrics.requests_finished_by_class.labels(text.request.priority).inc()
+        metrics.finished_request_tokens_by_class.labels(text.request.priority).inc(computed)
         metrics.request_duration_seconds.observe(now - text.request.arrived_at)
         metrics.request_prompt_tokens.observe(tokens)
         metrics.request_shapes.labels(length_bucket(tokens), length_bucket(0)).inc()
@@ -94,3 +114,8 @@ def _predicted(feed: Feed, priority: Priority) -> float:
     """Seconds."""
     wait = feed.backlog().wait(priority)
     return nan if wait is None else wait
+
+
+def _oldest(planner: Planner, clock: Callable[[], float], priority: Priority) -> float:
+    """Seconds."""
+    return planner.oldest_waiting(clock(), (priority,))

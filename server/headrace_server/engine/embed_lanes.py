@@ -20,6 +20,7 @@ from headrace_server.engine.admission import Backlog
 from headrace_server.engine.embed_plan import Batch, Planner
 from headrace_server.engine.sequence import Sequence
 from headrace_server.engine.window import BatchingWindow
+from headrace_server.request import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Feed:
         self._clock = clock
         self._changed = threading.Condition()
         self._stopped = False
-        self.running = 0  # texts in batches that were taken and not told yet
+        self.running = dict.fromkeys(Priority, 0)  # texts in batches that were taken and not told yet
 
     def add(self, texts: Iterable[Sequence]) -> None:
         with self._changed:
@@ -89,7 +90,7 @@ class Feed:
             if self._stopped:
                 return None
             batch = self.planner.take(self._clock())
-            self.running += 0 if batch is None else len(batch.texts)
+            self._count_running(batch, 1)
             if len(self.planner):
                 self._changed.notify()  # another lane may begin with what is left
             return batch
@@ -106,7 +107,11 @@ class Feed:
     def told(self, batch: Batch) -> None:
         """It is done."""
         with self._changed:
-            self.running -= len(batch.texts)
+            self._count_running(batch, -1)
+
+    def _count_running(self, batch: Batch | None, change: int) -> None:
+        for text in () if batch is None else batch.texts:
+            self.running[text.request.priority] += change
 
     def stop(self) -> None:
         with self._changed:

@@ -74,12 +74,16 @@ class Planner:
             oldest=self._waiting.oldest(now),
         )
 
+    def waiting(self, priority: Priority) -> int:
+        """Texts."""
+        return self._waiting.requests(priority)
+
     def waiting_tokens(self, priority: Priority) -> int:
         return self._waiting.tokens(priority)
 
-    def oldest_waiting(self, now: float) -> float:
+    def oldest_waiting(self, now: float, classes: tuple[Priority, ...] = tuple(Priority)) -> float:
         """Seconds; 0 when nobody waits."""
-        return self._waiting.oldest(now)
+        return self._waiting.oldest(now, classes)
 
     def _fill(self, chosen: list[Sequence], classes: tuple[Priority, ...], now: float, tokens: int) -> None:
         """Adds those of `classes` who fit, of at most so many tokens. One that is longer than a batch has its own."""

@@ -225,6 +225,9 @@ async def test_the_numbers_are_those_of_what_was_computed() -> None:
     assert value("step_tokens_total", **{"class": "interactive"}) == 5
     assert value("step_tokens_total", **{"class": "batch"}) == 1
     assert value("queue_wait_seconds_count", **{"class": "interactive", "tenant_class": "default"}) == 2
+    assert value("requests_received_by_class_total", **{"class": "interactive"}) == 2
+    assert value("requests_finished_by_class_total", **{"class": "batch"}) == 1
+    assert value("finished_request_tokens_by_class_total", **{"class": "interactive"}) == 5
     assert value("max_running") == 2 * CONFIG.max_running
     assert value("requests_waiting") == value("requests_running") == 0
     assert value("padded_tokens_total") == 0

@@ -57,7 +57,7 @@ class WholeTexts:
         for fill in batch.layout.fills:
             rows = fill.rows
             # Those that share a KV head beside each other; shared by a stride of 0, see cpu/attention.py.
-            asked = rotated[:query, rows].unflatten(0, (kv, query // kv))
+            asked = rotated[:query, rows].reshape(kv, query // kv, fill.tokens, -1)
             keys, seen_values = (
                 each[:, None].expand(-1, query // kv, -1, -1) for each in (rotated[query:, rows], values[:, rows])
             )
