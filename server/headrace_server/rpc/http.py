@@ -22,6 +22,7 @@ from headrace_server.rpc.openai import Body
 from headrace_server.rpc.openapi import document
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.replies import FAILED, errors_as_openai, json_response
+from headrace_server.rpc.request_ids import name_request, request_id
 from headrace_server.rpc.shapes import Head, Shape, error_body, refusal_body
 from headrace_server.rpc.tokenise import DetokenizeBody, TokenizeBody
 from headrace_server.rpc.whole import in_the_words_of, whole
@@ -140,7 +141,7 @@ async def _stream(
     except ConnectionError:  # the client has gone
         raise
     except Exception:
-        log.exception("%s %s, in its stream", request.method, request.path)
+        log.exception("%s %s, in its stream (%s)", request.method, request.path, request_id(request))
         await response.write(_event(error_body(FAILED, "server_error", None)))
     await response.write_eof()
     return response
@@ -197,6 +198,7 @@ def application(
             response.force_close()
 
     app.on_response_prepare.append(close_while_draining)
+    app.on_response_prepare.append(name_request)
     return app
 
 

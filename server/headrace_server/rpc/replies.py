@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from headrace_server.errors import ServerError
 from headrace_server.metrics import ServerMetrics
+from headrace_server.rpc.request_ids import request_id
 from headrace_server.rpc.shapes import error_body, refusal_body
 from headrace_server.rpc.status import http_headers, status_of
 
@@ -43,7 +44,7 @@ def errors_as_openai(metrics: ServerMetrics) -> Middleware:
         except ConnectionError:  # the client has gone
             raise
         except Exception:
-            log.exception("%s %s", request.method, request.path)
+            log.exception("%s %s (%s)", request.method, request.path, request_id(request))
             return json_response(error_body(FAILED, "server_error", None), status=500)
 
     return answer_errors

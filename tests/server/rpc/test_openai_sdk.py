@@ -36,6 +36,34 @@ async def test_a_completion_is_whole_and_counted(model: Path, runner: ScriptedRu
     assert answer.usage.total_tokens == PROMPT_TOKENS + ANSWER_TOKENS
 
 
+async def test_every_answer_has_an_id_the_callers_own_where_it_gave_one(
+    model: Path, runner: ScriptedRunner, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with open_server(model, runner) as server, a_client(server) as client:
+        first, second = [await client.completions.create(model=NAME, prompt="In") for _ in range(2)]
+        assert first._request_id
+        assert first._request_id != second._request_id
+        ids = {}
+        for given in ("trace-7", "x" * 129, "a b", ""):
+            own = await client.completions.create(model=NAME, prompt="In", extra_headers={"X-Request-Id": given})
+            ids[given] = own._request_id
+        assert [given for given, found in ids.items() if found == given] == ["trace-7"]
+        async with client.completions.with_streaming_response.create(
+            model=NAME, prompt="In", stream=True, extra_headers={"X-Request-Id": "of-a-stream"}
+        ) as stream:
+            assert stream.headers["X-Request-Id"] == "of-a-stream"
+        with pytest.raises(openai.NotFoundError) as refused:
+            await client.completions.create(model="other", prompt="In", extra_headers={"X-Request-Id": "trace-8"})
+        assert refused.value.request_id == "trace-8"
+        monkeypatch.setattr("headrace_server.rpc.completions.CompletionBody.asks", broken)
+        with pytest.raises(openai.InternalServerError):
+            await client.completions.create(model=NAME, prompt="In", extra_headers={"X-Request-Id": "trace-9"})
+    assert "POST /v1/completions (trace-9)" in caplog.text
+
+
 async def test_a_completion_without_a_length_has_sixteen_tokens(model: Path, runner: ScriptedRunner) -> None:
     async with open_server(model, runner) as server, a_client(server) as client:
         answer = await client.completions.create(model=NAME, prompt=[5, 6, 7])
