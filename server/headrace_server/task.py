@@ -7,6 +7,7 @@ from headrace_server.config import ServerConfig, Task
 from headrace_server.embedding import Embedder
 from headrace_server.engine.embed import EmbedEngine, EmbedModel
 from headrace_server.engine.loop import Engine
+from headrace_server.errors import ModelRefused
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.readiness import Phase, Readiness
@@ -37,6 +38,11 @@ def opened(config: ServerConfig, warm: "Warm | EmbedEngine", metrics: ServerMetr
 
 
 def _load_embedder(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> EmbedEngine:
+    if config.batches is not None:
+        raise ModelRefused(
+            "--batch-store: offline jobs generate, and --task=embed does not; leave it out, and send texts with "
+            "priority batch"
+        )
     wall_clock = time.time  # noqa: TID251 - the operator compares it with Kubernetes' own times
     times = PhaseTimes(metrics, time.monotonic, wall_clock)
     times.enter("import")
