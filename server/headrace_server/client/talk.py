@@ -106,7 +106,7 @@ class HttpTalk:
                 if response.status != 200:
                     raise Failed(f"HTTP {response.status}: {_message(await response.text())}")
                 async for line in response.content:
-                    data = line.removeprefix(b"data:").strip()
+                    data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
                     if data and data != b"[DONE]":
                         yield _text(json.loads(data))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:

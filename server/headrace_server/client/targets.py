@@ -112,10 +112,9 @@ class HttpTarget:
                 "prompt": job.prompt,
                 "max_tokens": job.max_new_tokens,
                 "temperature": job.temperature,
-                "ignore_eos": job.ignore_eos,
                 "stream": True,
                 "stream_options": {"include_usage": True},
-            }
+            } | ({"ignore_eos": True} if job.ignore_eos else {})  # not OpenAI's: servers without it may refuse it
             async with self._session.post(f"{self._url}/v1/completions", json=body) as response:
                 await _check(response)
                 await _read_events(response, reception)
@@ -138,7 +137,9 @@ async def _check(response: aiohttp.ClientResponse) -> None:
 
 async def _read_events(response: aiohttp.ClientResponse, reception: Reception) -> None:
     async for line in response.content:
-        data = line.removeprefix(b"data: ").strip()
+        if not line.startswith(b"data:"):  # empty, a comment, or a field that OpenAI does not use
+            continue
+        data = line.removeprefix(b"data:").strip()
         if data == b"[DONE]":
             return
         if data:

@@ -56,7 +56,7 @@ class EmbedStream:
         self._calls = calls
         self._context = context
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._going: asyncio.Queue[_Going | None] = asyncio.Queue()
+        self._going: asyncio.Queue[_Going | ServerError | None] = asyncio.Queue()  # None: there are no more
 
     async def run(self, requests: AsyncIterator[pb.EmbedStreamRequest]) -> None:
         """Until the client has sent all and heard of all. Raises the ServerError that makes going on useless."""
@@ -70,25 +70,32 @@ class EmbedStream:
             raise several.exceptions[0] from None  # the first one cancelled the others
         finally:
             while not self._going.empty():
-                if one := self._going.get_nowait():
+                if isinstance(one := self._going.get_nowait(), _Going):
                     one.inside.close()
 
     async def _read(self, requests: AsyncIterator[pb.EmbedStreamRequest], group: asyncio.TaskGroup) -> None:
-        async for message in requests:
-            await self._slots.acquire()
-            inside = ExitStack()
-            inside.enter_context(self._calls.arrivals.one())
-            self._going.put_nowait(_Going(group.create_task(self._outcome(message)), inside))
-        self._going.put_nowait(None)
+        end: ServerError | None = None
+        try:
+            async for message in requests:
+                await self._slots.acquire()
+                inside = ExitStack()
+                inside.enter_context(self._calls.arrivals.one())
+                self._going.put_nowait(_Going(group.create_task(self._outcome(message)), inside))
+        except InvalidRequest as undecodable:
+            # Raised here it would cancel a write half way, and gRPC cannot end a call whose write is not done.
+            end = undecodable
+        self._going.put_nowait(end)
 
     async def _write(self) -> None:
-        while (one := await self._going.get()) is not None:
+        while isinstance(one := await self._going.get(), _Going):
             with one.inside:
                 outcome = await one.outcome
                 if isinstance(outcome, ServerError):
                     raise outcome
                 await self._context.write(outcome)
             self._slots.release()
+        if one is not None:
+            raise one
 
     async def _outcome(self, message: pb.EmbedStreamRequest) -> pb.EmbedStreamReply | ServerError:
         """An error that ends the stream comes in its turn: what was asked before it is still answered."""

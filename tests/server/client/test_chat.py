@@ -1,8 +1,13 @@
 """`headrace chat` as a person and as a pipe use it, against both kinds of server."""
 
 import asyncio
+import fcntl
 import json
+import os
+import pty
+import select
 import subprocess
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,6 +88,45 @@ async def test_credentials_that_cannot_be_used_are_refused_by_their_flag(tmp_pat
     ended = await chat([flag.format(missing=tmp_path / "missing", empty=tmp_path / "empty")], "In\n")
     assert ended.returncode == 2
     assert says in ended.stderr
+
+
+async def test_ctrl_c_stops_an_answer_and_frees_it_and_the_conversation_goes_on(model: Path) -> None:
+    runner = ScriptedRunner(always(IDS))
+    async with open_server(model, runner) as server:
+        runner.gate.clear()
+        terminal, theirs = pty.openpty()
+        command = [str(HEADRACE), "chat", f"--target={server.grpc}", f"--max-new-tokens={len(IDS)}"]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="dumb"), start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(theirs)
+        try:
+            await until_shown(terminal, "> ")
+            os.write(terminal, b"In\n")
+            await server.until_inside(1)
+            os.write(terminal, b"\x03")
+            await until_shown(terminal, "> ")
+            runner.gate.set()
+            await server.until_inside(0)
+            assert server.sample("headrace_requests_finished_total", outcome="cancelled") == 1
+            os.write(terminal, b"In\n")
+            await until_shown(terminal, ANSWER)
+            os.write(terminal, b"/quit\n")
+            assert await asyncio.wait_for(process.wait(), 20) == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            os.close(terminal)
+
+
+async def until_shown(terminal: int, text: str) -> None:
+    shown = b""
+    async with asyncio.timeout(30):
+        while text.encode() not in shown:
+            ready, _, _ = await asyncio.to_thread(select.select, [terminal], [], [], 1.0)
+            shown += os.read(terminal, 4096) if ready else b""
 
 
 async def test_the_answer_fits_behind_a_long_conversation(model: Path) -> None:

@@ -61,7 +61,7 @@ async def test_the_calls_deadline_is_the_requests(model: Path) -> None:
         await stub.Embed(texts("a"))
     limited, free = server.embedder.asked
     assert limited.timeout is not None
-    assert 5 < limited.timeout <= 7
+    assert 5 < limited.timeout <= 7.1  # gRPC rounds up on the wire
     assert free.timeout is None
 
 

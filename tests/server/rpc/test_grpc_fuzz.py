@@ -143,6 +143,19 @@ class Fuzzed:
 
         return self._loop.run(call())
 
+    def stream(self, raws: list[bytes]) -> tuple[grpc.StatusCode, list[bytes]]:
+        async def call() -> tuple[grpc.StatusCode, list[bytes]]:
+            asked = self._channels[True].stream_stream("/headrace.v1.Inference/EmbedStream")(iter(raws), timeout=20)
+            replies: list[bytes] = []
+            try:
+                async for reply in asked:
+                    replies.append(reply)
+            except grpc.aio.AioRpcError as error:
+                return error.code(), replies
+            return grpc.StatusCode.OK, replies
+
+        return self._loop.run(call())
+
     def check(self) -> None:
         """All is free, and the next request is answered."""
         code, _ = self.ask("/headrace.v1.Inference/Generate", pb.GenerateRequest(text="In").SerializeToString())
@@ -218,3 +231,18 @@ def test_bytes_that_are_no_message_are_the_callers_fault(fuzzed: Fuzzed, method:
         assert (code, replies[0].split(b":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, b"message")
     else:
         assert code in FAULTS | {grpc.StatusCode.OK}, replies
+
+
+@FUZZ
+@given(messages=st.lists(embeds, max_size=5), broken=st.none() | st.just(b"\xff"))
+def test_any_stream_of_embed_requests_is_answered_one_by_one(
+    fuzzed: Fuzzed, messages: list[pb.EmbedRequest], broken: bytes | None
+) -> None:
+    """And a message that is none ends the stream, after what came before it."""
+    asked = [pb.EmbedStreamRequest(id=str(place), request=each) for place, each in enumerate(messages)]
+    raws = [each.SerializeToString() for each in asked] + ([] if broken is None else [broken])
+    code, raw_replies = fuzzed.stream(raws)
+    replies = [pb.EmbedStreamReply.FromString(raw) for raw in raw_replies]
+    assert {reply.refused.code for reply in replies if reply.HasField("refused")} <= CODES
+    assert [reply.id for reply in replies] == [each.id for each in asked]
+    assert code is (grpc.StatusCode.OK if broken is None else grpc.StatusCode.INVALID_ARGUMENT)

@@ -82,7 +82,7 @@ async def test_parameters_reach_the_embedder_from_both_doors(model: Path) -> Non
     for asked in (first, second):
         assert (asked.dimensions, asked.normalise, asked.truncate, asked.priority) == (5, False, True, Priority.BATCH)
     assert first.timeout is not None
-    assert first.timeout <= 7
+    assert first.timeout <= 7.1  # gRPC rounds up on the wire
 
 
 INT, UINT = pb.InferParameter(int64_param=0), pb.InferParameter(uint64_param=3)
