@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from headrace_operator.decide.actions import Action, DeletePod, Drain
 from headrace_operator.decide.leaving import ROUTE_SETTLE, SILENT, leave
@@ -70,6 +72,11 @@ def test_a_sample_from_before_the_routers_knew_proves_nothing() -> None:
 
 def test_a_server_that_cannot_say_and_is_busy_goes_on() -> None:
     assert planned(unrouted(10, sample(running=1))) == [Drain("llama-1", "uid-1", ADDRESS)]
+
+
+def test_a_pod_of_an_older_operator_is_told_where_it_listens() -> None:
+    old = replace(unrouted(10, sample(running=1)), admin_port=8000)
+    assert planned(old) == [Drain("llama-1", "uid-1", ADDRESS, 8000)]
 
 
 def test_a_pod_that_somebody_else_unrouted_is_drained_as_well() -> None:

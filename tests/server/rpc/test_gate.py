@@ -1,6 +1,7 @@
 """Who passes the doors with an API key, as whom, and who does not."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from headrace_server.config import AccessConfig
+from headrace_server.config import AccessConfig, BatchConfig
 from headrace_server.rpc.api_keys import line, new_key
+from headrace_server.rpc.pb import inference_pb2, oip_pb2
 from headrace_server.rpc.pb import inference_pb2 as pb
 from open_server import NAME, PATIENCE, OpenServer, a_stub, open_server
 from openai import AsyncOpenAI, AuthenticationError, PermissionDeniedError
@@ -241,3 +244,56 @@ async def test_an_admin_port_takes_what_acts_off_the_clients_port(
                 for key, status in ((A, 401), ("pod-uid", passes)):
                     async with session.post(admin + path, json=COMPLETION, headers=bearer(key)) as answer:
                         assert answer.status == status
+
+
+# Asked by those who run the server, and have no key.
+READABLE = {"/health", "/ready", "/metrics", "/is_sleeping", "/load", "/v2/health/live", "/v2/health/ready"}
+OPEN_METHODS = {
+    "/headrace.v1.Inference/Drain": grpc.StatusCode.PERMISSION_DENIED,  # it asks for the pod's own token
+    "/inference.GRPCInferenceService/ServerLive": grpc.StatusCode.OK,
+    "/inference.GRPCInferenceService/ServerReady": grpc.StatusCode.OK,
+}
+
+
+async def test_every_path_wants_a_key_unless_it_is_named_here(
+    model: Path, runner: ScriptedRunner, tmp_path: Path
+) -> None:
+    """A route that is added later is behind the gate without anybody having thought of it."""
+    batches = BatchConfig(tmp_path / "batches")
+    async with guarded(model, runner, tmp_path, batches=batches) as there, aiohttp.ClientSession() as session:
+        app = there.server.doors.http.app
+        assert app is not None
+        paths = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource}
+        assert len(paths) > 20
+        for method, path in paths:
+            url = there.server.http + re.sub(r"\{[^}]*\}", "x", path)
+            async with session.request(method, url) as answer:
+                is_read = method in {"GET", "HEAD"} and path in READABLE
+                assert answer.status == (200 if is_read else 401), (method, path)
+
+
+def grpc_methods() -> list[MethodDescriptor]:
+    files = (inference_pb2.DESCRIPTOR, oip_pb2.DESCRIPTOR)
+    return [method for file in files for service in file.services_by_name.values() for method in service.methods]
+
+
+async def test_every_method_wants_a_key_unless_it_is_named_here(
+    model: Path, runner: ScriptedRunner, tmp_path: Path
+) -> None:
+    async with guarded(model, runner, tmp_path) as there, grpc.aio.insecure_channel(there.server.grpc) as channel:
+
+        async def status(method: MethodDescriptor) -> grpc.StatusCode:
+            name = f"/{method.containing_service.full_name}/{method.name}"
+            if method.client_streaming:
+                call: Any = channel.stream_stream(name)(iter([b""]), timeout=PATIENCE)
+            elif method.server_streaming:
+                call = channel.unary_stream(name)(b"", timeout=PATIENCE)
+            else:
+                call = channel.unary_unary(name)(b"", timeout=PATIENCE)
+            return grpc.StatusCode(await call.code())
+
+        methods = grpc_methods()
+        assert len(methods) > 10
+        for method in methods:
+            name = f"/{method.containing_service.full_name}/{method.name}"
+            assert await status(method) is OPEN_METHODS.get(name, grpc.StatusCode.UNAUTHENTICATED), name
