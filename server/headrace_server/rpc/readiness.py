@@ -6,6 +6,7 @@ from headrace_server.embedding import Embedder
 from headrace_server.errors import Draining, InvalidRequest
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.answers import Answers
+from headrace_server.rpc.witnessed_embedder import WitnessedEmbedder
 from headrace_server.telemetry.told import NOBODY, Told
 
 
@@ -43,7 +44,8 @@ class Readiness:
         """What the model can do. From now on requests are answered; also while draining, until the engine refuses."""
         if answers is not None:
             answers.tell(self._told.hears, self._told.traces)
-        self._answers, self._embedder = answers, embedder
+        self._answers = answers
+        self._embedder = None if embedder is None else WitnessedEmbedder(embedder, self._told.hears)
         self.phase = Phase.READY
         self._metrics.ready.set(1)
 

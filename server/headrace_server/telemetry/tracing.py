@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from headrace_server.telemetry.answered import Answered
+from headrace_server.telemetry.answered import Answered, Operation
 from headrace_server.telemetry.gen_ai import PROVIDER
 
 # What went wrong at the caller's end leaves the span's status alone, as OpenTelemetry has it for servers.
@@ -89,6 +89,9 @@ def stages(answered: Answered) -> Iterator[Stage]:
     if began is None:
         return
     tokens = {"gen_ai.usage.input_tokens": answered.prompt_tokens or 0}
+    if answered.operation is Operation.EMBEDDINGS:
+        yield Stage("embed", began, answered.ended, tokens)
+        return
     yield Stage("prefill", began, _or(first, answered.ended), dict(tokens))
     if first is None or last is None:
         return

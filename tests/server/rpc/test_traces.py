@@ -10,8 +10,12 @@ from typing import Any
 
 import aiohttp
 import grpc
+import numpy as np
 import pytest
+from headrace_server.came_with import CameWith
 from headrace_server.config import TelemetryConfig
+from headrace_server.embedding import EmbedAsk, Embedded
+from headrace_server.errors import Overloaded
 from headrace_server.rpc.pb import inference_pb2 as pb
 from open_server import NAME, OpenServer, a_stub, open_server
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -145,6 +149,48 @@ async def test_the_callers_decision_holds(
         collector = await both.sent()
     assert len(collector.requests) == spans
     assert len(collector.spans) == spans * (1 + len(STAGES))
+
+
+class TwoNumbers:
+    """An embedder that waits and computes as long as it says; `fault` breaks it."""
+
+    fault: Exception | None = None
+
+    async def embed(self, ask: EmbedAsk) -> Embedded:
+        if self.fault is not None:
+            raise self.fault
+        await asyncio.sleep(0.03)
+        return Embedded(
+            np.zeros((len(ask.inputs), 2), np.float32), (4,) * len(ask.inputs), queue_wait=0.01, compute=0.02
+        )
+
+
+async def test_embeddings_are_told_of_likewise(model: Path, runner: ScriptedRunner) -> None:
+    async with traced(model, runner) as both:
+        embedder, inner = both.server.doors.readiness, TwoNumbers()
+        embedder.open(None, inner)  # type: ignore[arg-type]
+        ask = EmbedAsk(("In", "the"), came_with=CameWith(traceparent=SAMPLED))
+        await embedder.embedder().embed(ask)
+        inner.fault = Overloaded("full", 1.0)
+        with pytest.raises(Overloaded):
+            await embedder.embedder().embed(ask)
+        spans = (await both.sent()).requests
+        served, refused = sorted(spans, key=lambda span: span.start_time_unix_nano)
+        stages = {stage.name: stage for stage in both.collector.children(served)}
+        labels = {
+            "gen_ai_operation_name": "embeddings",
+            "gen_ai_provider_name": "headrace",
+            "gen_ai_request_model": NAME,
+        }
+        for error in ("", "Overloaded"):
+            count = both.server.sample("gen_ai_server_request_duration_seconds_count", **labels, error_type=error)
+            assert count == 1
+    assert (served.name, served.parent_span_id.hex()) == (f"embeddings {NAME}", CALLER)
+    assert attributes(served)["gen_ai.usage.input_tokens"] == 8
+    assert set(stages) == {"queue", "embed"}
+    assert stages["queue"].end_time_unix_nano - served.start_time_unix_nano == pytest.approx(10_000_000, abs=1000)
+    assert stages["embed"].end_time_unix_nano == served.end_time_unix_nano
+    assert attributes(refused)["error.type"] == "Overloaded"
 
 
 async def test_a_refused_request_has_a_span_and_no_stages(model: Path, runner: ScriptedRunner) -> None:
