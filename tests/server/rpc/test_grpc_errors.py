@@ -12,6 +12,7 @@ from headrace_server.errors import (
     Draining,
     EngineFailed,
     InvalidRequest,
+    NotNow,
     Overloaded,
     PermissionDenied,
     Refusal,
@@ -42,7 +43,9 @@ DETAILS = [
     pytest.param(Overloaded("late", 9.0, Refusal.LATE), "LATE", [], 9.0, id="would be late"),
     pytest.param(DeadlineExceeded("late", started=True), "DEADLINE_EXCEEDED", [], None, id="late"),
     pytest.param(Draining("leaving"), "UNAVAILABLE", [], 1.0, id="leaving"),
+    pytest.param(NotNow("loading"), "FAILED_PRECONDITION", [], None, id="not now"),
     pytest.param(EngineFailed("broke"), "INTERNAL", [], None, id="broken"),
+    pytest.param(NotNow("not ready"), "FAILED_PRECONDITION", [], None, id="not now"),
 ]
 
 
