@@ -9,6 +9,7 @@ from headrace_server.engine.embed import EmbedEngine, EmbedModel
 from headrace_server.engine.loop import Engine
 from headrace_server.errors import ModelRefused
 from headrace_server.metrics import ServerMetrics
+from headrace_server.read_ahead import read_ahead
 from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.startup import PhaseTimes, Warm, load_generator
@@ -24,6 +25,7 @@ class Opened:
 
 def load(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> "Warm | EmbedEngine":
     """To be called in a thread of its own. Raises ModelRefused."""
+    read_ahead(config.model)
     if config.task is Task.EMBED:
         return _load_embedder(config, readiness, metrics)
     return load_generator(config, readiness, metrics)
