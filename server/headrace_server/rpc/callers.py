@@ -18,6 +18,7 @@ TENANT = "x-headrace-tenant"
 # a client may send it just as well. The OpenAI SDK's `x-stainless-timeout` is no deadline: it limits the silence
 # between two bytes, and when it passes the SDK hangs up, which ends the request here too.
 EXPECTED_TIMEOUT = "x-envoy-expected-rq-timeout-ms"
+MOST_DIGITS = 15  # of its value: 31,000 years, and no more than a float holds
 
 Asked = TypeVar("Asked", Ask, EmbedAsk)
 
@@ -79,6 +80,6 @@ def _expected(headers: Mapping[str, str]) -> float | None:
     word = headers.get(EXPECTED_TIMEOUT)
     if word is None:
         return None
-    if not word.isascii() or not word.isdigit():
-        raise InvalidRequest(EXPECTED_TIMEOUT, f"is {word!r}; must be whole milliseconds")
+    if not (word.isascii() and word.isdigit() and len(word) <= MOST_DIGITS):
+        raise InvalidRequest(EXPECTED_TIMEOUT, f"is {word[:40]!r}; must be whole milliseconds")
     return int(word) / 1000 or None  # 0: Envoy has no limit

@@ -2,7 +2,7 @@
 never silence, and the server goes on."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,11 @@ class Fuzzed:
         self._loop.run(self._opened.aclose())
         self._loop.close()
 
-    def ask(self, method: str, raw: bytes, *, embeds: bool = False) -> tuple[grpc.StatusCode, list[bytes]]:
+    def ask(
+        self, method: str, raw: bytes, *, embeds: bool = False, metadata: Sequence[tuple[str, str]] = ()
+    ) -> tuple[grpc.StatusCode, list[bytes]]:
         async def call() -> tuple[grpc.StatusCode, list[bytes]]:
-            asked = self._channels[embeds].unary_stream(method)(raw, timeout=20)
+            asked = self._channels[embeds].unary_stream(method)(raw, timeout=20, metadata=tuple(metadata))
             try:
                 return grpc.StatusCode.OK, [reply async for reply in asked]
             except grpc.aio.AioRpcError as error:
@@ -246,3 +248,17 @@ def test_any_stream_of_embed_requests_is_answered_one_by_one(
     assert {reply.refused.code for reply in replies if reply.HasField("refused")} <= CODES
     assert [reply.id for reply in replies] == [each.id for each in asked]
     assert code is (grpc.StatusCode.OK if broken is None else grpc.StatusCode.INVALID_ARGUMENT)
+
+
+READ_KEYS = ["x-headrace-tenant", "x-envoy-expected-rq-timeout-ms", "authorization", "traceparent", "tracestate",
+             "x-envoy-attempt-count", "grpc-previous-rpc-attempts", "x-request-id"]  # fmt: skip
+words = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20)
+values = words | st.integers(0, 10**20).map(str) | st.integers(1, 6000).map(lambda length: "9" * length)
+
+
+@FUZZ
+@given(metadata=st.lists(st.tuples(st.sampled_from(READ_KEYS), values), max_size=4))
+def test_any_metadata_is_taken_or_refused(fuzzed: Fuzzed, metadata: list[tuple[str, str]]) -> None:
+    raw = pb.GenerateRequest(text="In", max_new_tokens=2).SerializeToString()
+    code, replies = fuzzed.ask("/headrace.v1.Inference/Generate", raw, metadata=metadata)
+    assert code in FAULTS | {grpc.StatusCode.OK}, replies
