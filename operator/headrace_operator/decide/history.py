@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from headrace_operator.decide.bursts import QUIET, Bursts
 from headrace_operator.decide.rates import SHORTEST, Series
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
 
 WINDOW = 15.0  # seconds of samples that a decision looks at: several scrapes, and short against a cold start
 STARTUPS_KEPT = 20
+LASTING = 15.0  # seconds after which a much higher number was no blink: the scale-down window holds it from then on
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,10 @@ class History:
     lowered_at: float | None = None  # when a decision was lower than the one before
     # (epoch seconds, replicas), oldest first; only those that no later one reaches, so the first is the highest
     recommendations: tuple[tuple[float, int], ...] = ()
+    asked_lately: tuple[
+        tuple[float, int], ...
+    ] = ()  # (epoch seconds, replicas) of the last seconds, as they were asked
+    bursts: Bursts = QUIET
     silent_since: float | None = None  # since when no ready pod has answered
     capacity: float | None = None  # tokens/s that one warm replica carries, learned when saturated
     work_per_request: float | None = None  # tokens, prompt + generated, of finished requests
@@ -35,6 +41,8 @@ class History:
     def restored(cls, status: Mapping[str, Any], replicas: int, now: float) -> "History":
         """What an operator knows that sees this object for the first time; `replicas` are its live pods."""
         learned, startup = status.get("capacity", {}), status.get("startup", {})
+        inputs = status.get("lastDecision", {}).get("inputs", {})
+        burst = _number(inputs.get("load", {}).get("burstArrivalsPerSecond"))
         desired = status.get("desiredReplicas", replicas)
         quantiles = [_number(startup.get(name)) for name in ("p50Seconds", "p95Seconds")]
         return cls(
@@ -43,6 +51,7 @@ class History:
             capacity=_number(learned.get("tokensPerSecondPerReplica")),
             work_per_request=_number(learned.get("tokensPerRequest")),
             ready_changed_at=now,
+            bursts=QUIET if burst is None else Bursts.restored(burst, now),
             startups=tuple(seconds for seconds in quantiles if seconds is not None),
         )
 
@@ -70,6 +79,15 @@ class History:
         """With this tick's recommendation; those older than the scale-down window go."""
         kept = tuple(entry for entry in self.recommendations if entry[0] > now - window and entry[1] > replicas)
         return replace(self, recommendations=(*kept, (now, replicas)))
+
+    def asked(self, replicas: int, now: float) -> "History":
+        """With what this tick asked for, lasting or not."""
+        kept = tuple(entry for entry in self.asked_lately if entry[0] > now - LASTING)
+        return replace(self, asked_lately=(*kept, (now, replicas)))
+
+    def lasting(self, now: float) -> int | None:
+        """The least that was asked for in the last seconds. None before anything was."""
+        return min((replicas for at, replicas in self.asked_lately if at > now - LASTING), default=None)
 
     def peak(self, since: float) -> tuple[float, int] | None:
         """(epoch seconds, replicas) of the highest recommendation after `since`, the newest of equals."""

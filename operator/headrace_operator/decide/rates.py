@@ -6,7 +6,6 @@ count the moved work twice for as long as the old pod's window remembers it.
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 from headrace_operator.decide.values import PodSample
 
@@ -20,10 +19,13 @@ Counter = Callable[[PodSample], float]
 
 def increase(series: Series, counter: Counter) -> float:
     """What a counter gained. One that fell belongs to a new process and started from zero."""
-    return sum(
-        counter(after) - counter(before) if counter(after) >= counter(before) else counter(after)
-        for before, after in pairwise(series)
-    )
+    gained, before = 0.0, None
+    for sample in series:
+        value = counter(sample)
+        if before is not None:
+            gained += value - before if value >= before else value
+        before = value
+    return gained
 
 
 def rate(pods: Sequence[Series], counter: Counter) -> float | None:

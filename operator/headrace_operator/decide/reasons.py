@@ -31,6 +31,7 @@ class Signal(StrEnum):
     WORK = "work"  # arriving work, and the backlog
     SLOTS = "slots"  # requests in flight, until a replica's capacity is known
     QUEUE_WAIT = "queueWait"  # the promise
+    BURSTS = "bursts"  # what came twice lately and was shorter than a start
     FALLBACK = "fallback"  # the manifest's number for times without metrics
     EXTERNAL = "external"  # the scale subresource
 

@@ -51,6 +51,7 @@ _LOAD: Fields = {
     "typicalQueueWaitSeconds": ("typical_wait", _maybe(float)),
     "queueDrainsInSeconds": ("queue_drains_in", float),
     "readyUnchangedSeconds": ("ready_unchanged", float),
+    "burstArrivalsPerSecond": ("burst", _maybe(float)),
 }
 _SUPPLY: Fields = {"ready": ("ready", int), "startingSeconds": ("starting", tuple)}
 _STUCK: Fields = {"pods": ("pods", int), "message": ("message", _words)}
@@ -62,6 +63,7 @@ _MEMORY: Fields = {
     "loweredSecondsAgo": ("lowered_ago", _maybe(float)),
     "silentSeconds": ("silent_for", float),
     "budgetReplicas": ("budget", _maybe(int)),
+    "lastingReplicas": ("lasting", _maybe(int)),
 }
 
 

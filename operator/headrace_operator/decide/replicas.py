@@ -2,7 +2,8 @@
 
 work       arriving work / (capacity of one replica x utilization), and what the backlog needs beside it
 queueWait  ready x wait / target, at most twice, when the p95 wait breaks the target that `work` did not foresee
-result     = max of both, then the rules of `rules.py` in order; the first ones make the recommendation
+bursts     what bursts that came twice need, each shorter than a start
+result     = max of all, then the rules of `rules.py` in order; the first ones make the recommendation
              of which the scale-down window takes the maximum
 Where a person gave the number (External, Paused, the fallback), only the bounds apply to it.
 """
@@ -21,6 +22,7 @@ from headrace_operator.service import Mode
 
 MOST_AT_ONCE = 2.0  # the promise proposes at most this multiple of the ready replicas
 MOST_CATCHING_UP = 1.5  # times what arriving work needs: a backlog passes, a GPU that was bought for it stays a while
+BLINK, FEW = 2.0, 3  # times, or more than, what was asked for all the while: more must last to be held
 SETTLE = 4.0  # seconds after the ready pods changed before queue waits speak about the new supply
 HAIR = 1e-9  # of a replica: what floating point may be off
 
@@ -38,7 +40,8 @@ class Proposal:
 class Decision:
     replicas: int
     current: int  # replicas decided before this
-    recommended: int  # before the scale-down window and what supply allows; within the bounds
+    asked: int  # before the scale-down window, what supply allows, and the bounds
+    recommended: int  # of that what has lasted, within the bounds: the scale-down window holds it
     reason: Reason
     message: str  # with the numbers
     proposals: tuple[Proposal, ...]
@@ -63,7 +66,8 @@ def decide(situation: Situation) -> Decision:
     return Decision(
         replicas=replicas,
         current=situation.current,
-        recommended=rules.apply(rules.BOUNDS, situation, recommended)[0],
+        asked=recommended,
+        recommended=rules.apply(rules.BOUNDS, situation, _lasting(situation, recommended))[0],
         reason=reason,
         message=messages.message(situation, reason, replicas, messages.because(proposals)),
         proposals=proposals,
@@ -72,9 +76,16 @@ def decide(situation: Situation) -> Decision:
     )
 
 
+def _lasting(situation: Situation, replicas: int) -> int:
+    """A load that is gone within seconds has ordered what it could need; it does not hold that for a whole window."""
+    least = situation.lasting
+    return replicas if least is None or replicas <= max(BLINK * least, least + FEW) else least
+
+
 def remembered(history: History, decision: Decision, now: float) -> History:
     """The history with this decision. In mode Shadow nothing was done, so nothing was lowered or raised."""
     policy = decision.situation.policy
+    history = history.asked(decision.asked, now)
     history = history.recommended(decision.recommended, policy.scale_down_window, now)
     if policy.mode is Mode.SHADOW:
         return replace(history, desired=decision.current)
@@ -98,7 +109,7 @@ def _given(situation: Situation) -> tuple[Proposal, ...] | None:
 def _measured(situation: Situation) -> tuple[Proposal, ...]:
     if situation.signals.all_missing:
         return ()
-    candidates = (_by_work(situation), _by_slots(situation), _by_queue_wait(situation))
+    candidates = (_by_work(situation), _by_slots(situation), _by_queue_wait(situation), _by_bursts(situation))
     return tuple(proposal for proposal in candidates if proposal)
 
 
@@ -107,7 +118,8 @@ def _by_work(situation: Situation) -> Proposal | None:
     if load is None:
         return None
     needed = max(1, math.ceil(load - HAIR))
-    catching_up = min(replicas_to_catch_up(situation), math.floor(load * MOST_CATCHING_UP))
+    lasts = _lasting(situation, needed) == needed
+    catching_up = min(replicas_to_catch_up(situation), math.floor(load * MOST_CATCHING_UP)) if lasts else 0
     why = (
         f"{signals.demand:.0f} tok/s arrive and {signals.backlog:.0f} tokens wait, "
         f"a replica carries {signals.capacity:.0f} tok/s at {situation.policy.utilization:.0%}"
@@ -140,6 +152,14 @@ def _by_queue_wait(situation: Situation) -> Proposal | None:
     replicas = math.ceil(ready * min(MOST_AT_ONCE, wait / target) - HAIR)
     told = f"p95 wait {messages.milliseconds(wait)} is above its target {messages.milliseconds(target)}"
     return Proposal(Signal.QUEUE_WAIT, replicas, f"{told} on most of {ready} ready")
+
+
+def _by_bursts(situation: Situation) -> Proposal | None:
+    load = situation.burst_load
+    if load is None:
+        return None
+    why = f"bursts that came twice lately need {situation.signals.burst:g} requests/s carried"
+    return Proposal(Signal.BURSTS, max(1, math.ceil(load - HAIR)), why)
 
 
 def _reason(situation: Situation, proposals: tuple[Proposal, ...], clamps: tuple[Clamp, ...], replicas: int) -> Reason:

@@ -1,12 +1,13 @@
 """From samples to the few numbers that a decision is made of. Missing data is missing here, never zero."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headrace_operator.decide import capacity, rates, waits
 from headrace_operator.decide.history import WINDOW, History
 from headrace_operator.decide.numbers import rounded
 from headrace_operator.decide.rates import Series
-from headrace_operator.decide.values import Observed, PodState
+from headrace_operator.decide.values import Observed, PodSample, PodState
 
 NEW = 5.0  # seconds after Ready in which a pod that has not answered yet is not missed: its first scrape is under way
 
@@ -28,6 +29,7 @@ class Signals:
     typical_wait: float | None  # p95 of the pod in the middle: what a new replica could relieve
     queue_drains_in: float  # seconds, at the pace seen; infinite while the queue grows or stands
     ready_unchanged: float  # seconds for which the waits were measured with today's ready pods
+    burst: float | None = None  # requests/s that replicas must carry for bursts as came twice lately
 
     @property
     def in_flight(self) -> int:
@@ -52,7 +54,7 @@ class Signals:
 
 def measure(observed: Observed, history: History, now: float) -> tuple[History, Signals]:
     """This tick's signals, and the history that has learned from them."""
-    history = _learned(observed, history, history.seen(observed, now))
+    history = _learned(observed, history, history.seen(observed, now), now)
     serving = [pod for pod in observed.pods if pod.sample is not None]  # draining pods still carry load
     series = [history.samples[pod.uid] for pod in serving if pod.uid in history.samples]
     samples = [pod.sample for pod in serving if pod.sample is not None]
@@ -74,6 +76,7 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
         typical_wait=_rounded(waits.typical(since_change)),
         queue_drains_in=rounded(waits.drains_in(since_change)),
         ready_unchanged=rounded(now - history.ready_changed_at),
+        burst=_rounded(history.bursts.repeated()),
     )
 
 
@@ -85,7 +88,7 @@ def _is_new(pod: PodState, now: float) -> bool:
     return pod.sample is None and pod.ready_at is not None and now - pod.ready_at < NEW
 
 
-def _learned(observed: Observed, before: History, seen: History) -> History:
+def _learned(observed: Observed, before: History, seen: History, now: float) -> History:
     """Each interval between two samples teaches once: at the tick that brought its second sample."""
     carries, intervals = seen.capacity, []
     for pod in observed.pods:
@@ -96,7 +99,18 @@ def _learned(observed: Observed, before: History, seen: History) -> History:
         intervals.append((series[-2], series[-1]))
         if pod.is_ready and pod.ready_at is not None and series[-2].at - pod.ready_at >= capacity.WARM_UP:
             carries = capacity.learned(carries, series)
-    return replace(seen, work_per_request=capacity.work(seen.work_per_request, intervals), capacity=carries)
+    return replace(
+        seen,
+        work_per_request=capacity.work(seen.work_per_request, intervals),
+        capacity=carries,
+        bursts=seen.bursts.seen(_arrived(intervals), now) if intervals else seen.bursts,
+    )
+
+
+def _arrived(intervals: Sequence[tuple[PodSample, PodSample]]) -> float:
+    """Requests in the newest intervals of all pods; of a pod that was silent for long nobody knows when they came."""
+    known = (pair for pair in intervals if pair[1].at - pair[0].at <= WINDOW)
+    return sum(rates.increase(pair, lambda sample: sample.received) for pair in known)
 
 
 def _since_ready_changed(observed: Observed, history: History, now: float) -> list[Series]:

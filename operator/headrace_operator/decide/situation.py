@@ -68,6 +68,15 @@ class Situation:
     lowered_ago: float | None = None  # seconds since a decision was lower than the one before; None = never
     silent_for: float = 0.0  # seconds in which no ready pod answered
     budget: int | None = None  # replicas that the namespace's GPU budget allows, never fewer than those that run
+    lasting: int | None = None  # the least that was asked for in the last seconds; None = nothing was
+
+    @property
+    def burst_load(self) -> float | None:
+        """What bursts as came twice lately need, in replicas at the wanted utilization. None when not known."""
+        signals = self.signals
+        if signals.burst is None or not signals.work_per_request or not signals.capacity:
+            return None
+        return signals.burst * signals.work_per_request / (signals.capacity * self.policy.utilization)
 
     @property
     def load(self) -> float | None:
@@ -94,6 +103,7 @@ def look(
         lowered_ago=None if history.lowered_at is None else rounded(now - history.lowered_at),
         silent_for=0.0 if history.silent_since is None else rounded(now - history.silent_since),
         budget=budget,
+        lasting=history.lasting(now),
     )
 
 

@@ -1,0 +1,76 @@
+"""The laws that Headrace keeps over the stress catalogue, with the function that runs in the operator."""
+
+import pytest
+from headrace_operator.simulate.catalogue import BEGIN, CATALOGUE, END, WHOLE, Stress
+from headrace_operator.simulate.comparison import Run, run
+from headrace_operator.simulate.headrace import Headrace
+from headrace_operator.simulate.policies import Case, made
+
+STRESS = {stress.name: stress for stress in CATALOGUE}
+
+
+@pytest.fixture(scope="module")
+def ran() -> dict[str, Run]:
+    """Each case once."""
+    return {}
+
+
+def headrace(ran: dict[str, Run], name: str) -> Run:
+    if name not in ran:
+        ran[name] = run(STRESS[name].comparison(), "headrace")
+    return ran[name]
+
+
+def test_the_policy_is_the_operators_own_function() -> None:
+    comparison = STRESS["step x8"].comparison()
+    case = Case(comparison.engine, comparison.requests, 90.0, 1.0, comparison.scaling, 2.0)
+    assert isinstance(made("headrace", case), Headrace)
+
+
+CALM = [name for name in STRESS if name not in {"step, start of 600 s", "retry storm", "room for 6", "one pod lies"}]
+
+
+@pytest.mark.parametrize("name", CALM)
+def test_no_reversal_storm(ran: dict[str, Run], name: str) -> None:
+    """40 minutes with two changes of the load, on a policy that knows nothing at the beginning."""
+    assert headrace(ran, name).outcome.reversals <= 6
+
+
+@pytest.mark.parametrize("name", ["ramp", "diurnal", "noise of 30 %", "spike of 10 s", "burst of 10 s every 3 min"])
+def test_the_peak_is_at_most_half_more_than_needed(ran: dict[str, Run], name: str) -> None:
+    assert headrace(ran, name).outcome.peak_replicas <= 1.55 * STRESS[name].need
+
+
+def test_without_metrics_nobody_is_taken_away(ran: dict[str, Run]) -> None:
+    ((begin, end),) = STRESS["outage of metrics"].faults.outages
+    dark = [moment.desired for moment in headrace(ran, "outage of metrics").moments if begin <= moment.at < end]
+    assert min(dark) == dark[0]
+
+
+@pytest.mark.parametrize("name", ["step x8", "outage of metrics", "a tenth of the metrics lost", "prompts x 10"])
+def test_recovery_is_bounded(ran: dict[str, Run], name: str) -> None:
+    """One start, and what the queue of that time takes to go: nobody waits ten minutes after the load came."""
+    late = [moment.waiting for moment in headrace(ran, name).moments if BEGIN + 600 <= moment.at < END]
+    assert sorted(late)[len(late) // 2] < 50
+
+
+def test_a_full_cluster_is_no_reason_to_order_without_end(ran: dict[str, Run]) -> None:
+    stress: Stress = STRESS["room for 6"]
+    assert headrace(ran, "room for 6").outcome.peak_replicas <= 2 * stress.need
+
+
+def test_it_goes_down_again(ran: dict[str, Run]) -> None:
+    last = [moment.desired for moment in headrace(ran, "step x8").moments if moment.at > WHOLE - 60]
+    assert max(last) <= 5
+
+
+def test_a_spike_that_is_over_before_a_start_is_forgotten_with_the_window(ran: dict[str, Run]) -> None:
+    after = [
+        moment.desired for moment in headrace(ran, "spike of 10 s").moments if BEGIN + 400 < moment.at < BEGIN + 800
+    ]
+    assert max(after) <= 4
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    stress = STRESS["noise of 30 %"]
+    assert run(stress.comparison(), "keda").outcome == run(stress.comparison(), "keda").outcome
