@@ -1,5 +1,6 @@
 """The batching window: a lone request never waits; those who come close together begin together, within the window."""
 
+import random
 import time
 
 import pytest
@@ -72,3 +73,22 @@ async def test_the_engine_wakes_up_when_the_window_ends() -> None:
         streams = [running.engine.submit(a_request(max_new_tokens=2, arrived_at=time.monotonic())) for _ in range(3)]
         for stream in streams:
             assert len([token async for token in stream]) == 2
+
+
+@pytest.mark.parametrize("load", [20, 60, 100])
+def test_a_window_fills_steps_and_no_window_answers_soonest(load: int) -> None:
+    """Why none is the default: requests that come while a step runs share the next one anyway."""
+
+    def run(window: float) -> tuple[float, float]:
+        server, dice, due = simulated(batching_window=window), random.Random(1), 0.0
+        arrivals = []
+        while (due := due + dice.expovariate(load)) < 10:
+            arrivals.append(request_at(due, dice.randint(16, 64), dice.randint(1, 4)))
+        server.run(arrivals, 12)
+        times = sorted(life.ttft for life in server.lives.values())
+        return times[int(len(times) * 0.99)], sum(step.tokens for step in server.steps) / len(server.steps)
+
+    without, small, large = run(0.0), run(0.005), run(0.05)
+    assert small[0] == pytest.approx(without[0], rel=0.1)
+    assert large[0] > 1.5 * without[0]
+    assert large[1] > 1.1 * without[1]
