@@ -8,6 +8,7 @@ was unavailable never waits long: when the server is back, so are all of them.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 from headrace_operator.errors import OperatorError, Unavailable
 
@@ -50,7 +51,9 @@ class WorkQueue:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, key: Key) -> None:
-        self._tasks[key] = asyncio.create_task(self._run(key), name="/".join(key))
+        # In a context of its own: in that of whoever marked, Kopf's, each connection that begins here would keep a whole
+        # object alive as long as it is open.
+        self._tasks[key] = asyncio.create_task(self._run(key), name="/".join(key), context=Context())
 
     async def _run(self, key: Key) -> None:
         try:

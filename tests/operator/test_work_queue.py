@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextvars import ContextVar
 
 import pytest
 from headrace_operator import work_queue
@@ -40,6 +41,21 @@ class Work:
 async def settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def test_work_keeps_nothing_of_the_context_of_who_marked() -> None:
+    held: ContextVar[str] = ContextVar("held")
+    seen: list[str] = []
+
+    async def work(key: Key) -> None:
+        seen.append(held.get("nothing"))
+
+    held.set("a watch's event, with its whole object")
+    queue = WorkQueue(work, Work().failed)
+    queue.mark(A)
+    await settle()
+    assert seen == ["nothing"]
+    await queue.close()
 
 
 async def test_marks_while_a_key_is_worked_on_are_one_more_run() -> None:
