@@ -51,8 +51,8 @@ class WorkQueue:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, key: Key) -> None:
-        # In a context of its own: in that of whoever marked, Kopf's, each connection that begins here would keep a whole
-        # object alive as long as it is open.
+        # In a context of its own: in that of whoever marked, Kopf's, each connection that begins here would keep a
+        # whole object alive as long as it is open.
         self._tasks[key] = asyncio.create_task(self._run(key), name="/".join(key), context=Context())
 
     async def _run(self, key: Key) -> None:
