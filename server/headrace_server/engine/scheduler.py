@@ -115,10 +115,6 @@ class Scheduler:
         """Computed again because of preemptions."""
         return self._places.recomputed_tokens
 
-    def oldest_waiting(self, now: float) -> float:
-        """Seconds that the first request that never ran has waited so far; 0 when there is none."""
-        return self.queue.oldest(now)
-
     def add(self, request: Request) -> Sequence:
         """The request must fit: limits.check is the door."""
         return self.enter(self.prepared(request))

@@ -141,10 +141,10 @@ def test_a_stop_token_ends_the_answer_and_is_not_delivered() -> None:
 def test_the_queue_wait_ends_with_the_first_step_and_comes_with_every_token() -> None:
     scheduler = a_scheduler()
     scheduler.add(a_request(arrived_at=10.0, max_new_tokens=2))
-    assert scheduler.oldest_waiting(now=12.5) == 2.5
+    assert scheduler.queue.oldest(now=12.5) == 2.5
     step = step_of(scheduler, now=13.0)
     assert [start.queue_wait for start in step.starts] == [3.0]
-    assert scheduler.oldest_waiting(now=20.0) == 0.0
+    assert scheduler.queue.oldest(now=20.0) == 0.0
     first = commit(scheduler, step)
     last = commit(scheduler, step_of(scheduler, now=30.0))
     assert [token.queue_wait for _, token in first + last] == [3.0, 3.0]
@@ -233,7 +233,7 @@ class TestPreemption:
         while step := scheduler.next_step(5.0):
             waits += [start.queue_wait for start in step.starts]
             if scheduler.preemptions:
-                assert scheduler.oldest_waiting(now=100.0) == 0.0
+                assert scheduler.queue.oldest(now=100.0) == 0.0
             commit(scheduler, step)
         assert waits == [5.0, 5.0, None]
 
