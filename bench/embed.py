@@ -27,13 +27,14 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import psutil
 import torch
 from comparison.report import add_json, report
 from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer
 
 NAME = "minilm"
-LOADING = 120.0  # s that a side gets
+LOADING = 300.0  # s that a side gets
 COUNTED = {  # of Headrace's own metrics, by what they are called here
     "compute_seconds": "headrace_device_busy_seconds_total",
     "fetch_seconds": "headrace_fetch_seconds_total",
@@ -49,9 +50,14 @@ class Side:
     process: Popen[bytes]
     log: Path
     seconds: list[float] = field(default_factory=list)  # of each round
+    processor: list[float] = field(default_factory=list)  # s of all cores that its process used in each round
     latencies: list[float] = field(default_factory=list)  # s, of each request
     counted: dict[str, float] = field(default_factory=dict)  # in all rounds
     vectors: dict[int, Any] = field(default_factory=dict)  # the last round's, by text
+
+    def processor_seconds(self) -> float:
+        used = psutil.Process(self.process.pid).cpu_times()
+        return float(used.user + used.system)
 
     def send(self, number: signal.Signals) -> None:
         os.killpg(self.process.pid, number)
@@ -191,13 +197,14 @@ async def compare(sides: list[Side], texts: list[str], options: argparse.Namespa
             side.send(signal.SIGCONT)
             # Connections of its own: a side that was stopped closes those that were idle.
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=options.concurrency)) as session:
-                before = await counters(session, side)
+                before, used = await counters(session, side), side.processor_seconds()
                 seconds, latencies = await one_round(session, side, texts, options.concurrency)
-                after = await counters(session, side)
+                after, used = await counters(session, side), side.processor_seconds() - used
             side.send(signal.SIGSTOP)
             print(f"turn {turn}: {side.name} {len(texts) / seconds:.1f} requests/s", file=sys.stderr, flush=True)
             if turn:
                 side.seconds.append(seconds)
+                side.processor.append(used)
                 side.latencies += latencies
                 for called, value in after.items():
                     side.counted[called] = side.counted.get(called, 0.0) + value - before[called]
@@ -255,6 +262,8 @@ def row(side: Side, ours: Side, work: tuple[int, int], floor: float, peaks: dict
         "side": side.name,
         "requests_per_second": round(rate, 1),
         "tokens_per_second": round(rate * tokens / texts),
+        # What a machine with others on it tells as well: the cores' time, and not the time that passed.
+        "processor_ms_per_request": round(1000 * statistics.median(side.processor) / texts, 2),
         "p50_ms": round(1000 * percentile(side.latencies, 50)),
         "p95_ms": round(1000 * percentile(side.latencies, 95)),
         f"share_of_{dtype}_peak": round(rate * floor / peaks[dtype], 3),
