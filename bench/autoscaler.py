@@ -1,8 +1,9 @@
-"""The decision against a fluid model of replicas: what it orders, what the load needs, how fast an hour is simulated.
+"""Headrace's decision and other autoscalers on a recorded trace and on the stress catalogue, in one table.
 
-    python bench/autoscaler.py --json -
+    python bench/autoscaler.py --trace azure_llm_code_2023.csv --scale 1,3 --json - --plots docs
 
-The two sides are the replicas ordered at the peak, and those that the load would need at the target if it stayed there.
+The trace is cut in two in time: constants were chosen on the first half, the second shows whether they hold. Rows are
+those of `headrace simulate`. `cost` is what the operator's decision takes of a processor.
 """
 
 import argparse
@@ -13,107 +14,104 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
-from fluid import TICK, Fluid
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import decide, remembered
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import Observed
-from observations import deployment, pod, sample, scaling
+from headrace_operator.service import Scaling
+from headrace_operator.simulate import plot
+from headrace_operator.simulate.catalogue import CATALOGUE
+from headrace_operator.simulate.comparison import Comparison, run
+from headrace_operator.simulate.traces import Request, read, scaled
+from observations import deployment, pod, sample
 
 HOUR = 3600.0  # s
-REPLICA = 100.0  # tokens/s: 10 slots, 10 s a request, 100 tokens a request
-UTILISATION = 0.7
+LEAD_IN = 600.0  # s
+SCALING = Scaling(4, 64, queue_wait_target=0.5, utilization=0.7, scale_down_window=300.0)  # the CRD's defaults
+EVERYBODY = (
+    "headrace", "hpa-waiting", "hpa-concurrency", "hpa-queue-wait", "kpa", "keda", "ray", "wva-v1", "wva-v2", "dynamo",
+    "aibrix", "oracle",
+)  # fmt: skip
+STRESSED = ("headrace", "hpa-queue-wait", "kpa", "ray", "oracle")
+DRAWN = ("headrace", "hpa-queue-wait", "ray", "oracle")
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    name: str
-    load: Callable[[float], float]  # requests/s at a time in seconds
-    peak: float  # requests/s
-    cold_start: float  # s
+def halves(requests: list[Request]) -> dict[str, list[Request]]:
+    middle = requests[-1].at / 2
+    late = [request._replace(at=request.at - middle) for request in requests if request.at >= middle]
+    return {"train": [request for request in requests if request.at < middle], "validation": late, "whole": requests}
 
 
-def noise(now: float) -> float:
-    return 5 * random.Random(int(now / TICK)).uniform(0.7, 1.3)
+def trace_rows(path: Path, scale: float, plots: Path | None) -> list[dict[str, Any]]:
+    rows = []
+    for part, requests in halves(scaled(read(path), scale)).items():
+        comparison = Comparison(requests, SCALING, lead_in=LEAD_IN)
+        runs = [run(comparison, name) for name in EVERYBODY]
+        rows += [{"case": f"{path.stem} x{scale:g}, {part}", **one.row} for one in runs]
+        if plots and part == "whole":
+            drawn = [one for one in runs if one.name in DRAWN]
+            plot.write(plots / f"autoscaling-{path.stem}-x{scale:g}.svg", comparison, drawn)
+    return rows
 
 
-SCENARIOS = (
-    Scenario("step 1 -> 8 -> 1 requests/s", lambda now: 8.0 if 300 <= now < 2100 else 1.0, 8.0, 90.0),
-    Scenario("noise of 30 % around 5 requests/s", noise, 5.0, 90.0),
-    Scenario("spike of 10 s to 16 requests/s", lambda now: 16.0 if 600 <= now < 610 else 1.0, 16.0, 90.0),
-)
+def stress_rows() -> list[dict[str, Any]]:
+    return [
+        {"case": stress.name, "need": stress.need, **run(stress.comparison(), name).row}
+        for stress in CATALOGUE
+        for name in STRESSED
+    ]
 
 
-def row(scenario: Scenario) -> dict[str, Any]:
-    policy = scaling(min_replicas=2, max_replicas=32)
-    run = Fluid(
-        deployment(scaling=policy),
-        scenario.load,
-        history=History(capacity=REPLICA, work_per_request=100.0),
-        cold_start=scenario.cold_start,
-    )
-    began = time.process_time()
-    run.run(HOUR)
-    took = time.process_time() - began
-    return {
-        "name": scenario.name,
-        "needed_at_peak_replicas": -(-scenario.peak * 100 // (REPLICA * UTILISATION)),
-        "ordered_at_peak_replicas": max(run.desired()),
-        "changes": len(run.changes()),
-        "reversals": run.reversals(),
-        "simulated_hour_seconds": round(took, 2),
-    }
-
-
-def cost(ticks: int = 7200) -> dict[str, Any]:
-    """Of one tick of a deployment with four pods, and of 500 such deployments over an hour of ticks of 5 s."""
-    rng, received, given = random.Random(1), 0.0, deployment()
-    history = History(capacity=REPLICA, work_per_request=100.0, desired=4)
-    measuring = deciding = 0.0
+def cost(ticks: int = 2000) -> dict[str, Any]:
+    """Of a look at a deployment with four pods, and of 500 such deployments over an hour of looks every 5 s."""
+    rng, received, given, looks = random.Random(1), 0.0, deployment(), []
     for index in range(ticks):
         now, received = 1000.0 + 5 * index, received + 3 * rng.uniform(0.7, 1.3)
         load = sample(
             at=now, running=rng.randint(20, 30), received=received, finished=received, tokens=100 * received,
             finished_tokens=100 * received, queue_waits=((0.01, 0.9 * received), (math.inf, received)),
         )  # fmt: skip
-        pods = Observed(tuple(replace(pod(ordinal), sample=load) for ordinal in range(4)))
-        began = time.process_time()
+        looks.append((now, Observed(tuple(replace(pod(ordinal), sample=load) for ordinal in range(4)))))
+    history = History(capacity=100.0, work_per_request=100.0, desired=4)
+    began = time.process_time()
+    for now, pods in looks:
         history, signals = measure(pods, history, now)
-        situation = look(given.scaling, pods, signals, history, now)
-        measured = time.process_time()
-        decision = decide(situation)
-        history = remembered(history, decision, now)
-        measuring += measured - began
-        deciding += time.process_time() - measured
+        history = remembered(history, decide(look(given.scaling, pods, signals, history, now)), now)
+    took = (time.process_time() - began) / ticks
     return {
-        "measure_microseconds": round(measuring / ticks * 1e6, 1),
-        "decide_microseconds": round(deciding / ticks * 1e6, 1),
-        "hour_of_500_deployments_seconds": round((measuring + deciding) / ticks * 500 * HOUR / 5, 1),
+        "look_microseconds": round(took * 1e6, 1),
+        "hour_of_500_deployments_seconds": round(took * 500 * HOUR / 5, 1),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trace", type=Path, help="without it, the stress catalogue alone")
+    parser.add_argument("--scale", default="1,3", help="times the trace's rate; several with commas")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where pictures of the whole trace go")
     parser.add_argument("--json", default="-", help="where to write the result; - is stdout")
     options = parser.parse_args()
+    rows = []
+    if options.trace:
+        for scale in options.scale.split(","):
+            rows += trace_rows(options.trace, float(scale), options.plots)
     result = {
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "work": {"seconds": HOUR, "tick_seconds": TICK, "utilisation": UTILISATION, "cold_start_seconds": 90},
-        "rows": [row(scenario) for scenario in SCENARIOS],
+        "work": {"slo_seconds": 1.0, "cold_start_seconds": 90.0, "min_replicas": 4, "max_replicas": 64},
+        "rows": rows + stress_rows(),
         "cost": cost(),
     }
-    text = json.dumps(result, indent=2)
+    text = json.dumps(result, indent=2) + "\n"
     if options.json == "-":
-        print(text)
+        sys.stdout.write(text)
     else:
-        Path(options.json).write_text(text + "\n")
+        Path(options.json).write_text(text)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ class Stress:
 
 def poisson(load: Level, length: Level, seconds: float, seed: int) -> list[Request]:
     """Arrivals whose rate changes each second, with lognormal lengths."""
-    rng, now, made = random.Random(seed), 0.0, []
+    rng, now = random.Random(seed), 0.0
+    made: list[Request] = []
     while True:
         rate = load(now)
         now += rng.expovariate(rate) if rate > 0 else 1.0
