@@ -65,6 +65,7 @@ class Side:
 
 def main() -> None:
     options = parsed(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # and the sides with it, which are stopped
     texts, tokens = drawn(options.model, options.requests, options.words)
     each = tokens / len(texts)
     floor = each * operations_per_token(options.model, each)  # operations a request
