@@ -88,7 +88,7 @@ def stages(answered: Answered) -> Iterator[Stage]:
     yield Stage("queue", answered.arrived, _or(began, answered.ended), {})
     if began is None:
         return
-    tokens = {"gen_ai.usage.input_tokens": answered.prompt_tokens or 0}
+    tokens: dict[str, AttributeValue] = {"gen_ai.usage.input_tokens": answered.prompt_tokens or 0}
     if answered.operation is Operation.EMBEDDINGS:
         yield Stage("embed", began, answered.ended, tokens)
         return
