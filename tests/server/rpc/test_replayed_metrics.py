@@ -154,12 +154,21 @@ async def be_refused(client: Client) -> None:
     client.truth.refused.update(invalid=3, unknown_model=1)
 
 
+async def settled(client: Client, runner: Told) -> None:
+    """Also the last step is done, which was for nobody."""
+    async with asyncio.timeout(20):
+        while client.server.sample("headrace_step_seconds_count") < len(runner.steps):
+            await asyncio.sleep(0.005)
+
+
 async def crowd(client: Client, runner: Told) -> None:
     """One runs, held in its first step, and hangs up; one waits until it is late; one hangs up; one is too many."""
+    await settled(client, runner)
     runner.gate.clear()
     running = asyncio.create_task(client.over_http(a_prompt(110, 20), 6))
     await client.server.until_running(1)
-    late = asyncio.create_task(client.over_http(a_prompt(120, 30), 7, timeout=0.2))
+    late = asyncio.create_task(client.over_http(a_prompt(120, 30), 7, timeout=0.5))
+    await client.server.until_inside(2)  # first in line, so that nobody foresees that it will be late
     waiting = asyncio.create_task(client.over_http(a_prompt(121, 40), 8))
     await client.server.until_inside(3)
     assert (await client.over_http(a_prompt(122, 5), 5))[0] == 429
@@ -169,13 +178,11 @@ async def crowd(client: Client, runner: Told) -> None:
         task.cancel()
     while client.server.doors.arrivals.inside > 1:
         await asyncio.sleep(0.005)
-    await asyncio.sleep(0.25)  # until the late one is
+    await asyncio.sleep(0.55)  # until the late one is
     runner.gate.set()
     assert (await late)[0] == 504
     await client.server.until_inside(0)
-    async with asyncio.timeout(20):
-        while client.server.sample("headrace_step_seconds_count") < len(runner.steps):  # the last one was for nobody
-            await asyncio.sleep(0.005)
+    await settled(client, runner)
     client.truth.saw("cancelled", 20, 1, 6)  # the step that held it brought its first token
     client.truth.cut += 1
     client.truth.saw("cancelled", 40, 0, 8, started=False)
