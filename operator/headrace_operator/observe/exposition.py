@@ -10,7 +10,17 @@ from headrace_operator.decide.values import PodSample
 from headrace_operator.errors import ScrapeFailed
 
 QUEUE_WAIT = "headrace_queue_wait_seconds_bucket"  # by class and tenant class
-OFFLINE = 'class="batch"'  # nobody waits for those: their waits break no promise
+OFFLINE = 'class="batch"'  # nobody waits for those: their waits break no promise, and they order no replica
+OLDEST = "headrace_oldest_waiting_seconds"
+BY_CLASS = {  # from a server that tells them apart, the online part of these
+    "headrace_requests_waiting": "headrace_requests_waiting_by_class",
+    "headrace_requests_running": "headrace_requests_running_by_class",
+    OLDEST: "headrace_oldest_waiting_seconds_by_class",
+    "headrace_requests_received_total": "headrace_requests_received_by_class_total",
+    "headrace_requests_refused_total": "headrace_requests_refused_by_class_total",
+    "headrace_requests_finished_total": "headrace_requests_finished_by_class_total",
+    "headrace_finished_request_tokens_total": "headrace_finished_request_tokens_by_class_total",
+}
 NEEDED = (
     "headrace_requests_waiting",
     "headrace_requests_running",
@@ -30,7 +40,8 @@ LARGEST = 1e15  # of any number in a sample: above, a float cannot tell one from
 FAILED = "failed"  # the outcome that is the server's own fault
 
 WANTED = re.compile(
-    rf"""^({"|".join((*NEEDED, QUEUE_WAIT, REFUSED, FINISHED))})(?:{{([^}}]*)}})? (\S+)$""", re.MULTILINE
+    rf"""^({"|".join((*NEEDED, *BY_CLASS.values(), QUEUE_WAIT, REFUSED, FINISHED))})(?:{{([^}}]*)}})? (\S+)$""",
+    re.MULTILINE,
 )
 LABEL = re.compile(r"""(?:^|,)(?:le|reason|outcome)="([^"]*)"(?:,|$)""")
 
@@ -42,10 +53,13 @@ def parse(text: str, at: float) -> PodSample:
     try:
         for name, labels, text_of_value in WANTED.findall(text):
             value, label = _number(name, text_of_value), _label(labels)
+            if OFFLINE in labels:
+                continue
             if name == QUEUE_WAIT:
-                if OFFLINE not in labels:
-                    bound = _bound(label)
-                    waits[bound] = waits.get(bound, 0.0) + value
+                bound = _bound(label)
+                waits[bound] = waits.get(bound, 0.0) + value
+            elif name == BY_CLASS[OLDEST]:
+                values[name] = max(values.get(name, 0.0), value)
             elif name != REFUSED or label in WOULD_HAVE_RUN:  # what is invalid is no demand
                 values[name] = values.get(name, 0.0) + value
             if (name, label) == (FINISHED, FAILED):
@@ -54,6 +68,7 @@ def parse(text: str, at: float) -> PodSample:
         raise ScrapeFailed(f"no Prometheus text: {error}") from error
     if missing := [name for name in NEEDED if name not in values]:
         raise ScrapeFailed(f"series missing: {', '.join(missing)}")
+    values |= {whole: values[online] for whole, online in BY_CLASS.items() if online in values}
     return PodSample(
         at=at,
         waiting=int(values["headrace_requests_waiting"]),
