@@ -2,8 +2,9 @@
 
     python bench/autoscaler.py --trace azure_llm_code_2023.csv --scale 1,3 --json - --plots docs
 
-The trace is cut in two in time: constants were chosen on the first half, the second shows whether they hold. Rows are
-those of `headrace simulate`. `cost` is what the operator's decision takes of a processor.
+The trace is shown whole and in two halves, to see whether a figure holds in time; constants were chosen on the whole
+shipped trace and on synthetic load, so another trace is the judge. Rows are those of `headrace simulate`. `cost` is what
+the operator's decision takes of a processor.
 """
 
 import argparse
@@ -45,7 +46,7 @@ DRAWN = ("headrace", "hpa-queue-wait", "ray", "oracle")
 def halves(requests: list[Request]) -> dict[str, list[Request]]:
     middle = requests[-1].at / 2
     late = [request._replace(at=request.at - middle) for request in requests if request.at >= middle]
-    return {"train": [request for request in requests if request.at < middle], "validation": late, "whole": requests}
+    return {"first half": [request for request in requests if request.at < middle], "second half": late, "whole": requests}
 
 
 def trace_rows(path: Path, scale: float, plots: Path | None) -> list[dict[str, Any]]:
