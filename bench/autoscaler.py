@@ -3,15 +3,12 @@
     python bench/autoscaler.py --trace azure_llm_code_2023.csv --scale 1,3 --json - --plots docs
 
 The trace is shown whole and in two halves, to see whether a figure holds in time; constants were chosen on the whole
-shipped trace and on synthetic load, so another trace is the judge. Rows are those of `headrace simulate`. `cost` is what
-the operator's decision takes of a processor.
+shipped trace and on synthetic load, so another trace is the judge. Rows are those of `headrace simulate`; the last one
+is what the operator's decision takes of a processor.
 """
 
 import argparse
-import json
 import math
-import os
-import platform
 import random
 import sys
 import time
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
+from comparison.report import add_json, report
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import decide, remembered
 from headrace_operator.decide.signals import measure
@@ -46,7 +44,8 @@ DRAWN = ("headrace", "hpa-queue-wait", "ray", "oracle")
 def halves(requests: list[Request]) -> dict[str, list[Request]]:
     middle = requests[-1].at / 2
     late = [request._replace(at=request.at - middle) for request in requests if request.at >= middle]
-    return {"first half": [request for request in requests if request.at < middle], "second half": late, "whole": requests}
+    early = [request for request in requests if request.at < middle]
+    return {"first half": early, "second half": late, "whole": requests}
 
 
 def trace_rows(path: Path, scale: float, plots: Path | None) -> list[dict[str, Any]]:
@@ -62,11 +61,12 @@ def trace_rows(path: Path, scale: float, plots: Path | None) -> list[dict[str, A
 
 
 def stress_rows() -> list[dict[str, Any]]:
-    return [
-        {"case": stress.name, "need": stress.need, **run(stress.comparison(), name).row}
-        for stress in CATALOGUE
-        for name in STRESSED
-    ]
+    rows = []
+    for stress in CATALOGUE:
+        print(stress.name, file=sys.stderr, flush=True)
+        comparison = stress.comparison()
+        rows += [{"case": stress.name, "need": stress.need, **run(comparison, name).row} for name in STRESSED]
+    return rows
 
 
 def cost(ticks: int = 2000) -> dict[str, Any]:
@@ -86,6 +86,7 @@ def cost(ticks: int = 2000) -> dict[str, Any]:
         history = remembered(history, decide(look(given.scaling, pods, signals, history, now)), now)
     took = (time.process_time() - began) / ticks
     return {
+        "name": "one decision, four pods",
         "look_microseconds": round(took * 1e6, 1),
         "hour_of_500_deployments_seconds": round(took * 500 * HOUR / 5, 1),
     }
@@ -96,23 +97,14 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help="without it, the stress catalogue alone")
     parser.add_argument("--scale", default="1,3", help="times the trace's rate; several with commas")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where pictures of the whole trace go")
-    parser.add_argument("--json", default="-", help="where to write the result; - is stdout")
+    add_json(parser)
     options = parser.parse_args()
     rows = []
     if options.trace:
         for scale in options.scale.split(","):
             rows += trace_rows(options.trace, float(scale), options.plots)
-    result = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "work": {"slo_seconds": 1.0, "cold_start_seconds": 90.0, "min_replicas": 4, "max_replicas": 64},
-        "rows": rows + stress_rows(),
-        "cost": cost(),
-    }
-    text = json.dumps(result, indent=2) + "\n"
-    if options.json == "-":
-        sys.stdout.write(text)
-    else:
-        Path(options.json).write_text(text)
+    work = {"slo_seconds": 1.0, "cold_start_seconds": 90.0, "min_replicas": 4, "max_replicas": 64}
+    report(options.json, work, [*rows, *stress_rows(), cost()])
 
 
 if __name__ == "__main__":
