@@ -11,7 +11,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +27,34 @@ from elastic import bursts, rise, streams
 
 NODES = (NodeShape("gpu-a", gpus=4), NodeShape("gpu-b", gpus=4))
 ONE_THREAD = {"env": [{"name": "OMP_NUM_THREADS", "value": "1"}]}
-Part = tuple[str, dict[str, Any], int, Callable[[LocalCluster], dict[str, Any]]]  # name, spec, replicas at first
+Measure = Callable[[], dict[str, Any]]
 
 
-def parts(options: argparse.Namespace) -> dict[str, Part]:
-    return {
-        "rise": (
-            rise.NAME,
-            rise.spec(),
-            1,
-            lambda on: rise.measure(on, say, users=options.users, rush=options.rush, rest=options.rest),
-        ),
-        "streams": (
-            streams.NAME,
-            streams.spec(),
-            streams.MOST,
-            lambda on: streams.measure(
-                on,
-                say,
-                users=options.streamers,
-                streams=options.streams,
-                scale_downs=options.scale_downs,
-                tokens=options.tokens,
-            ),
-        ),
-        "bursts": (bursts.NAME, bursts.spec(), 1, lambda on: bursts.measure(on, say, bursts=options.bursts)),
-    }
+def parts(options: argparse.Namespace, cluster: LocalCluster) -> dict[str, Measure]:
+    def on_rise() -> dict[str, Any]:
+        with deployed(cluster, rise.NAME, rise.spec(), 1):
+            return rise.measure(cluster, say, users=options.users, rush=options.rush, rest=options.rest)
+
+    def on_streams() -> dict[str, Any]:
+        counts = {"streams": options.streams, "scale_downs": options.scale_downs, "tokens": options.tokens}
+        with deployed(cluster, streams.NAME, streams.spec(), streams.MOST):
+            return streams.measure(cluster, say, users=options.streamers, **counts)
+
+    def on_bursts() -> dict[str, Any]:
+        fresh = partial(deployed, cluster, bursts.NAME, bursts.spec(), 1)
+        return bursts.measure(cluster, say, fresh, bursts=options.bursts)
+
+    return {"rise": on_rise, "streams": on_streams, "bursts": on_bursts}
 
 
-def measured(cluster: LocalCluster, part: Part) -> dict[str, Any]:
-    name, spec, replicas, measure = part
+@contextmanager
+def deployed(cluster: LocalCluster, name: str, spec: dict[str, Any], replicas: int) -> Iterator[None]:
+    """So many replicas Ready; at the end all pods are gone."""
     cluster.apply(manifest(name, path="scripture-1m", pod=ONE_THREAD, **spec))
     wait_ready(cluster, name, replicas)
-    found = measure(cluster)
+    yield
     cluster.kubectl("delete", "infdep", name)
     cluster.wait(f"pods of {name} gone", lambda: not pods(cluster, name), timeout=300)
-    say(json.dumps(found))
-    return found
 
 
 def say(line: str) -> None:
@@ -100,14 +93,17 @@ def _names(text: str) -> tuple[str, ...]:
 
 def main() -> None:
     options = parsed(sys.argv[1:])
-    chosen = [part for name, part in parts(options).items() if name in options.only]
     with (
         tempfile.TemporaryDirectory(prefix="scaling-") as directory,
         LocalCluster(Path(directory), nodes=NODES, images=story.IMAGES, report=say) as cluster,
     ):
         story.install(cluster)
         cluster.volume("default", "models", story.MODELS)
-        rows = [measured(cluster, part) for part in chosen]
+        rows = []
+        for name, measure in parts(options, cluster).items():
+            if name in options.only:
+                rows.append(measure())
+                say(json.dumps(rows[-1]))
     report(options.json, {name: value for name, value in vars(options).items() if name != "json"}, rows)
 
 
