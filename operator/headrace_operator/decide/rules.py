@@ -68,12 +68,17 @@ def _holding(situation: Situation, *, full: int) -> int:
 
 def _window(situation: Situation, replicas: int) -> int:
     """Down only to the most that was recommended within the window; and in one go, not along a falling edge."""
+    held = max(replicas, _held(situation, replicas))
+    return held if held > situation.policy.min_replicas else replicas  # below it the minimum is why, not the window
+
+
+def _held(situation: Situation, replicas: int) -> int:
     current, policy = situation.current, situation.policy
     if situation.lowered_ago is not None and situation.lowered_ago < min(WINDOW, policy.scale_down_window):
-        return max(replicas, current)
+        return current
     peak = replicas if situation.peak is None else situation.peak
     # What Shadow would have ordered within the window it would still have.
-    return max(replicas, peak if policy.mode is Mode.SHADOW else min(current, peak))
+    return peak if policy.mode is Mode.SHADOW else min(current, peak)
 
 
 def _scheduler(situation: Situation, replicas: int) -> int:

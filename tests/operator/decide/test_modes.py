@@ -82,6 +82,11 @@ def test_shadow_stays_with_what_it_would_have_ordered() -> None:
     assert after[-1].reason is Reason.HOLDING_FOR_WINDOW
 
 
+def test_below_the_minimum_shadow_says_so_at_every_tick() -> None:
+    decisions, _ = ticks(3, signals(4, load=1.0), History(desired=4), mode=Mode.SHADOW, min_replicas=6)
+    assert [(decision.replicas, decision.reason) for decision in decisions] == [(6, Reason.BELOW_MINIMUM)] * 3
+
+
 def test_a_change_of_mode_takes_effect_at_the_next_tick() -> None:
     _, history = ticks(3, BUSY, History(desired=4), mode=Mode.SHADOW)
     assert history.desired == 4
