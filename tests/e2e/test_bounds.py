@@ -57,7 +57,7 @@ def budget(cluster: LocalCluster) -> Iterator[int]:
     where = ("headrace", str(story.CHART), "--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "120s")
     cluster.helm("upgrade", *where, "--set", "gpuBudgets.default=2")
     yield 2
-    cluster.helm("upgrade", *where)
+    cluster.helm("upgrade", *where, "--reset-values")  # without it the last values stay
 
 
 def test_a_budget_stops_growth_and_takes_nothing_away(
