@@ -51,6 +51,11 @@ class OpenServer:
             while self.engine.load().running != requests:
                 await asyncio.sleep(0.005)
 
+    async def until_left(self) -> None:
+        """Waits until no caller is at the doors; the engine may still hold what they asked."""
+        async with asyncio.timeout(PATIENCE):
+            await self.doors.arrivals.all_left()
+
     async def until_inside(self, requests: int) -> None:
         """Waits until the engine holds exactly that many requests, running or waiting; 0: and has told of the last."""
         async with asyncio.timeout(PATIENCE):

@@ -107,6 +107,7 @@ async def test_ctrl_c_stops_an_answer_and_frees_it_and_the_conversation_goes_on(
             await server.until_inside(1)
             os.write(terminal, b"\x03")
             await until_shown(terminal, "> ")
+            await server.until_left()  # or the answer might be complete before the server hears of it
             runner.gate.set()
             await server.until_inside(0)
             assert server.sample("headrace_requests_finished_total", outcome="cancelled") == 1
