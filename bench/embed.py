@@ -260,7 +260,7 @@ def row(side: Side, ours: Side, work: tuple[int, int], floor: float, peaks: dict
     rate = texts / statistics.median(side.seconds)
     dtype = "bfloat16" if side.name.endswith("bfloat16") else "float32"
     found: dict[str, Any] = {
-        "side": side.name,
+        "name": side.name,
         "requests_per_second": round(rate, 1),
         "tokens_per_second": round(rate * tokens / texts),
         # What a machine with others on it tells as well: the cores' time, and not the time that passed.
