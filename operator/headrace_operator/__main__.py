@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -69,9 +68,6 @@ async def _until_told(settings: Settings, environ: Mapping[str, str]) -> int:
     """0 after SIGTERM or SIGINT; a failure is logged and ends with 1, and Kubernetes restarts us."""
     from headrace_operator.process import Process  # noqa: PLC0415 - `headrace --help` must not wait for Kopf
 
-    # A full collection comes when garbage is a quarter of what lives: what was imported, half a million objects, counts
-    # no more, and is not looked through again.
-    gc.freeze()
     loop = asyncio.get_running_loop()
     work = asyncio.create_task(Process(settings, environ).run())
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,10 +4,8 @@ Plain dictionaries whose single operations are atomic; the reader copies before 
 other: the newer resourceVersion wins, and what was seen to go stays gone (a UID never comes back).
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from headrace_operator.decide import manifests
 from headrace_operator.observe.conflicts import foreign
@@ -19,36 +17,13 @@ SPEC = ("nodeName", "tolerations")  # of a pod
 REMEMBERED_GONE = 10_000  # UIDs; far more than go within one list request
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One body as text: as dictionaries it takes six times as much, scattered among what was read with it and is gone.
-
-    Reading it again takes tens of microseconds, once a look.
-    """
-
-    uid: str
-    version: int  # resourceVersions of one API server are comparable numbers (documented since Kubernetes 1.35)
-    node: str | None  # of a pod that is bound
-    text: bytes  # JSON
-
-    @classmethod
-    def of(cls, body: Body) -> Self:
-        node = body.get("spec", {}).get("nodeName")
-        return cls(_uid(body), _version(body), node, json.dumps(body, separators=(",", ":")).encode())
-
-    @property
-    def body(self) -> Body:
-        found: Body = json.loads(self.text)
-        return found
-
-
 class Store:
     def __init__(self, changed: Callable[[Key, bool], None]) -> None:
         """`changed` hears every key with news, in the caller's thread; True where its user asks for something else."""
         self._changed = changed
-        self._objects: dict[Key, Kept] = {}
-        self._pods: dict[Key, dict[str, Kept]] = {}  # by UID
-        self._revisions: dict[Key, dict[str, Kept]] = {}  # likewise
+        self._objects: dict[Key, Body] = {}
+        self._pods: dict[Key, dict[str, Body]] = {}
+        self._revisions: dict[Key, dict[str, Body]] = {}
         self._nodes: dict[str, NodeFacts] = {}  # by name
         self._gone: dict[str, None] = {}  # UIDs, oldest first
 
@@ -56,15 +31,14 @@ class Store:
         return list(self._objects)
 
     def object(self, key: Key) -> Body | None:
-        known = self._objects.get(key)
-        return None if known is None else known.body
+        return self._objects.get(key)
 
     def pods(self, key: Key) -> list[Body]:
-        return [pod.body for pod in list(self._pods.get(key, {}).values())]
+        return list(self._pods.get(key, {}).values())
 
     def revisions(self, key: Key) -> list[Body]:
         """ControllerRevisions: what pods of each revision are made from."""
-        return [revision.body for revision in list(self._revisions.get(key, {}).values())]
+        return list(self._revisions.get(key, {}).values())
 
     def nodes_of(self, pods: Sequence[Body]) -> dict[str, NodeFacts]:
         """By name, as far as they are known."""
@@ -82,7 +56,7 @@ class Store:
         else:
             self._nodes[name] = facts
         for key, pods in list(self._pods.items()):
-            if any(pod.node == name for pod in list(pods.values())):
+            if any(pod.get("spec", {}).get("nodeName") == name for pod in list(pods.values())):
                 self._changed(key, False)
 
     def replace_nodes(self, nodes: Sequence[Body]) -> None:
@@ -101,8 +75,8 @@ class Store:
             self._objects.pop(key, None)
             self._changed(key, True)
         elif self._is_news(body, known):
-            self._objects[key] = Kept.of(body)
-            if known is None or _asked(known.body) != _asked(body):
+            self._objects[key] = body
+            if known is None or _asked(known) != _asked(body):
                 self._changed(key, True)  # a new status alone is what we wrote ourselves
 
     def put_pod(self, body: Body, *, is_gone: bool = False) -> None:
@@ -116,17 +90,17 @@ class Store:
 
         `listed`: UIDs of objects, pods and revisions.
         """
-        kinds: tuple[tuple[Put, list[Kept]], ...] = (
+        kinds: tuple[tuple[Put, list[Body]], ...] = (
             (self.put_revision, _children(self._revisions)),
             (self.put_pod, _children(self._pods)),
             (self.put_object, list(self._objects.values())),
         )
         for put, known in kinds:
-            for one in known:
-                if one.uid not in listed and one.version <= version:
-                    put(one.body, is_gone=True)
+            for body in known:
+                if _uid(body) not in listed and _version(body) <= version:
+                    put(body, is_gone=True)
 
-    def _put_child(self, children: dict[Key, dict[str, Kept]], body: Body, is_gone: bool) -> None:
+    def _put_child(self, children: dict[Key, dict[str, Body]], body: Body, is_gone: bool) -> None:
         key, uid = owner(body), _uid(body)
         if key is None:
             return
@@ -135,7 +109,7 @@ class Store:
             self._bury(body)
             known.pop(uid, None)
         elif self._is_news(body, known.get(uid)):
-            known[uid] = Kept.of(_slim(body))
+            known[uid] = _slim(body)
         else:
             return
         self._changed(key, False)
@@ -145,18 +119,18 @@ class Store:
         if len(self._gone) > REMEMBERED_GONE:
             self._gone.pop(next(iter(self._gone)), None)
 
-    def _is_news(self, body: Body, known: Kept | None) -> bool:
+    def _is_news(self, body: Body, known: Body | None) -> bool:
         if _uid(body) in self._gone:
             return False
-        return known is None or known.uid != _uid(body) or _version(body) > known.version
+        return known is None or _uid(known) != _uid(body) or _version(body) > _version(known)
 
 
 class Put(Protocol):
     def __call__(self, body: Body, *, is_gone: bool = False) -> None: ...
 
 
-def _children(by_key: Mapping[Key, Mapping[str, Kept]]) -> list[Kept]:
-    return [one for known in list(by_key.values()) for one in list(known.values())]
+def _children(by_key: Mapping[Key, Mapping[str, Body]]) -> list[Body]:
+    return [body for known in list(by_key.values()) for body in list(known.values())]
 
 
 def _key(body: Body) -> Key:
@@ -171,7 +145,7 @@ def _asked(body: Body) -> list[Any]:
 
 
 def _slim(child: Body) -> Body:
-    """What is read here of a pod or a revision: two thirds of its text are not.
+    """What is read here of a pod or a revision: of two thousand pods, the rest is 60 MB.
 
     Of who wrote which field: what others wrote that is ours. Of a pod's spec: SPEC, and the containers' arguments and
     ports.
@@ -193,6 +167,7 @@ def _uid(body: Body) -> str:
 
 
 def _version(body: Body) -> int:
+    """resourceVersions of one API server are comparable numbers (documented since Kubernetes 1.35)."""
     return int(body["metadata"].get("resourceVersion", 0))
 
 
