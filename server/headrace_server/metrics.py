@@ -29,6 +29,10 @@ class Breakage(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # of the device, in a step
     OTHER = "other"
 
+    @classmethod
+    def of(cls, fault: Exception) -> "Breakage":
+        return cls.OUT_OF_MEMORY if isinstance(fault, MemoryError) else cls.OTHER
+
 
 class Direction(StrEnum):
     """Of tokens, as `kind` labels them."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from math import nan
 
 from prometheus_client import Counter
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.core import Core, News
+from headrace_server.engine.first_zeros import first_zeros
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.engine.stream import Times
@@ -16,7 +16,6 @@ from headrace_server.metrics import Breakage, ServerMetrics
 from headrace_server.request import Finish, Phase, Priority, Request
 from headrace_server.telemetry.lengths import length_bucket
 from headrace_server.telemetry.work import ModelWork, Part
-from headrace_server.tenants import TenantClass
 
 
 class Account:
@@ -53,11 +52,6 @@ class Account:
             metrics.requests_running_by_class.labels(priority).set_function(partial(scheduler.running_of, priority))
             oldest = partial(_oldest, core, clock, priority)
             metrics.oldest_waiting_seconds_by_class.labels(priority).set_function(oldest)
-            for counter in (
-                metrics.requests_received_by_class, metrics.requests_refused_by_class,
-                metrics.requests_finished_by_class, metrics.finished_request_tokens_by_class,
-            ):  # fmt: skip
-                counter.labels(priority)
             metrics.waiting_tokens.labels(priority).set_function(partial(scheduler.queue.tokens, priority))
             metrics.predicted_wait_seconds.labels(priority).set_function(partial(_predicted, core, clock, priority))
         metrics.kv_pressure.set_function(lambda: 1 - scheduler.pages.available / scheduler.pages.total)
@@ -67,12 +61,7 @@ class Account:
         metrics.kv_page_size.set(config.page_size)
         metrics.max_running.set(config.max_running)
         self._tenants = config.tenants
-        for outcome in Finish:  # a rate needs the zero before the first one
-            metrics.requests_finished.labels(outcome)
-        for phase in Phase:
-            metrics.requests_expired.labels(phase)
-        for labels in product(Priority, TenantClass):
-            metrics.queue_wait_seconds.labels(*labels)
+        first_zeros(metrics)
 
     def admitted(self, request: Request) -> None:
         self._metrics.requests_received.inc()
@@ -124,8 +113,7 @@ class Account:
 
     def broke(self, fault: Exception) -> None:
         """A step did; the process is about to end."""
-        kind = Breakage.OUT_OF_MEMORY if isinstance(fault, MemoryError) else Breakage.OTHER
-        self._metrics.engine_failures.labels(kind).inc()
+        self._metrics.engine_failures.labels(Breakage.of(fault)).inc()
 
     def expired(self, phase: Phase) -> None:
         self._metrics.requests_expired.labels(phase).inc()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Row
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from headrace_server.engine.embed_account import EmbedAccount
 from headrace_server.engine.embed_lanes import Feed, Lane, News, run_lane
 from headrace_server.engine.embed_plan import Planner
 from headrace_server.engine.sequence import Sequence
+from headrace_server.engine.threads import EngineThreads
 from headrace_server.engine.window import BatchingWindow
 from headrace_server.errors import (
     DeadlineExceeded,
@@ -89,6 +91,7 @@ class EmbedEngine:
         self._feed = Feed(Planner(config, model.enough_tokens), BatchingWindow(config.batching_window), clock)
         self._admission = Admission(config)
         self._account = EmbedAccount(metrics, self._feed, config, len(model.lanes), clock)
+        self._threads = EngineThreads("lane", self._hear)
         self._tokenising = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise")
         self._calls: dict[Sequence, tuple[_Call, int]] = {}  # of every text that has not ended; its place in the call
         self._inside = 0  # calls, those that are being tokenised included
@@ -96,7 +99,6 @@ class EmbedEngine:
         self._empty.set()
         self._draining = False
         self._failure: EngineFailed | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def facts(self) -> EmbedderFacts:
@@ -127,25 +129,10 @@ class EmbedEngine:
 
     async def run(self) -> None:
         """Until cancelled. Raises EngineFailed when a batch breaks; every open call gets it too."""
-        self._loop = asyncio.get_running_loop()
-        pool = ThreadPoolExecutor(max_workers=len(self._model.lanes), thread_name_prefix="lane")
-        running = [
-            self._loop.run_in_executor(pool, run_lane, lane, self._feed, self._clock, self._tell)
-            for lane in self._model.lanes
-        ]
+        lanes = [partial(run_lane, lane, self._feed, self._clock, self._threads.tell) for lane in self._model.lanes]
         try:
-            await asyncio.gather(*running)
-        except asyncio.CancelledError:
-            self._fail(EngineFailed("the engine was stopped before the answer was complete"))
-            raise
-        except Exception as broken:
-            failure = EngineFailed(f"the engine broke: {type(broken).__name__}: {broken}")
-            self._account.broke(broken)
-            self._fail(failure)
-            raise failure from broken
+            await self._threads.run(lanes, self._feed.stop, self._fail)
         finally:
-            self._feed.stop()
-            pool.shutdown(wait=False)  # a hung device must not take the event loop with it
             self._tokenising.shutdown(wait=False)
 
     def begin_drain(self) -> None:
@@ -252,12 +239,6 @@ class EmbedEngine:
         computed = sum(len(text.request.prompt) for text in call.texts if text.queue_wait is not None)
         self._admission.ended(call.whole, computed)
 
-    def _tell(self, news: News) -> None:
-        """Called by a lane's thread."""
-        assert self._loop is not None
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._hear, news)
-
     def _hear(self, news: News) -> None:
         self._account.computed(news)
         for text, vector in zip(news.batch.texts, news.computed.vectors, strict=True):
@@ -273,7 +254,9 @@ class EmbedEngine:
             if not call.left and not call.done.done():
                 call.done.set_result(None)
 
-    def _fail(self, failure: EngineFailed) -> None:
+    def _fail(self, failure: EngineFailed, broken: Exception | None) -> None:
+        if broken is not None:
+            self._account.broke(broken)
         self._failure = failure
         for call in {id(call): call for call, _ in self._calls.values()}.values():
             if not call.done.done():

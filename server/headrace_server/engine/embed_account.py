@@ -6,17 +6,16 @@ A text is what a request is there: it waits, is computed and ends. A call may br
 from collections.abc import Callable
 from collections.abc import Sequence as Row
 from functools import partial
-from itertools import product
 from math import nan
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.embed_lanes import Feed, News
 from headrace_server.engine.embed_plan import Planner
+from headrace_server.engine.first_zeros import first_zeros
 from headrace_server.engine.sequence import Sequence
 from headrace_server.metrics import Breakage, ServerMetrics
 from headrace_server.request import Finish, Phase, Priority
 from headrace_server.telemetry.lengths import length_bucket
-from headrace_server.tenants import TenantClass
 
 
 class EmbedAccount:
@@ -42,20 +41,9 @@ class EmbedAccount:
             metrics.requests_running_by_class.labels(priority).set_function(partial(feed.running.__getitem__, priority))
             oldest = partial(_oldest, planner, clock, priority)
             metrics.oldest_waiting_seconds_by_class.labels(priority).set_function(oldest)
-            for counter in (
-                metrics.requests_received_by_class, metrics.requests_refused_by_class,
-                metrics.requests_finished_by_class, metrics.finished_request_tokens_by_class,
-            ):  # fmt: skip
-                counter.labels(priority)
             metrics.waiting_tokens.labels(priority).set_function(partial(planner.waiting_tokens, priority))
             metrics.predicted_wait_seconds.labels(priority).set_function(partial(_predicted, feed, priority))
-            metrics.step_tokens.labels(priority)
-        for outcome in Finish:  # a rate needs the zero before the first one
-            metrics.requests_finished.labels(outcome)
-        for phase in Phase:
-            metrics.requests_expired.labels(phase)
-        for labels in product(Priority, TenantClass):
-            metrics.queue_wait_seconds.labels(*labels)
+        first_zeros(metrics)
 
     def admitted(self, texts: Row[Sequence]) -> None:
         for text in texts:
@@ -106,8 +94,7 @@ class EmbedAccount:
 
     def broke(self, fault: Exception) -> None:
         """A batch did; the process is about to end."""
-        kind = Breakage.OUT_OF_MEMORY if isinstance(fault, MemoryError) else Breakage.OTHER
-        self._metrics.engine_failures.labels(kind).inc()
+        self._metrics.engine_failures.labels(Breakage.of(fault)).inc()
 
 
 def _predicted(feed: Feed, priority: Priority) -> float:

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from headrace_server.config import EngineConfig
@@ -19,6 +19,7 @@ from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.engine.sleeper import Sleeper
 from headrace_server.engine.stream import Stream
+from headrace_server.engine.threads import EngineThreads
 from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed, NotNow, Overloaded, Refusal
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Phase, Request
@@ -60,10 +61,10 @@ class Engine:
         self._asleep = False
         self._sleep_or_wake = asyncio.Lock()
         self._scheduler = Scheduler(config, limits.kv_pages)
-        self._core = Core(runner, self._scheduler, clock, self._tell)
+        self._threads = EngineThreads("engine", self._hear)
+        self._core = Core(runner, self._scheduler, clock, self._threads.tell)
         self._account = Account(metrics, self._scheduler, self._core, config, clock, work=work)
         self._streams: dict[Sequence, Stream] = {}  # of every request that has not ended
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
@@ -86,21 +87,7 @@ class Engine:
 
     async def run(self) -> None:
         """Until cancelled. Raises EngineFailed when a forward pass breaks; every open stream gets it too."""
-        self._loop = asyncio.get_running_loop()
-        engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        try:
-            await self._loop.run_in_executor(engine_thread, self._core.run, self._overlap)
-        except asyncio.CancelledError:
-            self._fail(EngineFailed("the engine was stopped before the answer was complete"))
-            raise
-        except Exception as broken:
-            failure = EngineFailed(f"the engine broke: {type(broken).__name__}: {broken}")
-            self._account.broke(broken)
-            self._fail(failure)
-            raise failure from broken
-        finally:
-            self._core.stop()
-            engine_thread.shutdown(wait=False)  # a hung device must not take the event loop with it
+        await self._threads.run([partial(self._core.run, self._overlap)], self._core.stop, self._fail)
 
     async def profile(self, steps: int, path: Path, patience: float) -> int:
         """Writes a Chrome trace of so many steps, and says how many it holds: fewer when no more came in `patience`
@@ -192,12 +179,6 @@ class Engine:
         guide = None if request.grammar is None else Guide(request.grammar, self._limits.vocab_size)
         return self._scheduler.prepared(_with_seed(request), guide)
 
-    def _tell(self, news: News) -> None:
-        """Called by the engine thread."""
-        assert self._loop is not None
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._hear, news)
-
     def _hear(self, news: News) -> None:
         if self._failure is not None:  # everybody has been told
             return
@@ -220,7 +201,9 @@ class Engine:
         if not self._streams:
             self._empty.set()
 
-    def _fail(self, failure: EngineFailed) -> None:
+    def _fail(self, failure: EngineFailed, broken: Exception | None) -> None:
+        if broken is not None:
+            self._account.broke(broken)
         self._failure = failure
         for sequence, stream in tuple(self._streams.items()):
             sequence.finish = Finish.FAILED
