@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headrace_server.engine.admission import Backlog
+from headrace_server.engine.in_flight import Committed
 from headrace_server.engine.profile import Range, StepProfile, nowhere
 from headrace_server.engine.queue import kind
-from headrace_server.engine.scheduler import Committed, Scheduler
+from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
 from headrace_server.request import Finish, Logprobs, Priority
 

@@ -37,6 +37,10 @@ class Plan:
     def has_room(self, sequence: Sequence) -> bool:
         return self.pages_missing(sequence, 1) <= self._pages.available
 
+    def has_room_for(self, decoding: list[Sequence]) -> bool:
+        """One token each. A page lasts for many tokens, so few of them need one."""
+        return sum(bool(self.pages_missing(sequence, 1)) for sequence in decoding) <= self._pages.available
+
     def decode(self, sequence: Sequence) -> None:
         self._add(sequence, (), 1)
         self.decoding += 1

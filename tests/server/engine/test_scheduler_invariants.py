@@ -115,7 +115,7 @@ class AnyOrder(RuleBasedStateMachine):
         for grant in step.grants:
             self.pages[grant.slot, grant.index] = grant.page
         by_sequence = {life.sequence: life for life in self.lives}
-        lives = [by_sequence[sequence] for sequence in self.scheduler._in_flight[-1]]
+        lives = [by_sequence[sequence] for sequence in self.scheduler._in_flight.latest]
         self._see_starts(step, lives)
         written = [
             place for chunk, life in zip(step.chunks, lives, strict=True) for place in self._compute(chunk, life)
