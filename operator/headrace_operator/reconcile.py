@@ -105,6 +105,7 @@ class Reconciler:
         self._clock = clock
         self._memories: dict[Key, Memory] = {}
         self._facts: dict[Key, Mapping[str, ServerFacts]] = {}  # of each pod, by UID
+        self._parsed: dict[Key, tuple[Mapping[str, Any], InferenceDeployment]] = {}  # with the spec it came from
 
     async def reconcile(self, key: Key) -> None:
         body = self._store.object(key)
@@ -112,7 +113,7 @@ class Reconciler:
             self._forget(key)  # its children go by their ownerReferences
             return
         started = time.monotonic()
-        deployment = InferenceDeployment.from_body(body)
+        deployment = self._deployment(key, body)
         seen = await self._observe(key, deployment.uid)
         now = self._clock()
         memory = self._memory(key, body, seen, now)
@@ -153,6 +154,18 @@ class Reconciler:
         target = Target(*key, body["metadata"]["uid"])
         message = f"{type(error).__name__}: {error}"
         await self._recorder.record(target, reason, message, now=self._clock(), is_warning=True)
+
+    def _deployment(self, key: Key, body: Mapping[str, Any]) -> InferenceDeployment:
+        """The manifest, read again only when it changed. Raises InvalidSpec."""
+        metadata, spec = body["metadata"], body.get("spec", {})
+        if known := self._parsed.get(key):
+            before, deployment = known
+            is_same = deployment.uid == metadata["uid"] and deployment.generation == metadata.get("generation", 0)
+            if is_same and before == spec:
+                return deployment
+        deployment = InferenceDeployment.from_body(body)
+        self._parsed[key] = spec, deployment
+        return deployment
 
     async def _observe(self, key: Key, uid: str) -> Observed:
         pods = self._store.pods(key)
@@ -254,6 +267,7 @@ class Reconciler:
         self._pace.tell(key, is_alert=False)
         memory = self._memories.pop(key, None)
         self._facts.pop(key, None)
+        self._parsed.pop(key, None)
         self._golden.forget(key)
         if memory:
             self._recorder.forget(memory.uid)

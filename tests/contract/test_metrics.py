@@ -2,6 +2,8 @@
 
 import pytest
 from headrace_operator.errors import ScrapeFailed
+from headrace_operator.observe import exposition
+from headrace_operator.observe import server_facts as start
 from headrace_operator.observe.exposition import NEEDED, parse
 from headrace_operator.observe.server_facts import ServerFacts, server_facts
 from headrace_server.errors import Refusal
@@ -91,6 +93,23 @@ def test_a_missing_series_is_unknown_and_never_zero(
     without = "\n".join(line for line in text.splitlines() if not line.startswith(f"{name} ")) + "\n"
     with pytest.raises(ScrapeFailed, match=name):
         parse(without, at=0.0)
+
+
+def test_what_the_operator_asks_for_is_all_that_it_reads(exported: tuple[ServerMetrics, CollectorRegistry]) -> None:
+    """It asks for a tenth of a server's series by name; no other name may be needed."""
+    metrics, registry = exported
+    for priority in Priority:
+        metrics.queue_wait_seconds.labels(priority, TenantClass.DEFAULT).observe(0.2)
+        metrics.requests_waiting_by_class.labels(priority).set(3)
+    metrics.requests_finished.labels("failed").inc()
+    metrics.requests_refused.labels(Refusal.LATE).inc()
+    metrics.startup_phase_timestamp_seconds.labels("weights").set(5.0)
+    metrics.device_info.labels("cpu").set(1)
+    whole = generate_latest(registry).decode()
+    asked = generate_latest(registry.restricted_registry([*exposition.READ, *start.READ])).decode()
+    assert len(asked) < len(whole) / 3
+    assert parse(asked, at=1.0) == parse(whole, at=1.0)
+    assert server_facts(asked) == server_facts(whole) != ServerFacts()
 
 
 def test_a_server_tells_of_its_start_and_its_device(exported: tuple[ServerMetrics, CollectorRegistry]) -> None:

@@ -9,8 +9,12 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from urllib.parse import parse_qs, urlsplit
 
 from headrace_server.metrics import ServerMetrics
+from headrace_server.request import Priority
+from headrace_server.tenants import TenantClass
 from prometheus_client import CollectorRegistry, generate_latest
 
 WORK = 200.0  # tokens of a request
@@ -22,13 +26,9 @@ class Load:
     rate: float  # requests/s of a pod, in the mean
     slots: int
     began: float = field(default_factory=time.monotonic)
-    template: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.template = template()
-
-    def text(self, phase: float) -> str:
-        """`phase` (radians) shifts the waves, so that deployments differ."""
+    def text(self, phase: float, names: frozenset[str] = frozenset()) -> str:
+        """`phase` (radians) shifts the waves, so that deployments differ. `names`: series; none = all."""
         at = time.monotonic() - self.began
         wave = 0.3 * PERIOD / math.tau
         done = self.rate * (at + wave * (math.sin(phase) - math.sin(math.tau * at / PERIOD + phase)))
@@ -37,16 +37,19 @@ class Load:
             "headrace_requests_running": running, "headrace_max_running": self.slots,
             "headrace_requests_received_total": done, "headrace_prompt_tokens_total": done * WORK / 2,
             "headrace_generation_tokens_total": done * WORK / 2, "headrace_finished_request_tokens_total": done * WORK,
-            "headrace_queue_wait_seconds_count": done, "headrace_queue_wait_seconds_sum": done * 0.004,
         }  # fmt: skip
-        return "".join(self._line(line, values, done) for line in self.template)
+        return "".join(self._line(line, values, done) for line in template(names))
 
     @staticmethod
     def _line(line: str, values: dict[str, float], done: float) -> str:
-        if line.startswith("headrace_queue_wait_seconds_bucket") and 'le="0.001"' not in line:
-            return f"{line.rpartition(' ')[0]} {done}\n"
-        name = line.partition(" ")[0]
-        return f"{name} {values[name]}\n" if name in values else line
+        series = line.rpartition(" ")[0]
+        if 'class="standard"' in series:
+            if series.startswith("headrace_queue_wait_seconds_bucket"):
+                return line if 'le="0.001"' in series else f"{series} {done}\n"
+            name = series.partition("{")[0].replace("_by_class", "")
+        else:
+            name = series
+        return f"{series} {values[name]}\n" if name in values else line
 
 
 class FakeServer:
@@ -63,7 +66,9 @@ class FakeServer:
     def answer(self, request: str) -> tuple[str, str] | None:
         """Content type and body; None = no answer, ever."""
         if "/metrics" in request:
-            return None if self._hangs() else ("text/plain; version=0.0.4", self._load.text(self._phase))
+            if self._hangs():
+                return None
+            return "text/plain; version=0.0.4", self._load.text(self._phase, _names(request))
         return "application/json", '{"in_flight": 0}'
 
 
@@ -87,12 +92,29 @@ class _Connection(asyncio.Protocol):
         self._transport.write(head.encode() + body)
 
 
-def template() -> list[str]:
+@cache
+def _names(request: str) -> frozenset[str]:
+    """Series that a scrape asks for."""
+    return frozenset(parse_qs(urlsplit(request.split(" ")[1]).query).get("name[]", ()))
+
+
+@cache
+def template(names: frozenset[str]) -> list[str]:
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry)
     for outcome in ("length", "stop", "cancelled"):
         metrics.requests_finished.labels(outcome)
+    for priority in Priority:
+        metrics.queue_wait_seconds.labels(priority, TenantClass.DEFAULT)
+        for by_class in (
+            metrics.requests_waiting_by_class, metrics.requests_running_by_class,
+            metrics.oldest_waiting_seconds_by_class, metrics.requests_received_by_class,
+            metrics.requests_refused_by_class, metrics.requests_finished_by_class,
+            metrics.finished_request_tokens_by_class,
+        ):  # fmt: skip
+            by_class.labels(priority)
     metrics.model_info.labels("m", "cuda", "bfloat16").set(1)
     metrics.ready.set(1)
-    text = re.sub(r"^headrace_\w+_created.*\n", "", generate_latest(registry).decode(), flags=re.MULTILINE)
+    told = registry.restricted_registry(names) if names else registry
+    text = re.sub(r"^headrace_\w+_created.*\n", "", generate_latest(told).decode(), flags=re.MULTILINE)
     return text.splitlines(keepends=True)

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 from headrace_operator.decide import manifests
@@ -23,6 +24,7 @@ KEPT = 3  # the newest records stay, so that going back to one brings back exact
 NOT_OF_A_POD = frozenset({"namespace", "name", "uid", "generation", "scaling", "rollout"})
 
 
+@lru_cache(maxsize=4096)  # several times at every look, and each took 0.15 ms
 def asked(deployment: InferenceDeployment) -> str:
     """Eight hex digits of what the manifest says about a pod; bounds, targets and the rollout itself are not in it."""
     said = {name: value for name, value in _said(deployment).items() if name not in NOT_OF_A_POD}

@@ -3,17 +3,13 @@
 Read from the first moment at which it listens, long before it is ready.
 """
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-WANTED = re.compile(
-    r"^headrace_(?:"
-    r'startup_phase_timestamp_seconds\{phase="(?P<phase>weights|warming)"\}'
-    r'|device_info\{device="(?P<device>[^"]*)"\}'
-    r"|(?P<drained>drained)"
-    r") (?P<value>\S+)$",
-    re.MULTILINE,
-)
+from headrace_operator.observe.prometheus import Series, lines
+
+PHASE, DEVICE, DRAINED = "headrace_startup_phase_timestamp_seconds", "headrace_device_info", "headrace_drained"
+READ = (PHASE, DEVICE, DRAINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +22,18 @@ class ServerFacts:
 
 def server_facts(exposition: str) -> ServerFacts:
     """Raises ValueError for a number that is none."""
-    found: dict[str, float] = {}
-    device = None
-    for match in WANTED.finditer(exposition):
-        device = match["device"] or device
-        found[match["phase"] or match["drained"] or "device"] = float(match["value"])
-    drained = found.get("drained")
-    return ServerFacts(found.get("weights"), found.get("warming"), device, None if drained is None else drained == 1)
+    return facts(lines(exposition))
+
+
+def facts(told: Iterable[tuple[Series, str]]) -> ServerFacts:
+    """Raises ValueError for a number that is none."""
+    phases: dict[str, float] = {}
+    device, drained = None, None
+    for series, text in told:
+        if series.name == PHASE:
+            phases[series.labels.get("phase", "")] = float(text)
+        elif series.name == DEVICE:
+            device = series.labels.get("device") or device
+        elif series.name == DRAINED:
+            drained = float(text) == 1
+    return ServerFacts(phases.get("weights"), phases.get("warming"), device, drained)
