@@ -21,10 +21,19 @@ from headrace_operator.store import Store
 PLURAL = "inferencedeployments"
 
 
+def nobody(resource: str) -> None:
+    """Hears of events where nobody counts them."""
+    del resource
+
+
 def registry(
-    store: Store, connect: Callable[[], kopf.ConnectionInfo], *, watch_nodes: bool = False
+    store: Store,
+    connect: Callable[[], kopf.ConnectionInfo],
+    *,
+    watch_nodes: bool = False,
+    heard: Callable[[str], None] = nobody,
 ) -> kopf.OperatorRegistry:
-    """Handlers that feed `store`. `connect` is called at the start and after every 401."""
+    """Handlers that feed `store`. `connect` is called at the start and after every 401; `heard` of each event."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=handlers)
@@ -49,22 +58,26 @@ def registry(
 
     @kopf.on.event(manifests.GROUP, manifests.VERSION, PLURAL, registry=handlers)
     async def object_changed(event: kopf.RawEvent, **_: Any) -> None:
+        heard(PLURAL)
         store.put_object(event["object"], is_gone=event["type"] == "DELETED")
 
     @kopf.on.event("", "v1", "pods", labels={manifests.DEPLOYMENT_LABEL: kopf.PRESENT}, registry=handlers)
     async def pod_changed(event: kopf.RawEvent, **_: Any) -> None:
+        heard("pods")
         store.put_pod(event["object"], is_gone=event["type"] == "DELETED")
 
     @kopf.on.event(
         "apps", "v1", "controllerrevisions", labels={manifests.DEPLOYMENT_LABEL: kopf.PRESENT}, registry=handlers
     )
     async def revision_changed(event: kopf.RawEvent, **_: Any) -> None:
+        heard("controllerrevisions")
         store.put_revision(event["object"], is_gone=event["type"] == "DELETED")
 
     if watch_nodes:
 
         @kopf.on.event("", "v1", "nodes", registry=handlers)
         async def node_changed(event: kopf.RawEvent, **_: Any) -> None:
+            heard("nodes")
             store.put_node(event["object"], is_gone=event["type"] == "DELETED")
 
     return handlers

@@ -6,8 +6,10 @@ An overloaded or failing server is asked again as it wishes (Retry-After), a few
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,22 @@ class ApiUnavailable(KubeError, Unavailable):
     """It is overloaded, failing, or does not answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One try of a call, once it is over."""
+
+    method: str  # HTTP
+    path: str
+    content_type: str
+    status: int  # HTTP, 0 where no answer came
+    seconds: float
+
+
+def nobody(call: Call) -> None:
+    """Hears of calls where nobody counts them."""
+    del call
+
+
 def anyone() -> None:
     """The guard of a client that may always write."""
 
@@ -54,12 +72,15 @@ def anyone() -> None:
 class Kube:
     """One connection pool to the API server. Use as `async with`."""
 
-    def __init__(self, configuration: Any, field_manager: str = FIELD_MANAGER) -> None:
-        """`field_manager`: the name under which the API server remembers who wrote a field."""
+    def __init__(
+        self, configuration: Any, field_manager: str = FIELD_MANAGER, heard: Callable[[Call], None] = nobody
+    ) -> None:
+        """`field_manager`: the name under which the API server remembers who wrote a field. `heard` of every try."""
         configuration.connection_pool_maxsize = 0  # no limit: calls that hang must not stand in the way of others
         configuration.client_session_kwargs = {"trust_env": False}  # else ~/.netrc is read, in a thread, at every call
         self._client = client.ApiClient(configuration)
         self._field_manager = field_manager
+        self._heard = heard
         self._guard: Callable[[], None] = anyone
         self._seats = asyncio.Semaphore(sys.maxsize)
 
@@ -156,9 +177,21 @@ class Kube:
             async with self._seats:
                 if method != "GET":
                     self._guard()
-                return await self._once(request)
+                return await self._timed(request, method, path, content_type)
 
         data: bytes = await on_retry_after_error(PATIENCE, lambda error: _may_repeat(method, error), once)
+        return data
+
+    async def _timed(self, request: tuple[str, str, Any, Any, Any], method: str, path: str, content_type: str) -> bytes:
+        began, status = time.monotonic(), 0
+        try:
+            data = await self._once(request)
+            status = 200
+        except KubeError as error:
+            status = error.status
+            raise
+        finally:
+            self._heard(Call(method, path, content_type, status, time.monotonic() - began))
         return data
 
     async def _once(self, request: tuple[str, str, Any, Any, Any]) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from headrace_operator import kube
+from headrace_operator import api_calls, kube, series
 from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
 from headrace_operator.budgets import Budgets
@@ -22,7 +22,7 @@ from headrace_operator.lease import Lease
 from headrace_operator.metrics import OperatorMetrics
 from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
-from headrace_operator.observe.scrape import Scraper
+from headrace_operator.observe.scrape import Failure, Scraper
 from headrace_operator.observe.standing import Standing
 from headrace_operator.pace import Pace
 from headrace_operator.probes import serve, trouble
@@ -59,9 +59,10 @@ class Process:
         settings = self._settings
         configured = await kube.configuration(settings, self._environ)
         loop = asyncio.get_running_loop()
-        async with Kube(configured) as api, _pods_session() as session:
+        heard = partial(api_calls.count, self._metrics)
+        async with Kube(configured, heard=heard) as api, _pods_session() as session:
             store = Store(lambda key, is_asked: _soon(loop, queue, key, is_asked))
-            scraper = Scraper(session, SCRAPE_TIMEOUT, wall_clock)
+            scraper = Scraper(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed)
             place = (settings.lease_namespace, settings.lease_name)
             lease = Lease(api, place, settings.identity, clock=lease_clock, wall_clock=wall_clock)
             leading = api.guarded(lease.check)  # nothing is written after our Lease may be another's
@@ -86,7 +87,10 @@ class Process:
             )
             queue = WorkQueue(self._only_as_leader(work, lease), work.announce_failure)
             handlers = registry(
-                store, lambda: kube.kopf_connection(configured, settings), watch_nodes=settings.watch_nodes
+                store,
+                lambda: kube.kopf_connection(configured, settings),
+                watch_nodes=settings.watch_nodes,
+                heard=self._heard,
             )
             with Watches(handlers, settings.namespaces) as watches:
                 probes = await serve(
@@ -153,6 +157,7 @@ class Process:
                 raise WatchesEnded(f"{watches.failure!r}")
             keys = store.keys()
             self._metrics.known.set(len(keys))
+            series.tell_backlog(self._metrics, queue.backlog)
             await calm_round(self._pace, keys, queue.mark)
 
     async def _turn_to_the_alert(self, store: Store, queue: WorkQueue) -> None:
@@ -167,6 +172,7 @@ class Process:
                 if self._settings.watch_nodes:
                     store.replace_nodes([node async for page in api.pages(kube.nodes()) for node in page["items"]])
                 self._listed = True
+                self._metrics.listed_at.set(wall_clock())
             except KubeError as error:
                 logger.warning("cannot list: %s: %s", type(error).__name__, error)
             await asyncio.sleep(RELIST if self._listed else 1.0)
@@ -174,7 +180,7 @@ class Process:
     async def _list(self, api: Kube, store: Store) -> None:
         """Page by page: thousands of pods are never in memory twice. Children first: a look needs all of them."""
         listed: set[str] = set()
-        versions = []
+        versions, news = [], 0
         for namespace in self._settings.namespaces or (None,):
             for path, put, query in (
                 (kube.revisions(namespace), store.put_revision, {"labelSelector": kube.OWN_PODS}),
@@ -185,8 +191,16 @@ class Process:
                     versions.append(int(page["metadata"]["resourceVersion"]))
                     for body in page["items"]:
                         listed.add(body["metadata"]["uid"])
-                        put(body)
-        store.keep(listed, min(versions))
+                        news += put(body)
+        news += store.keep(listed, min(versions))
+        if self._listed:  # at the first list, everything is news
+            self._metrics.list_repairs.inc(news)
+
+    def _heard(self, resource: str) -> None:
+        self._metrics.watch_event_at.labels(resource).set(wall_clock())
+
+    def _scrape_failed(self, failure: Failure) -> None:
+        self._metrics.scrape_errors.labels(failure).inc()
 
     def _trouble(self, watches: Watches) -> str | None:
         ended = None if watches.is_running else repr(watches.failure)

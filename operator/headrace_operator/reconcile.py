@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace_operator import kube
+from headrace_operator import kube, series
 from headrace_operator.act.apply import Hands, Target, apply
 from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
 from headrace_operator.budgets import Budgets
-from headrace_operator.decide import conflicts, manifests, revisions, rollouts
+from headrace_operator.decide import conflicts, leaving, manifests, revisions, rollouts
 from headrace_operator.decide.actions import Action, ApplyBudget, ApplyService
 from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.history import History
@@ -58,6 +58,7 @@ class Memory:
     ledger: Ledger = field(default_factory=Ledger)  # of starts
     refusal: Refusal | None = None  # of pods, by a ResourceQuota, at the last try
     progress: Progress | None = None  # of the rollout; None before the first look
+    cut_off: frozenset[str] = frozenset()  # UIDs of pods deleted with requests inside, until they are gone
 
     @property
     def refused(self) -> str | None:
@@ -95,7 +96,9 @@ class Reconciler:
         self._budgets = budgets
         self._standing = standing
         self._pace = pace
-        self._put = {  # where what was written goes, which the watch or a list may show only later
+        self._put: dict[
+            str, Callable[[Any], object]
+        ] = {  # where what was written goes, which the watch or a list may show only later
             "Pod": store.put_pod,
             revisions.KIND: store.put_revision,
             SERVICE: standing.wrote,
@@ -135,21 +138,24 @@ class Reconciler:
         seen = replace(seen, refused=memory.refused)
         tick = Tick(deployment, self._image, seen, decision, memory.history, now, claims, progress, memory.ledger)
         await self._write_status(body, tick, memory)
-        self._count(key, decision, seen, memory)
+        self._count_reversals(key, decision, memory)
+        self._metrics.reconciles.labels(series.Result.DONE).inc()
         self._metrics.reconcile_seconds.observe(time.monotonic() - started)
 
     def resign(self) -> None:
         """Another leads from now on: should we lead again, the status tells what was learned meanwhile."""
         for key in self._memories:
             self._golden.forget(key)
+            self._metrics.forget(*key)  # else two operators would tell of it, and one of them what was
         self._memories.clear()
 
     async def announce_failure(self, key: Key, error: Exception) -> None:
         """What went wrong, where `kubectl describe` shows it."""
-        self._metrics.reconcile_failures.labels(*key).inc()
+        self._metrics.reconciles.labels(series.Result.of(error)).inc()
         body = self._store.object(key)
         if body is None:
             return
+        self._metrics.reconcile_failures.labels(*key).inc()
         reason = Announcement.INVALID_SPEC if isinstance(error, InvalidSpec) else Announcement.RECONCILE_FAILED
         target = Target(*key, body["metadata"]["uid"])
         message = f"{type(error).__name__}: {error}"
@@ -209,6 +215,9 @@ class Reconciler:
         for child in outcome.children:
             self._put[child["kind"]](child)
         memory.service_generation = deployment.generation
+        cut_off = leaving.cut_off(seen, deployment.drain_timeout, now)
+        self._metrics.drain_timeouts.labels(deployment.namespace, deployment.name).inc(len(cut_off - memory.cut_off))
+        memory.cut_off = cut_off
 
     async def _claims(self, body: Mapping[str, Any], deployment: InferenceDeployment, now: float) -> Claims:
         """What others claim of this object; an event tells of a new conflict."""
@@ -222,6 +231,7 @@ class Reconciler:
     async def _write_status(self, body: Mapping[str, Any], tick: Tick, memory: Memory) -> None:
         before = body.get("status", {})
         after = status(tick, before)
+        series.tell(self._metrics, tick, after["conditions"])
         if is_due(after, before, memory.status_at, tick.now):
             memory.status_at = tick.now
             path = kube.objects(tick.deployment.namespace, tick.deployment.name, "status")
@@ -245,20 +255,11 @@ class Reconciler:
             self._memories[key] = memory
         return memory
 
-    def _count(self, key: Key, decision: Decision, seen: Observed, memory: Memory) -> None:
-        metrics, signals = self._metrics, decision.signals
-        metrics.decisions.labels(*key, str(decision.reason)).inc()
-        metrics.desired_replicas.labels(*key).set(decision.replicas)
-        metrics.ready_replicas.labels(*key).set(len(seen.ready))
-        metrics.warm_replicas.labels(*key).set(sum(pod.is_warm for pod in seen.pods))
-        if signals.queue_wait_p95 is not None:
-            metrics.queue_wait_p95_seconds.labels(*key).set(signals.queue_wait_p95)
-        if signals.capacity is not None:
-            metrics.capacity.labels(*key).set(signals.capacity)
+    def _count_reversals(self, key: Key, decision: Decision, memory: Memory) -> None:
         change = decision.replicas - decision.current
         direction = (change > 0) - (change < 0)
         if direction and memory.direction and direction != memory.direction:
-            metrics.reversals.labels(*key).inc()
+            self._metrics.reversals.labels(*key).inc()
         memory.direction = direction or memory.direction
 
     def _forget(self, key: Key) -> None:
@@ -269,6 +270,6 @@ class Reconciler:
         self._facts.pop(key, None)
         self._parsed.pop(key, None)
         self._golden.forget(key)
+        self._metrics.forget(*key)
         if memory:
             self._recorder.forget(memory.uid)
-            self._metrics.forget(*key)

@@ -7,13 +7,12 @@ other: the newer resourceVersion wins, and what was seen to go stays gone (a UID
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from headrace_operator import slim
 from headrace_operator.decide import manifests
-from headrace_operator.observe.conflicts import foreign
 from headrace_operator.observe.nodes import NodeFacts
 from headrace_operator.work_queue import Key
 
 Body = Mapping[str, Any]
-SPEC = ("nodeName", "tolerations")  # of a pod
 REMEMBERED_GONE = 10_000  # UIDs; far more than go within one list request
 
 
@@ -67,26 +66,32 @@ class Store:
         for name in [name for name in self._nodes if name not in listed]:
             self.put_node({"metadata": {"name": name}}, is_gone=True)
 
-    def put_object(self, body: Body, *, is_gone: bool = False) -> None:
+    def put_object(self, body: Body, *, is_gone: bool = False) -> bool:
+        """Was it news? So say all of these."""
         key = _key(body)
         known = self._objects.get(key)
         if is_gone:
             self._bury(body)
             self._objects.pop(key, None)
             self._changed(key, True)
-        elif self._is_news(body, known):
-            self._objects[key] = body
-            if known is None or _asked(known) != _asked(body):
-                self._changed(key, True)  # a new status alone is what we wrote ourselves
+            return known is not None
+        if not self._is_news(body, known):
+            return False
+        self._objects[key] = body = slim.deployment(body)
+        if known is None or _asked(known) != _asked(body):
+            self._changed(key, True)  # a new status alone is what we wrote ourselves
+        return True
 
-    def put_pod(self, body: Body, *, is_gone: bool = False) -> None:
-        self._put_child(self._pods, body, is_gone)
+    def put_pod(self, body: Body, *, is_gone: bool = False) -> bool:
+        return self._put_child(self._pods, body, is_gone)
 
-    def put_revision(self, body: Body, *, is_gone: bool = False) -> None:
-        self._put_child(self._revisions, body, is_gone)
+    def put_revision(self, body: Body, *, is_gone: bool = False) -> bool:
+        return self._put_child(self._revisions, body, is_gone)
 
-    def keep(self, listed: Collection[str], version: int) -> None:
+    def keep(self, listed: Collection[str], version: int) -> int:
         """After full lists were put: what they lack is gone, unless it is younger than `version`, the oldest list's.
+
+        Returns how many are gone.
 
         `listed`: UIDs of objects, pods and revisions.
         """
@@ -95,24 +100,28 @@ class Store:
             (self.put_pod, _children(self._pods)),
             (self.put_object, list(self._objects.values())),
         )
+        gone = 0
         for put, known in kinds:
             for body in known:
                 if _uid(body) not in listed and _version(body) <= version:
-                    put(body, is_gone=True)
+                    gone += put(body, is_gone=True)
+        return gone
 
-    def _put_child(self, children: dict[Key, dict[str, Body]], body: Body, is_gone: bool) -> None:
+    def _put_child(self, children: dict[Key, dict[str, Body]], body: Body, is_gone: bool) -> bool:
         key, uid = owner(body), _uid(body)
         if key is None:
-            return
+            return False
         known = children.setdefault(key, {})
         if is_gone:
             self._bury(body)
-            known.pop(uid, None)
-        elif self._is_news(body, known.get(uid)):
-            known[uid] = _slim(body)
-        else:
-            return
+            was_known = known.pop(uid, None) is not None
+            self._changed(key, False)
+            return was_known
+        if not self._is_news(body, known.get(uid)):
+            return False
+        known[uid] = slim.child(body)
         self._changed(key, False)
+        return True
 
     def _bury(self, body: Body) -> None:
         self._gone[_uid(body)] = None
@@ -126,7 +135,7 @@ class Store:
 
 
 class Put(Protocol):
-    def __call__(self, body: Body, *, is_gone: bool = False) -> None: ...
+    def __call__(self, body: Body, *, is_gone: bool = False) -> bool: ...
 
 
 def _children(by_key: Mapping[Key, Mapping[str, Body]]) -> list[Body]:
@@ -142,24 +151,6 @@ def _asked(body: Body) -> list[Any]:
     return [
         body["metadata"].get(field) for field in ("uid", "generation", "labels", "annotations", "deletionTimestamp")
     ]
-
-
-def _slim(child: Body) -> Body:
-    """What is read here of a pod or a revision: of two thousand pods, the rest is 60 MB.
-
-    Of who wrote which field: what others wrote that is ours. Of a pod's spec: SPEC, and the containers' arguments and
-    ports.
-    """
-    metadata = {name: value for name, value in child["metadata"].items() if name != "managedFields"}
-    if written := foreign(child):
-        metadata["managedFields"] = written
-    if "spec" not in child:
-        return {**child, "metadata": metadata}
-    spec = {name: child["spec"][name] for name in SPEC if name in child["spec"]}
-    spec["containers"] = [
-        {"args": one.get("args", []), "ports": one.get("ports", [])} for one in child["spec"].get("containers", [])
-    ]
-    return {**child, "metadata": metadata, "spec": spec}
 
 
 def _uid(body: Body) -> str:

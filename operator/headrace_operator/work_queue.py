@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from dataclasses import dataclass
 
 from headrace_operator.errors import OperatorError, Unavailable
 
@@ -20,6 +21,16 @@ LONGEST_DELAY = 60.0  # where the object is at fault
 LONGEST_OUTAGE_DELAY = 5.0  # where the API server is
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Keys by what happens to them; one that runs may wait for its next run as well."""
+
+    waiting: int
+    running: int
+    backing_off: int  # failed lately
+    oldest_seconds: float  # since the first mark of the one that has waited longest; 0 where none waits
+
+
 class WorkQueue:
     def __init__(
         self, work: Callable[[Key], Awaitable[None]], failed: Callable[[Key, Exception], Awaitable[None]]
@@ -27,19 +38,25 @@ class WorkQueue:
         """`failed` hears every exception of `work`; what it raises itself is logged."""
         self._work = work
         self._failed = failed
-        self._dirty: set[Key] = set()
+        self._dirty: dict[Key, float] = {}  # by the loop's time of the first mark
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._blocked: dict[Key, asyncio.TimerHandle] = {}  # failed lately, waiting out their delay
         self._failures: dict[Key, int] = {}
 
     def mark(self, key: Key, *, is_asked: bool = False) -> None:
         """Work on `key` soon; at once where its user asks for something else. Only from the loop's own thread."""
-        self._dirty.add(key)
+        self._dirty.setdefault(key, asyncio.get_running_loop().time())
         if is_asked and (waiting := self._blocked.pop(key, None)):
             waiting.cancel()
             self._failures.pop(key, None)
         if key not in self._tasks and key not in self._blocked:
             self._start(key)
+
+    @property
+    def backlog(self) -> "Backlog":
+        waits = [at for key, at in self._dirty.items() if key not in self._blocked]
+        oldest = asyncio.get_running_loop().time() - min(waits) if waits else 0.0
+        return Backlog(len(waits), len(self._tasks), len(self._blocked), oldest)
 
     async def close(self) -> None:
         """Ends what runs and waits for it."""
@@ -58,7 +75,7 @@ class WorkQueue:
     async def _run(self, key: Key) -> None:
         try:
             while key in self._dirty:
-                self._dirty.discard(key)
+                self._dirty.pop(key)
                 await self._once(key)
                 if key in self._blocked:
                     return
@@ -78,7 +95,7 @@ class WorkQueue:
     def _block(self, key: Key, longest: float) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(longest, FIRST_DELAY * 2 ** (failures - 1))
-        self._dirty.add(key)
+        self._dirty.setdefault(key, asyncio.get_running_loop().time())
         self._blocked[key] = asyncio.get_running_loop().call_later(delay, self._unblock, key)
 
     def _unblock(self, key: Key) -> None:

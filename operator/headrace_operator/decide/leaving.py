@@ -33,6 +33,21 @@ def _drain(pod: PodState, timeout: float, now: float) -> list[Action]:
     return [Drain(pod.name, pod.uid, pod.address, pod.admin_port)] if pod.address else []
 
 
+def cut_off(observed: Observed, drain_timeout: float, now: float) -> frozenset[str]:
+    """UIDs of pods that `leave` deletes with requests inside, because drain.timeout has passed."""
+    return frozenset(
+        pod.uid
+        for pod in observed.pods
+        if pod.is_draining
+        and _is_overdue(now - (pod.unrouted_at or 0.0), drain_timeout)
+        and not _done(pod, (pod.unrouted_at or 0.0) + ROUTE_SETTLE)
+    )
+
+
+def _is_overdue(waited: float, timeout: float) -> bool:
+    return waited >= max(timeout, ROUTE_SETTLE)
+
+
 def _done(pod: PodState, settled_at: float) -> str | None:
     """Why nothing is inside. Only a sample from after the routers knew can say so."""
     if pod.phase not in SERVED:
@@ -45,7 +60,7 @@ def _done(pod: PodState, settled_at: float) -> str | None:
 
 
 def _given_up(pod: PodState, waited: float, timeout: float) -> str | None:
-    if waited >= timeout:
+    if _is_overdue(waited, timeout):
         inside = pod.sample.running + pod.sample.waiting if pod.sample else "an unknown number of"
         return f"drain.timeout of {timeout:g} s has passed with {inside} requests inside"
     if pod.sample is None and waited >= SILENT:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 
 import aiohttp
@@ -20,6 +21,20 @@ logger = logging.getLogger(__name__)
 QUERY = asking((*exposition.READ, *server_facts.READ))
 
 
+class Failure(StrEnum):
+    """Why a pod's metrics are not had; label `reason` of headrace_operator_scrape_errors."""
+
+    REFUSED = "refused"  # nobody listens: usually a server that loads
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"  # broke
+    STATUS = "http_status"  # not 200
+    INVALID = "invalid"  # not what the contract promises
+
+
+def _nobody(failure: Failure) -> None:
+    del failure
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one answer says: the numbers of this moment, and facts of this process."""
@@ -29,8 +44,15 @@ class Reading:
 
 
 class Scraper:
-    def __init__(self, session: aiohttp.ClientSession, timeout: float, clock: Callable[[], float]) -> None:
-        """`timeout` in seconds for each pod; `clock` gives epoch seconds."""
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        timeout: float,
+        clock: Callable[[], float],
+        failed: Callable[[Failure], None] = _nobody,
+    ) -> None:
+        """`timeout` in seconds for each pod; `clock` gives epoch seconds; `failed` hears each failure."""
+        self._failed = failed
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._clock = clock
@@ -45,11 +67,25 @@ class Scraper:
             async with self._session.get(_parsed(url), timeout=self._timeout, raise_for_status=True) as response:
                 return _read((await response.read()).decode(errors="replace"), self._clock())
         except aiohttp.ClientConnectorError as error:  # a server that loads may not listen yet
+            self._failed(Failure.REFUSED)
             logger.debug("no metrics from %s: %s", url, error)
             return None
         except (aiohttp.ClientError, TimeoutError, ScrapeFailed) as error:
+            self._failed(_failure(error))
             logger.info("no metrics from %s: %s: %s", url, type(error).__name__, error)
             return None
+
+
+def _failure(error: Exception) -> Failure:
+    match error:
+        case TimeoutError():
+            return Failure.TIMEOUT
+        case ScrapeFailed():
+            return Failure.INVALID
+        case aiohttp.ClientResponseError():
+            return Failure.STATUS
+        case _:
+            return Failure.CONNECTION
 
 
 @lru_cache(maxsize=8192)
