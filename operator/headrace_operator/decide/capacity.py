@@ -29,8 +29,8 @@ def learned(known: float | None, series: Series) -> float | None:
 def work(known: float | None, intervals: Sequence[tuple[PodSample, PodSample]]) -> float | None:
     """Mean tokens of a finished request, with the requests that finished in the newest intervals of all pods."""
     grown = [pair for pair in intervals if pair[1].finished > pair[0].finished]
-    finished = sum(after.finished - before.finished for before, after in grown)
-    tokens = sum(after.finished_tokens - before.finished_tokens for before, after in grown)
+    finished = sum([after.finished - before.finished for before, after in grown])
+    tokens = sum([after.finished_tokens - before.finished_tokens for before, after in grown])
     if finished < 1 or tokens <= 0:
         return known
     if known is None:
@@ -44,7 +44,8 @@ def _speed(before: PodSample, after: PodSample) -> float | None:
 
 
 def _is_saturated(before: PodSample, after: PodSample) -> bool:
-    return all(
-        sample.waiting > 0 and (sample.running >= sample.max_running > 0 or sample.oldest_waiting >= STUCK)
-        for sample in (before, after)
-    )
+    return _is_held_up(before) and _is_held_up(after)
+
+
+def _is_held_up(sample: PodSample) -> bool:
+    return sample.waiting > 0 and (sample.running >= sample.max_running > 0 or sample.oldest_waiting >= STUCK)

@@ -6,7 +6,7 @@ A frozen value: each tick makes a new one. What a restart must not forget goes t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from headrace_operator.decide.bursts import QUIET, Bursts
 from headrace_operator.decide.rates import SHORTEST, Series
@@ -15,6 +15,19 @@ from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodSt
 WINDOW = 15.0  # seconds of samples that a decision looks at: several scrapes, and short against a cold start
 STARTUPS_KEPT = 20
 LASTING = 15.0  # seconds after which a much higher number was no blink: the scale-down window holds it from then on
+
+
+class Decided(Protocol):
+    """The numbers of a decision."""
+
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def current(self) -> int: ...
+    @property
+    def asked(self) -> int: ...
+    @property
+    def recommended(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,38 +73,47 @@ class History:
         values = {"tokensPerSecondPerReplica": self.capacity, "tokensPerRequest": self.work_per_request}
         return {name: value for name, value in values.items() if value is not None}
 
-    def seen(self, observed: Observed, now: float) -> "History":
-        """With this tick's samples; what has left the window or the cluster is forgotten."""
-        series = {pod.uid: _extended(self.samples.get(pod.uid, ()), pod.sample, now - WINDOW) for pod in observed.pods}
-        samples = {uid: known for uid, known in series.items() if known}
-        return replace(self, samples=samples, **self._readiness(observed, now))
+    def extended(self, observed: Observed, now: float) -> dict[str, Series]:
+        """The samples with this tick's; what has left the window or the cluster is forgotten."""
+        known, since = self.samples, now - WINDOW
+        series = [(pod.uid, _extended(known.get(pod.uid, ()), pod.sample, since)) for pod in observed.pods]
+        return {uid: samples for uid, samples in series if samples}
 
-    def heard(self, *, is_silent: bool, now: float) -> "History":
-        """`is_silent`: pods were asked, and none of them answered."""
-        since = now if self.silent_since is None else self.silent_since
-        return replace(self, silent_since=since if is_silent else None)
+    def silence(self, *, is_silent: bool, now: float) -> float | None:
+        """Since when nobody answers. `is_silent`: pods were asked, and none of them answered."""
+        if not is_silent:
+            return None
+        return now if self.silent_since is None else self.silent_since
 
-    def decided(self, replicas: int, now: float) -> "History":
-        is_lower = self.desired is not None and replicas < self.desired
-        return replace(self, desired=replicas, lowered_at=now if is_lower else self.lowered_at)
+    def seen(self, observed: Observed, now: float, **learned: Any) -> "History":
+        """With these pods, and the fields that were learned from them: one copy a look, for they cost most of it."""
+        return replace(self, **learned, **self._readiness(observed, now))
 
-    def recommended(self, replicas: int, window: float, now: float) -> "History":
-        """With this tick's recommendation; those older than the scale-down window go."""
-        kept = tuple(entry for entry in self.recommendations if entry[0] > now - window and entry[1] > replicas)
-        return replace(self, recommendations=(*kept, (now, replicas)))
-
-    def asked(self, replicas: int, now: float) -> "History":
-        """With what this tick asked for, lasting or not."""
-        kept = tuple(entry for entry in self.asked_lately if entry[0] > now - LASTING)
-        return replace(self, asked_lately=(*kept, (now, replicas)))
+    def decided(self, decision: "Decided", window: float, now: float, *, is_done: bool) -> "History":
+        """With this tick's numbers; recommendations older than the scale-down window go."""
+        held = [entry for entry in self.recommendations if entry[0] > now - window and entry[1] > decision.recommended]
+        asked = [entry for entry in self.asked_lately if entry[0] > now - LASTING]
+        desired = decision.replicas if is_done else decision.current
+        is_lower = is_done and self.desired is not None and desired < self.desired
+        return replace(
+            self,
+            desired=desired,
+            lowered_at=now if is_lower else self.lowered_at,
+            recommendations=(*held, (now, decision.recommended)),
+            asked_lately=(*asked, (now, decision.asked)),
+        )
 
     def lasting(self, now: float) -> int | None:
         """The least that was asked for in the last seconds. None before anything was."""
-        return min((replicas for at, replicas in self.asked_lately if at > now - LASTING), default=None)
+        return min([replicas for at, replicas in self.asked_lately if at > now - LASTING], default=None)
 
     def peak(self, since: float) -> tuple[float, int] | None:
         """(epoch seconds, replicas) of the highest recommendation after `since`, the newest of equals."""
-        return max(((at, value) for at, value in self.recommendations if at > since), key=_by_replicas, default=None)
+        highest = None
+        for entry in self.recommendations:
+            if entry[0] > since and (highest is None or (entry[1], entry[0]) >= (highest[1], highest[0])):
+                highest = entry
+        return highest
 
     def startup_quantile(self, share: float) -> float | None:
         """Seconds from creation to Ready, nearest rank; None before the first start was seen."""
@@ -99,27 +121,23 @@ class History:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
     def _readiness(self, observed: Observed, now: float) -> dict[str, Any]:
-        ready = frozenset(pod.uid for pod in observed.ready)
+        uids, ready = frozenset([pod.uid for pod in observed.pods]), frozenset([pod.uid for pod in observed.ready])
+        if uids == ready == self.uids == self.ready_uids and not self.starting_uids:
+            return {}  # nearly always
+        kept = [pod for pod in observed.pods if pod.is_live or pod.is_standby]
         # Only a pod that was seen from its birth tells how long a start takes: one that lost and regained readiness,
         # or that was ready before this operator came, does not.
-        starting = frozenset(
-            pod.uid
-            for pod in (*observed.live, *observed.standby)
-            if pod.phase is not PodPhase.READY and (pod.uid in self.starting_uids or pod.uid not in self.uids)
-        )
-        started = [pod for pod in observed.pods if pod.phase is PodPhase.READY and pod.uid in self.starting_uids]
+        coming = [pod.uid for pod in kept if pod.phase is not PodPhase.READY]
+        starting = [uid for uid in coming if uid in self.starting_uids or uid not in self.uids]
+        known = [pod for pod in observed.pods if pod.uid in self.starting_uids]
+        started = [pod for pod in known if pod.phase is PodPhase.READY]
         return {
-            "uids": frozenset(pod.uid for pod in observed.pods),
+            "uids": uids,
             "ready_uids": ready,
             "ready_changed_at": self.ready_changed_at if ready == self.ready_uids else now,
-            "starting_uids": starting,
-            "startups": (*self.startups, *_durations(started))[-STARTUPS_KEPT:],
+            "starting_uids": frozenset(starting),
+            "startups": (*self.startups, *_durations(started))[-STARTUPS_KEPT:] if started else self.startups,
         }
-
-
-def _by_replicas(entry: tuple[float, int]) -> tuple[int, float]:
-    at, replicas = entry
-    return replicas, at
 
 
 def _durations(started: list[PodState]) -> list[float]:
@@ -129,12 +147,14 @@ def _durations(started: list[PodState]) -> list[float]:
 def _extended(known: Series, sample: PodSample | None, since: float) -> Series:
     """With a newer sample; without those that left the window, but for one: a rate needs a point to start from."""
     series = tuple(known)
-    if sample and (not series or series[-1].at < sample.at):
+    if sample is not None and (not series or series[-1].at < sample.at):
         # Of samples in quick succession (a burst of watch events) the newest counts.
         is_quick = len(series) >= 2 and series[-1].at - series[-2].at < SHORTEST
         series = (*(series[:-1] if is_quick else series), sample)
-    old = sum(entry.at < since for entry in series)
-    return series[max(0, old - 1) :] if old < len(series) else ()
+    old, length = 0, len(series)
+    while old < length and series[old].at < since:
+        old += 1
+    return series[max(0, old - 1) :] if old < length else ()
 
 
 def _number(text: object) -> float | None:

@@ -12,6 +12,6 @@ def start_time(history: History) -> float:
     return START_GUESS if known is None else known
 
 
-def remaining(pod: PodState, history: History, now: float) -> float:
-    """Seconds until a pod serves; 0 for one that should by now."""
-    return max(0.0, pod.created_at + start_time(history) - now)
+def remaining(pod: PodState, start: float, now: float) -> float:
+    """Seconds until a pod serves, of a `start` of so many; 0 for one that should by now."""
+    return max(0.0, pod.created_at + start - now)

@@ -1,10 +1,9 @@
 """How a measured number is told: short enough to read, and exactly the number that was decided on."""
 
-DIGITS = 4  # significant ones: finer than any measurement here
-
 
 def rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+    """To four significant digits: finer than any measurement here."""
+    return float(f"{value:.4g}")
 
 
 def text(value: float) -> str:

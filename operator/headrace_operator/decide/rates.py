@@ -6,6 +6,8 @@ count the moved work twice for as long as the old pod's window remembers it.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from operator import attrgetter
 
 from headrace_operator.decide.values import PodSample
 
@@ -15,50 +17,72 @@ DEVIATIONS = 4.0  # of a Poisson count: with less, noise alone would look like a
 
 Series = Sequence[PodSample]  # of one pod, oldest first
 Counter = Callable[[PodSample], float]
+RECEIVED: Counter = attrgetter("received")
+TOKENS: Counter = attrgetter("tokens")
 
 
 def increase(series: Series, counter: Counter) -> float:
     """What a counter gained. One that fell belongs to a new process and started from zero."""
-    gained, before = 0.0, None
-    for sample in series:
-        value = counter(sample)
-        if before is not None:
-            gained += value - before if value >= before else value
-        before = value
-    return gained
+    values = _rising(series, counter)
+    return values[-1] - values[0] if values else 0.0
+
+
+def _rising(series: Series, counter: Counter) -> list[float]:
+    """The counter as it would be had no process begun anew."""
+    values = list(map(counter, series))
+    if values == sorted(values):  # nearly always
+        return values
+    steps = [after - before if after >= before else after for before, after in pairwise(values)]
+    return list(accumulate(steps, initial=values[0]))
+
+
+def falls(series: Series, counter: Counter) -> bool:
+    """Anywhere: a new process began."""
+    values = list(map(counter, series))
+    return values != sorted(values)
+
+
+def since(series: Series, at: float) -> Series:
+    """The samples that are not older."""
+    begin, end = 0, len(series)
+    while begin < end and series[begin].at < at:
+        begin += 1
+    return series[begin:]
 
 
 def rate(pods: Sequence[Series], counter: Counter) -> float | None:
     """Per second, over all pods together. None before two samples exist: unknown, not zero."""
     seconds = _seconds(pods)
-    return None if seconds < SHORTEST else sum(increase(series, counter) for series in pods) / seconds
+    return None if seconds < SHORTEST else sum([increase(series, counter) for series in pods]) / seconds
 
 
 def arrivals(pods: Sequence[Series]) -> float | None:
     """Requests per second: the mean of the window, or the newest seconds alone when they cannot belong to that mean."""
-    mean = rate(pods, _received)
-    if mean is None:
+    whole = _seconds(pods)
+    if whole < SHORTEST:
         return None
-    end = max(series[-1].at for series in pods)
-    recent = [_since(series, end - RECENT) for series in pods]
-    seconds, before = _seconds(recent), _seconds(pods) - _seconds(recent)
+    received = [_rising(series, RECEIVED) for series in pods]
+    mean = sum([values[-1] - values[0] for values in received]) / whole
+    end = max([series[-1].at for series in pods])
+    begins = [_begin(series, end - RECENT) for series in pods]
+    seconds = max([series[-1].at - series[begin].at for series, begin in zip(pods, begins, strict=True)])
+    before = whole - seconds
     if seconds < SHORTEST or before < RECENT:
         return mean
-    count = sum(increase(series, _received) for series in recent)
-    expected = (mean * (seconds + before) - count) / before * seconds
+    count = sum([values[-1] - values[begin] for values, begin in zip(received, begins, strict=True)])
+    earlier = max(0.0, mean * (seconds + before) - count)  # rounding may leave less than nothing
+    expected = earlier / before * seconds
     is_step = count > expected + DEVIATIONS * math.sqrt(expected) + DEVIATIONS
     return count / seconds if is_step else mean
 
 
-def _received(sample: PodSample) -> float:
-    return sample.received
-
-
-def _since(series: Series, at: float) -> Series:
-    """From the last sample that is not newer than `at`; pods are not scraped at exactly the same moment."""
-    known = [index for index, sample in enumerate(series) if sample.at <= at + SHORTEST]
-    return series[known[-1] if known else 0 :]
+def _begin(series: Series, at: float) -> int:
+    """The place of the last sample that is not newer than `at`; pods are not scraped at exactly the same moment."""
+    begin = len(series) - 1
+    while begin > 0 and series[begin].at > at + SHORTEST:
+        begin -= 1
+    return begin
 
 
 def _seconds(pods: Sequence[Series]) -> float:
-    return max((series[-1].at - series[0].at for series in pods), default=0.0)
+    return max([series[-1].at - series[0].at for series in pods], default=0.0)

@@ -9,7 +9,7 @@ Where a person gave the number (External, Paused, the fallback), only the bounds
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from headrace_operator.decide import messages, rules
 from headrace_operator.decide.history import History
@@ -85,11 +85,7 @@ def _lasting(situation: Situation, replicas: int) -> int:
 def remembered(history: History, decision: Decision, now: float) -> History:
     """The history with this decision. In mode Shadow nothing was done, so nothing was lowered or raised."""
     policy = decision.situation.policy
-    history = history.asked(decision.asked, now)
-    history = history.recommended(decision.recommended, policy.scale_down_window, now)
-    if policy.mode is Mode.SHADOW:
-        return replace(history, desired=decision.current)
-    return history.decided(decision.replicas, now)
+    return history.decided(decision, policy.scale_down_window, now, is_done=policy.mode is not Mode.SHADOW)
 
 
 def _given(situation: Situation) -> tuple[Proposal, ...] | None:

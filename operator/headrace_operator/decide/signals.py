@@ -1,7 +1,7 @@
 """From samples to the few numbers that a decision is made of. Missing data is missing here, never zero."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from headrace_operator.decide import capacity, rates, waits
 from headrace_operator.decide.history import WINDOW, History
@@ -54,26 +54,27 @@ class Signals:
 
 def measure(observed: Observed, history: History, now: float) -> tuple[History, Signals]:
     """This tick's signals, and the history that has learned from them."""
-    history = _learned(observed, history, history.seen(observed, now), now)
+    ready = observed.ready
+    asked = [pod for pod in ready if not _is_new(pod, now)]
+    answered = sum([pod.sample is not None for pod in asked])
+    history = _learned(observed, history, now, is_silent=bool(asked) and not answered)
     serving = [pod for pod in observed.pods if pod.sample is not None]  # draining pods still carry load
     series = [history.samples[pod.uid] for pod in serving if pod.uid in history.samples]
     samples = [pod.sample for pod in serving if pod.sample is not None]
-    asked = [pod for pod in observed.ready if not _is_new(pod, now)]
-    answered = sum(pod.sample is not None for pod in asked)
-    history = history.heard(is_silent=bool(asked) and not answered, now=now)
-    since_change = _since_ready_changed(observed, history, now)
+    since_change = _since_ready_changed(ready, history, now)
+    waited = waits.measured(since_change)
     return history, Signals(
         asked=len(asked),
         answered=answered,
         arrivals=_rounded(rates.arrivals(series)),
-        throughput=_rounded(rates.rate(series, lambda sample: sample.tokens)),
+        throughput=_rounded(rates.rate(series, rates.TOKENS)),
         work_per_request=_rounded(history.work_per_request),
         capacity=_rounded(history.capacity),
-        waiting=sum(sample.waiting for sample in samples),
-        running=sum(sample.running for sample in samples),
-        max_running=max((sample.max_running for sample in samples), default=0),
-        queue_wait_p95=_rounded(waits.p95(since_change)),
-        typical_wait=_rounded(waits.typical(since_change)),
+        waiting=sum([sample.waiting for sample in samples]),
+        running=sum([sample.running for sample in samples]),
+        max_running=max([sample.max_running for sample in samples], default=0),
+        queue_wait_p95=_rounded(waited.p95),
+        typical_wait=_rounded(waited.typical),
         queue_drains_in=rounded(waits.drains_in(since_change)),
         ready_unchanged=rounded(now - history.ready_changed_at),
         burst=_rounded(history.bursts.repeated()),
@@ -88,33 +89,37 @@ def _is_new(pod: PodState, now: float) -> bool:
     return pod.sample is None and pod.ready_at is not None and now - pod.ready_at < NEW
 
 
-def _learned(observed: Observed, before: History, seen: History, now: float) -> History:
+def _learned(observed: Observed, history: History, now: float, *, is_silent: bool) -> History:
     """Each interval between two samples teaches once: at the tick that brought its second sample."""
-    carries, intervals = seen.capacity, []
+    samples = history.extended(observed, now)
+    carries, intervals = history.capacity, []
     for pod in observed.pods:
-        series = seen.samples.get(pod.uid, ())
-        is_new = series and series[-1] not in before.samples.get(pod.uid, ())[-1:]
+        series, before = samples.get(pod.uid, ()), history.samples.get(pod.uid)
+        is_new = series and (not before or before[-1].at != series[-1].at)
         if not is_new or len(series) < 2 or series[-1].at - series[-2].at < rates.SHORTEST:
             continue
         intervals.append((series[-2], series[-1]))
         if pod.is_ready and pod.ready_at is not None and series[-2].at - pod.ready_at >= capacity.WARM_UP:
             carries = capacity.learned(carries, series)
-    return replace(
-        seen,
-        work_per_request=capacity.work(seen.work_per_request, intervals),
+    return history.seen(
+        observed,
+        now,
+        samples=samples,
+        silent_since=history.silence(is_silent=is_silent, now=now),
+        work_per_request=capacity.work(history.work_per_request, intervals),
         capacity=carries,
-        bursts=seen.bursts.seen(_arrived(intervals), now) if intervals else seen.bursts,
+        bursts=history.bursts.seen(_arrived(intervals), now) if intervals else history.bursts,
     )
 
 
 def _arrived(intervals: Sequence[tuple[PodSample, PodSample]]) -> float:
     """Requests in the newest intervals of all pods; of a pod that was silent for long nobody knows when they came."""
-    known = (pair for pair in intervals if pair[1].at - pair[0].at <= WINDOW)
-    return sum(rates.increase(pair, lambda sample: sample.received) for pair in known)
+    known = [(before.received, after.received) for before, after in intervals if after.at - before.at <= WINDOW]
+    return sum([after - before if after >= before else after for before, after in known])
 
 
-def _since_ready_changed(observed: Observed, history: History, now: float) -> list[Series]:
+def _since_ready_changed(ready: Sequence[PodState], history: History, now: float) -> list[Series]:
     """Waits of the ready pods, as far as they speak about today's supply."""
     since = max(now - WINDOW, history.ready_changed_at)
-    cut = (tuple(sample for sample in history.samples.get(pod.uid, ()) if sample.at >= since) for pod in observed.ready)
+    cut = [rates.since(history.samples.get(pod.uid, ()), since) for pod in ready]
     return [series for series in cut if series]

@@ -4,6 +4,7 @@ Times are told as durations and numbers are rounded here, before the decision, s
 decision again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace_operator.decide import horizon, schedules
@@ -90,13 +91,13 @@ def look(
     scaling: Scaling, observed: Observed, signals: Signals, history: History, now: float, *, budget: int | None = None
 ) -> Situation:
     """`signals` and `history` as `measure` gave them; `budget` as `budget.cap` did."""
-    live = len(observed.live)
+    live = observed.live
     peak_at, peak = history.peak(now - scaling.scale_down_window) or (now, None)
     return Situation(
         policy=_policy(scaling, now),
         signals=signals,
-        supply=_supply(scaling, observed, history, now),
-        current=live if scaling.mode is Mode.SHADOW or history.desired is None else history.desired,
+        supply=_supply(scaling, live, horizon.start_time(history), now),
+        current=len(live) if scaling.mode is Mode.SHADOW or history.desired is None else history.desired,
         start_time=rounded(horizon.start_time(history)),
         peak=peak,
         peak_ago=rounded(now - peak_at),
@@ -123,14 +124,18 @@ def _policy(scaling: Scaling, now: float) -> Policy:
     )
 
 
-def _supply(scaling: Scaling, observed: Observed, history: History, now: float) -> Supply:
-    stuck = [pod for pod in observed.in_phase(PodPhase.UNSCHEDULABLE) if has_no_place(pod, scaling, now)]
-    starting = [pod for pod in observed.live if not pod.is_ready and pod not in stuck]
+def _supply(scaling: Scaling, live: Sequence[PodState], start: float, now: float) -> Supply:
+    """`start`: seconds that one takes."""
+    coming = [pod for pod in live if pod.phase is not PodPhase.READY]
+    if not coming:
+        return Supply(ready=len(live))
+    stuck = [pod for pod in coming if has_no_place(pod, scaling, now)]
+    starting = [round(horizon.remaining(pod, start, now)) for pod in coming if pod not in stuck]
     return Supply(
-        ready=len(observed.ready),
-        starting=tuple(sorted(round(horizon.remaining(pod, history, now)) for pod in starting)),
+        ready=len(live) - len(coming),
+        starting=tuple(sorted(starting)),
         without_gpu=_stuck(stuck),
-        refused=_stuck(observed.in_phase(PodPhase.MODEL_REFUSED)),
+        refused=_stuck([pod for pod in coming if pod.phase is PodPhase.MODEL_REFUSED]),
     )
 
 
@@ -140,5 +145,5 @@ def has_no_place(pod: PodState, scaling: Scaling, now: float) -> bool:
     return pod.phase is PodPhase.UNSCHEDULABLE and now - since >= scaling.unschedulable_after
 
 
-def _stuck(pods: list[PodState] | tuple[PodState, ...]) -> Stuck:
+def _stuck(pods: Sequence[PodState]) -> Stuck:
     return Stuck(len(pods), pods[0].message[:WORDS]) if pods else Stuck()

@@ -1,6 +1,5 @@
 """Who decides: the autoscaler, spec.replicas, nobody, or the manifest's number for times without metrics."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +7,9 @@ import pytest
 from headrace_operator.decide.history import History
 from headrace_operator.decide.reasons import Reason
 from headrace_operator.decide.replicas import Decision, decide, remembered
+from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import Situation, look
-from headrace_operator.decide.values import PodPhase
+from headrace_operator.decide.values import Observed, PodPhase
 from headrace_operator.service import Mode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,8 +172,9 @@ def test_a_full_cluster_stops_orders_and_nothing_else(ready: int, stuck: int, lo
 
 
 def test_the_seconds_without_any_answer_are_counted() -> None:
-    history = History().heard(is_silent=True, now=NOW - 50).heard(is_silent=True, now=NOW)
-    assert look(scaling(), observed(4), SILENT, history, NOW).silent_for == 50
-    assert math.isclose(
-        look(scaling(), observed(4), SILENT, history.heard(is_silent=False, now=NOW), NOW).silent_for, 0
-    )
+    silent = Observed(tuple(pod(ordinal, sample=None) for ordinal in range(4)))
+    history, _ = measure(silent, History(), NOW - 50)
+    history, seen = measure(silent, history, NOW)
+    assert look(scaling(), silent, seen, history, NOW).silent_for == 50
+    history, seen = measure(observed(4), history, NOW)
+    assert look(scaling(), observed(4), seen, history, NOW).silent_for == 0

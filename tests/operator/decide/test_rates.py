@@ -57,3 +57,16 @@ def test_pods_scraped_a_little_apart_speak_about_the_same_seconds(late: float) -
     one = growing([1, 1, 1, 1, 1, 8, 8])
     other = tuple(sample(at=entry.at + (late if entry.at == 10 else 0), received=entry.received) for entry in one)
     assert arrivals([one, other]) == pytest.approx(16, rel=0.1)
+
+
+def test_load_that_began_within_the_last_seconds_is_a_rate_at_any_spacing_of_the_looks() -> None:
+    """All of the window came lately: what is left for the time before is nothing, and never less by rounding."""
+    rng = random.Random(1)
+    for _ in range(2000):
+        at, counts = rng.random() * 1000, [5.0] * 6 + [5.0 + 3 * rng.randint(1, 50)]
+        counts.append(2 * counts[-1] - 5.0)
+        looked = []
+        for count in counts:
+            looked.append(sample(at=at, received=count))
+            at += 2 + rng.random() / 100
+        assert arrivals([tuple(looked)]) > 0

@@ -144,4 +144,5 @@ def test_a_pod_that_was_ready_before_this_operator_came_is_not_timed() -> None:
 def test_what_left_the_window_or_the_cluster_is_forgotten() -> None:
     history, _ = watch([1.0] * 60)
     assert NOW + 120 - history.samples["uid-0"][0].at < 20
-    assert history.seen(Observed(()), NOW + 121).samples == {}
+    history, _ = measure(Observed(()), history, NOW + 121)
+    assert history.samples == {}

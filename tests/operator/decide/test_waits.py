@@ -1,13 +1,22 @@
 import math
 
 import pytest
+from headrace_operator.decide.rates import Series
 from headrace_operator.decide.values import PodSample
-from headrace_operator.decide.waits import drains_in, p95, quantile, typical
+from headrace_operator.decide.waits import drains_in, measured, merged, quantile
 from hypothesis import given
 from hypothesis import strategies as st
 from observations import sample
 
 BOUNDS = (0.1, 0.5, 1.0, 5.0, math.inf)
+
+
+def p95(pods: list[Series]) -> float | None:
+    return measured(pods).p95
+
+
+def typical(pods: list[Series]) -> float | None:
+    return measured(pods).typical
 
 
 def histogram(*waits: float) -> tuple[tuple[float, float], ...]:
@@ -83,3 +92,30 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one(waits: list[float], share
     lower = max((bound for bound in BOUNDS if bound < true), default=0.0)
     assert found is not None
     assert lower - 1e-9 <= found <= upper
+
+
+counted = st.lists(st.floats(0, 10), max_size=40)
+queues = st.one_of(st.none(), st.tuples(st.integers(1, 50), st.floats(0.001, 100)))
+
+
+@given(st.lists(st.tuples(counted, counted, queues), min_size=1, max_size=6))
+def test_adding_buckets_up_is_merging_histograms(
+    pods: list[tuple[list[float], list[float], tuple[int, float] | None]],
+) -> None:
+    """What pods of one version show is added up bucket by bucket; it must say what the general way does."""
+    series, apart = [], []
+    for before, ended, queue in pods:
+        waiting, oldest = queue or (0, 0.0)
+        series.append(pod(*ended, before=tuple(before), waiting=waiting, oldest_waiting=oldest))
+        apart += [histogram(*ended), ((oldest, float(waiting)),) if queue else ()]
+    expected = quantile(merged(apart), 0.95)
+    assert p95(series) == (None if expected is None else pytest.approx(expected))
+
+
+def test_pods_that_count_in_other_buckets_are_merged() -> None:
+    """A new version of the server may have finer ones."""
+    finer = (sample(at=0), sample(at=4, received=20, queue_waits=((0.2, 10.0), (0.25, 20.0), (math.inf, 20.0))))
+    assert p95([pod(*[0.05] * 20), finer]) == pytest.approx(
+        quantile(merged([histogram(*[0.05] * 20), finer[1].queue_waits]), 0.95)
+    )
+    assert 0.2 < p95([pod(*[0.05] * 20), finer]) < 0.25
