@@ -96,7 +96,9 @@ class OperatorMetrics:
         self.listed_at = make.gauge(
             "list_timestamp_seconds", "Seconds since 1970 at which the last full list ended, which repairs the watches"
         )
-        self.list_repairs = make.counter("list_repairs", "Objects of which a full list knew more than the watches")
+        self.list_repairs = make.counter(
+            "list_repairs", "Objects of which a full list knew more than the watch", "resource"
+        )
 
     def _of_its_work(self, make: Make) -> None:
         self.api_requests = make.counter(

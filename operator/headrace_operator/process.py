@@ -180,21 +180,20 @@ class Process:
     async def _list(self, api: Kube, store: Store) -> None:
         """Page by page: thousands of pods are never in memory twice. Children first: a look needs all of them."""
         listed: set[str] = set()
-        versions, news = [], 0
+        versions = []
         for namespace in self._settings.namespaces or (None,):
             for path, put, query in (
                 (kube.revisions(namespace), store.put_revision, {"labelSelector": kube.OWN_PODS}),
                 (kube.pods(namespace), store.put_pod, {"labelSelector": kube.OWN_PODS}),
                 (kube.objects(namespace), store.put_object, {}),
             ):
+                repairs = self._metrics.list_repairs.labels(api_calls.resource(path))
                 async for page in api.pages(path, **query):
                     versions.append(int(page["metadata"]["resourceVersion"]))
                     for body in page["items"]:
                         listed.add(body["metadata"]["uid"])
-                        news += put(body)
-        news += store.keep(listed, min(versions))
-        if self._listed:  # at the first list, everything is news
-            self._metrics.list_repairs.inc(news)
+                        repairs.inc(put(body) and self._listed)  # at the first list, everything is news
+        store.keep(listed, min(versions))
 
     def _heard(self, resource: str) -> None:
         self._metrics.watch_event_at.labels(resource).set(wall_clock())

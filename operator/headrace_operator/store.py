@@ -88,10 +88,8 @@ class Store:
     def put_revision(self, body: Body, *, is_gone: bool = False) -> bool:
         return self._put_child(self._revisions, body, is_gone)
 
-    def keep(self, listed: Collection[str], version: int) -> int:
+    def keep(self, listed: Collection[str], version: int) -> None:
         """After full lists were put: what they lack is gone, unless it is younger than `version`, the oldest list's.
-
-        Returns how many are gone.
 
         `listed`: UIDs of objects, pods and revisions.
         """
@@ -100,12 +98,10 @@ class Store:
             (self.put_pod, _children(self._pods)),
             (self.put_object, list(self._objects.values())),
         )
-        gone = 0
         for put, known in kinds:
             for body in known:
                 if _uid(body) not in listed and _version(body) <= version:
-                    gone += put(body, is_gone=True)
-        return gone
+                    put(body, is_gone=True)
 
     def _put_child(self, children: dict[Key, dict[str, Body]], body: Body, is_gone: bool) -> bool:
         key, uid = owner(body), _uid(body)
