@@ -1,6 +1,7 @@
 """The words and options of every tool. Imports nothing heavy: `headrace --help` reads the first lines from here."""
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,22 @@ def report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_report)
 
 
+def ui(parser: argparse.ArgumentParser) -> None:
+    """Serve a page that shows InferenceDeployments live, with every scaling and its reason; it changes nothing."""
+    from headrace_operator.tools.ui.address import listen  # noqa: PLC0415 - of this command alone
+
+    parser.add_argument(
+        "--listen", type=listen, default="127.0.0.1:8899", metavar="ADDRESS:PORT",
+        help="default %(default)s; on another address than loopback, whoever reaches it sees what you may see",
+    )  # fmt: skip
+    parser.add_argument(
+        "--interval", type=positive, default=2.0, metavar="SECONDS", help="between two looks (default %(default)s)"
+    )
+    parser.add_argument("-A", "--all-namespaces", action="store_true")
+    _add_place(parser)
+    parser.set_defaults(run=_ui)
+
+
 COMMANDS: dict[str, Register] = {
     "status": status,
     "explain": explain,
@@ -77,7 +94,19 @@ COMMANDS: dict[str, Register] = {
     "shadow": shadow,
     "drain": drain,
     "report": report,
+    "ui": ui,
 }
+
+
+def positive(text: str) -> float:
+    """Seconds above zero. Raises ArgumentTypeError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
+    return seconds
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
@@ -132,3 +161,10 @@ def _report(options: argparse.Namespace) -> int:
     from headrace_operator.tools.report import report  # noqa: PLC0415
 
     return run(report, options)
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from headrace_operator.tools.connection import run  # noqa: PLC0415
+    from headrace_operator.tools.ui.command import serve  # noqa: PLC0415
+
+    return run(serve, options)

@@ -26,6 +26,7 @@ class ToolFailed(Exception):
 class Connection:
     api: Kube
     namespace: str
+    server: str  # the API server's address
 
 
 Work = Callable[[Connection, argparse.Namespace], Awaitable[int]]
@@ -43,12 +44,18 @@ def run(work: Work, options: argparse.Namespace) -> int:
 
 async def _work(work: Work, options: argparse.Namespace, configured: Any) -> int:
     place = _kubeconfig(options.kubeconfig)
-    await config.load_kube_config(
+    login = await config.load_kube_config(
         config_file=place, context=options.context, client_configuration=configured, persist_config=False
     )
     namespace = options.namespace or _namespace(place, options.context)
-    async with Kube(configured, FIELD_MANAGER) as api:
-        return await work(Connection(api, namespace), options)
+    # Tokens of `aws`, `gke-gcloud-auth-plugin` and the like end after minutes; `headrace ui` runs for hours.
+    renewing = asyncio.create_task(config.refresh_token(login, configured))
+    try:
+        async with Kube(configured, FIELD_MANAGER) as api:
+            return await work(Connection(api, namespace, configured.host), options)
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)  # one that failed shows as the 401 that follows
 
 
 def _kubeconfig(named: str | None) -> str:
@@ -90,17 +97,22 @@ def _names(error: KubeError, name: str) -> bool:
 
 
 def _told(error: Exception, server: str) -> str:
-    if isinstance(error, ApiUnavailable):
-        return f"{error}; is {server} the cluster that you mean? See `kubectl config current-context`"
     if isinstance(error, KubeError):
-        return _REMEDIES.get(error.status, "{said}").format(said=error)
+        return "; ".join(part for part in (str(error), remedy(error, server)) if part)
     if isinstance(error, config.ConfigException):
         return f"the kubeconfig does not lead to a cluster: {error}; see `kubectl config get-contexts`"
     return str(error)
 
 
+def remedy(error: KubeError, server: str) -> str:
+    """What a person can do about it; empty where only the error itself can say. `server`: the API server's address."""
+    if isinstance(error, ApiUnavailable):
+        return f"is {server} the cluster that you mean? See `kubectl config current-context`"
+    return _REMEDIES.get(error.status, "")
+
+
 _REMEDIES = {
-    401: "{said}; the cluster does not know you: log in again, or choose another --context",
-    403: "{said}; ask for the `view` role to look and the `edit` role to change in this namespace",
-    404: "{said}; is Headrace installed here? `helm install headrace charts/headrace` brings InferenceDeployments",
+    401: "the cluster does not know you: log in again, or choose another --context",
+    403: "ask for the `view` role to look and the `edit` role to change in this namespace",
+    404: "is Headrace installed here? `helm install headrace charts/headrace` brings InferenceDeployments",
 }

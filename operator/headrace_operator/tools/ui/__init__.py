@@ -1,0 +1,1 @@
+"""`headrace ui`: a page that looks at InferenceDeployments and touches none."""

@@ -1,0 +1,94 @@
+// Which view the address names, and what is new: told by server-sent events, fetched, shown.
+
+import { h, show } from "./dom.js";
+import * as views from "./views.js";
+
+const place = (id) => document.getElementById(id);
+const state = { page: null, received: 0, seconds: 900, words: "", lost: false };
+
+const route = () => {
+  const [namespace, name] = location.hash.replace(/^#\/?/, "").split("/").map(decode);
+  return namespace && name ? { namespace, name } : null;
+};
+
+const decode = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // an address typed by hand
+  }
+};
+
+let asked = 0;
+const fetchPage = async () => {
+  const mine = ++asked;
+  const at = route();
+  const url = at ? `/api/deployments/${encodeURIComponent(at.namespace)}/${encodeURIComponent(at.name)}` : "/api/overview";
+  try {
+    const answer = await fetch(url);
+    if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+    const page = await answer.json();
+    if (mine !== asked) return; // a newer address or look is on its way
+    Object.assign(state, { page, received: Date.now() / 1000, lost: false });
+  } catch {
+    state.lost = true; // said in the header; the stream tries again by itself
+  }
+  draw();
+};
+
+// The server's clock: ages are right also where the browser runs on another machine.
+const now = () => state.page.at + (state.lost ? 0 : Date.now() / 1000 - state.received);
+
+const draw = () => {
+  const { page } = state;
+  show(place("live"), live());
+  if (!page) return;
+  show(place("scope"), page.namespace ? `namespace ${page.namespace}` : "all namespaces", h("small", {}, page.server));
+  show(place("alert"), views.problem(page, now()), page.notes.map((note) => h("p", { class: "note" }, note)));
+  const at = route();
+  place("filter").hidden = Boolean(at) || !page.deployments?.length;
+  document.title = at ? `${at.name} · Headrace` : "Headrace";
+  if (!at) {
+    if (page.deployments) show(place("view"), page.number ? views.overview(page, state.words, now()) : h("p", { class: "quiet" }, "Looking …"));
+  } else if (page.deployment) {
+    if (page.deployment.name === at.name) show(place("view"), views.detail(page, state.seconds, now()));
+  } else if (page.number && !page.problem) show(place("view"), views.missing(at.namespace, at.name));
+};
+
+const live = () => {
+  if (state.lost) return h("span", { class: "lost" }, "headrace ui does not answer. Does it still run?");
+  if (!state.page) return "Connecting …";
+  if (state.page.problem) return h("span", { class: "lost" }, "The cluster cannot be seen");
+  return h("span", { class: "lives" }, "Live");
+};
+
+const listen = () => {
+  const stream = new EventSource("/api/looks");
+  stream.onmessage = fetchPage;
+  stream.onerror = () => {
+    state.lost = true;
+    draw();
+  };
+};
+
+addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#/") || !location.hash) {
+    scrollTo(0, 0);
+    place("main").focus({ preventScroll: true });
+    fetchPage();
+  }
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-seconds]");
+  if (!button) return;
+  state.seconds = Number(button.dataset.seconds);
+  draw();
+});
+place("words").addEventListener("input", (event) => {
+  state.words = event.target.value.trim();
+  draw();
+});
+place("filter").addEventListener("submit", (event) => event.preventDefault());
+setInterval(draw, 1000);
+fetchPage();
+listen();
