@@ -95,6 +95,7 @@ class Task(StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"  # docs/embeddings.md
+    RERANK = "rerank"  # with a cross-encoder; docs/embeddings.md
 
 
 @dataclass(frozen=True, slots=True)

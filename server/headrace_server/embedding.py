@@ -19,11 +19,29 @@ class Pooling(StrEnum):
     LAST = "last"  # the last token's: what decoders that embed were trained for
 
 
+class Judges(StrEnum):
+    """How a model says what fits to a query. The same member is in reply and test."""
+
+    APART = "bi_encoder"  # a vector for each text, compared by the cosine
+    TOGETHER = "cross_encoder"  # query and document are read as one
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts that a cross-encoder reads as one."""
+
+    first: str
+    second: str
+
+
+Input = str | tuple[int, ...] | Pair  # a text, token ids that are taken as they are, or two texts
+
+
 @dataclass(frozen=True, slots=True)
 class EmbedAsk:
     """Texts to embed together: they may be computed in several batches, and are answered at once."""
 
-    inputs: tuple[str | tuple[int, ...], ...]  # texts, or token ids that are taken as they are; at least one
+    inputs: tuple[Input, ...]  # at least one; pairs where the model judges TOGETHER, and never elsewhere
     dimensions: int | None = None  # the first so many numbers of each vector (Matryoshka); None: all of them
     normalise: bool | None = None  # to length 1; None: as the checkpoint has it
     truncate: bool = False  # cut what is longer than the context; False: InvalidRequest
@@ -48,6 +66,8 @@ class EmbedderFacts:
     max_tokens: int  # of one input, special tokens included
     pooling: Pooling
     normalises: bool  # unless the request says otherwise
+    judges: Judges = Judges.APART
+    bounds_scores: bool = False  # TOGETHER: scores go through the sigmoid; the checkpoint says so
 
 
 class Embedder(Protocol):

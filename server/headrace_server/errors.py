@@ -34,12 +34,15 @@ class ServerError(Exception):
 
 
 class InvalidRequest(ServerError):
-    def __init__(self, field: str, message: str, code: str | None = None) -> None:
-        """`code`: OpenAI's word for what is wrong with the field, where it has one."""
-        super().__init__(f"{field}: {message}")
+    def __init__(self, field: str, message: str, code: str | None = None, *, place: int | None = None) -> None:
+        """`code`: OpenAI's word for what is wrong with the field, where it has one. `place`: in a field that is a list,
+        which of it `message` is about."""
         self.field = field
         self.code = code
-        self.message = message  # without the field, for a door that calls the field by another name
+        self.place = place
+        self.fault = message  # without field and place, for a door that calls them otherwise
+        self.message = message if place is None else f"number {place} {message}"  # without the field, likewise
+        super().__init__(f"{field}: {self.message}")
 
 
 class UnknownModel(InvalidRequest):

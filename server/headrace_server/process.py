@@ -11,15 +11,13 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace_server.config import ServerConfig
 from headrace_server.drain import drain
-from headrace_server.engine.embed import EmbedEngine
 from headrace_server.errors import EngineFailed
 from headrace_server.metrics import ServerMetrics
-from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.batches.runner import OfflineRunner
 from headrace_server.rpc.doors import Doors, open_doors
 from headrace_server.rpc.readiness import Phase
 from headrace_server.startup import Warm, start_up
-from headrace_server.task import Opened, load, opened
+from headrace_server.task import Opened, WarmEmbedder, load, opened
 
 CUT_OFF = 1  # exit status: the drain timeout passed with requests still inside
 EX_SOFTWARE = 70  # sysexits.h: the engine failed; Kubernetes restarts the container
@@ -54,8 +52,8 @@ async def _answer_until(
     try:
         async with asyncio.TaskGroup() as group:
             heartbeat = group.create_task(model.engine.run(), name="engine")
-            await doors.serve(model.answers, model.embedder)
-            offline = group.create_task(_run_offline(config, doors, model.answers, metrics), name="offline")
+            await doors.serve(model.answers, model.embedder, model.tokens)
+            offline = group.create_task(_run_offline(config, doors, metrics), name="offline")
             log.info("ready: %s, context %d tokens", config.name, model.most_tokens)
             await _told_to_leave(leave, doors)
             offline.cancel()  # nobody waits for it: the store keeps it for the next process
@@ -71,13 +69,13 @@ async def _answer_until(
     return status
 
 
-async def _run_offline(config: ServerConfig, doors: Doors, answers: Answers | None, metrics: ServerMetrics) -> None:
+async def _run_offline(config: ServerConfig, doors: Doors, metrics: ServerMetrics) -> None:
     """Until cancelled; returns at once when no offline jobs are kept here."""
-    if doors.store is not None and config.batches is not None and answers is not None:
+    if doors.store is not None and config.batches is not None:
         wall_clock = time.time  # noqa: TID251 - a batch expires at a date
         runner = OfflineRunner(
             doors.store,
-            answers,
+            doors.readiness,
             metrics,
             model=config.name,
             concurrency=config.batches.concurrency,
@@ -96,7 +94,7 @@ async def _told_to_leave(leave: asyncio.Event, doors: Doors) -> None:
             task.cancel()
 
 
-async def _unless(leave: asyncio.Event, warm: "asyncio.Future[Warm | EmbedEngine]") -> Warm | EmbedEngine | None:
+async def _unless(leave: asyncio.Event, warm: "asyncio.Future[Warm | WarmEmbedder]") -> Warm | WarmEmbedder | None:
     """The warm model, or None when the process is asked to leave first."""
     leaving = asyncio.create_task(leave.wait())
     try:

@@ -26,8 +26,8 @@ def embed_config(model: Path, dtype: str = "float32", engine: EngineConfig | Non
     return replace(a_config(model, dtype, engine=engine or EngineConfig(cpu_threads=1)), task=Task.EMBED)
 
 
-def loaded(model: Path, dtype: str = "float32") -> LoadedEmbedder:
-    return load_embedder(embed_config(model, dtype), on_phase=lambda phase: None)
+def loaded(model: Path, dtype: str = "float32", task: Task = Task.EMBED) -> LoadedEmbedder:
+    return load_embedder(replace(embed_config(model, dtype), task=task), on_phase=lambda phase: None)
 
 
 @asynccontextmanager

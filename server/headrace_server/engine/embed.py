@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_server.config import EngineConfig
-from headrace_server.embedding import EmbedAsk, Embedded, EmbedderFacts
+from headrace_server.embedding import EmbedAsk, Embedded, EmbedderFacts, Pair
 from headrace_server.engine.admission import Admission
 from headrace_server.engine.embed_account import EmbedAccount
 from headrace_server.engine.embed_lanes import Feed, Lane, News, run_lane
@@ -38,10 +38,11 @@ from headrace_server.errors import (
 )
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Phase, Request
+from headrace_server.telemetry.work import ModelWork
 
 
 class Tokeniser(Protocol):
-    def encode(self, texts: Row[str], *, truncate: bool) -> list[list[int]]:
+    def encode(self, texts: Row[str | Pair], *, truncate: bool) -> list[list[int]]:
         """Called in a thread; lets go of the interpreter for what takes time. `truncate`: to the model's context."""
 
 
@@ -54,6 +55,7 @@ class EmbedModel:
     facts: EmbedderFacts
     vocab_size: int
     enough_tokens: int | None = None  # see Planner
+    work: ModelWork | None = None  # what a batch costs; None: nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class EmbedEngine:
         self._clock = clock
         self._feed = Feed(Planner(config, model.enough_tokens), BatchingWindow(config.batching_window), clock)
         self._admission = Admission(config)
-        self._account = EmbedAccount(metrics, self._feed, config, len(model.lanes), clock)
+        self._account = EmbedAccount(metrics, self._feed, config, len(model.lanes), clock, work=model.work)
         self._threads = EngineThreads("lane", self._hear)
         self._tokenising = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise")
         self._calls: dict[Sequence, tuple[_Call, int]] = {}  # of every text that has not ended; its place in the call
@@ -145,9 +147,9 @@ class EmbedEngine:
 
     async def _prompts(self, ask: EmbedAsk) -> list[tuple[int, ...]]:
         """Token ids of each input, special ones included."""
-        texts = [one for one in ask.inputs if isinstance(one, str)]
+        texts = [one for one in ask.inputs if not isinstance(one, tuple)]
         found = iter(await self._tokenised(texts, truncate=ask.truncate) if texts else [])
-        prompts = [tuple(next(found)) if isinstance(one, str) else one for one in ask.inputs]
+        prompts = [one if isinstance(one, tuple) else tuple(next(found)) for one in ask.inputs]
         most = self._facts.max_tokens
         if ask.truncate:
             prompts = [prompt[:most] for prompt in prompts]
@@ -155,7 +157,7 @@ class EmbedEngine:
             self._check(prompt, place)
         return prompts
 
-    async def _tokenised(self, texts: list[str], *, truncate: bool) -> list[list[int]]:
+    async def _tokenised(self, texts: list[str | Pair], *, truncate: bool) -> list[list[int]]:
         def timed() -> tuple[list[list[int]], float]:
             began = time.perf_counter()
             return self._model.tokeniser.encode(texts, truncate=truncate), time.perf_counter() - began
@@ -276,17 +278,19 @@ class EmbedEngine:
     def _check(self, prompt: tuple[int, ...], place: int) -> None:
         most = self._facts.max_tokens
         if not prompt:
-            raise InvalidRequest("input", f"number {place} has no tokens; leave it out")
+            raise InvalidRequest("input", "has no tokens; leave it out", place=place)
         if len(prompt) > most:
             raise InvalidRequest(
                 "input",
-                f"number {place} has {len(prompt)} tokens, and at most {most} fit; shorten it, or ask to truncate",
+                f"has {len(prompt)} tokens, and at most {most} fit; shorten it, or ask to truncate",
+                place=place,
             )
         for strange in (min(prompt), max(prompt)):
             if not 0 <= strange < self._model.vocab_size:
                 raise InvalidRequest(
                     "input",
-                    f"number {place}: token id {strange} is outside 0..{self._model.vocab_size - 1} of this model",
+                    f"has the token id {strange}, which is outside 0..{self._model.vocab_size - 1} of this model",
+                    place=place,
                 )
 
     def _normalises(self, ask: EmbedAsk) -> bool:

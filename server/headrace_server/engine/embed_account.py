@@ -16,6 +16,7 @@ from headrace_server.engine.sequence import Sequence
 from headrace_server.metrics import Breakage, ServerMetrics
 from headrace_server.request import Finish, Phase, Priority
 from headrace_server.telemetry.lengths import length_bucket
+from headrace_server.telemetry.work import ModelWork, Part
 
 
 class EmbedAccount:
@@ -28,8 +29,12 @@ class EmbedAccount:
         config: EngineConfig,
         lanes: int,
         clock: Callable[[], float],
+        *,
+        work: ModelWork | None = None,
     ) -> None:
+        """`work`: what a batch costs; None: nobody knows, and MFU and MBU are absent."""
         self._metrics = metrics
+        self._work = work
         self._tenants = config.tenants
         planner = feed.planner
         metrics.requests_waiting.set_function(lambda: len(planner))
@@ -67,11 +72,18 @@ class EmbedAccount:
         metrics.device_busy_seconds.inc(news.computed.busy)
         metrics.device_gap_seconds.inc(news.gap)
         metrics.fetch_seconds.inc(news.fetch)
+        self._count_work(news)
         for text in news.batch.texts:
             request = text.request
             kind = (request.priority, self._tenants.class_of(request.tenant))
             metrics.queue_wait_seconds.labels(*kind).observe(text.queue_wait or 0.0)
             metrics.step_tokens.labels(request.priority).inc(len(request.prompt))
+
+    def _count_work(self, news: News) -> None:
+        if self._work is not None:
+            parts = [Part(0, len(text.request.prompt)) for text in news.batch.texts]
+            self._metrics.estimated_flops.inc(self._work.flops(parts, len(parts)))
+            self._metrics.estimated_bytes.inc(self._work.memory(parts))
 
     def ended(self, text: Sequence, finish: Finish, now: float) -> None:
         """The work counted is the work done: what ended while it waited adds none."""

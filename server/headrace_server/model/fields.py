@@ -29,6 +29,9 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def is_null(self, name: str) -> bool:
         return name in self._values and self._values[name] is None
 

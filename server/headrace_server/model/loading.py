@@ -62,7 +62,7 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     runs_on = CpuDevice(settle) if device.type == "cpu" else CudaDevice(device)
     captures = backend.captures and not config.engine.check_gathers  # checking asks the device, a graph cannot
     runner = ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures)
-    return Loaded(runner, limits, weights.embedding.device.type, work_of(shape, dtype), _gpu(device))
+    return Loaded(runner, limits, weights.embedding.device.type, work_of(shape, dtype), gpu_of(device))
 
 
 def _device(name: str) -> torch.device:
@@ -76,7 +76,7 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _gpu(device: torch.device) -> GpuName | None:
+def gpu_of(device: torch.device) -> GpuName | None:
     if device.type != "cuda":
         return None
     properties = torch.cuda.get_device_properties(device)

@@ -150,6 +150,11 @@ class Answers:
         return self._limits
 
     @property
+    def max_tokens(self) -> int:
+        """Of a prompt and its answer."""
+        return self._limits.max_context
+
+    @property
     def tool_form(self) -> Form | None:
         """In which the model calls tools; None: in none that is known."""
         return self._text.tool_form

@@ -3,13 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace_server.embedding import EmbedAsk, Embedded, Pooling
+from headrace_server.embedding import EmbedAsk, Embedded, Judges, Pooling
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Finish, Priority, Sampling
 from headrace_server.rpc.answers import Piece, Usage
 from headrace_server.rpc.ask import Ask, Chat
 from headrace_server.rpc.embeddings import MOST_INPUTS
 from headrace_server.rpc.pb import inference_pb2 as pb
+from headrace_server.rpc.ranking import Judged, Match, Side, best_first
 from headrace_server.rpc.scores import Candidate, Score
 from headrace_server.rpc.structured import Format, Kind, any_json_object
 
@@ -30,6 +31,10 @@ POOLING: dict[Pooling, pb.Pooling] = {
     Pooling.MEAN: pb.POOLING_MEAN,
     Pooling.CLS: pb.POOLING_CLS,
     Pooling.LAST: pb.POOLING_LAST,
+}
+RANKING: dict[Judges, pb.Ranking] = {
+    Judges.APART: pb.RANKING_BI_ENCODER,
+    Judges.TOGETHER: pb.RANKING_CROSS_ENCODER,
 }
 
 
@@ -157,6 +162,37 @@ def embed_reply_to(found: Embedded) -> pb.EmbedReply:
         vectors=float32(found.vectors),
         dimensions=found.vectors.shape[1],
         tokens=found.tokens,
+        queue_wait_seconds=found.queue_wait,
+        compute_seconds=found.compute,
+    )
+
+
+def match_from(message: pb.RerankRequest) -> tuple[Match, int | None]:
+    """And how many of the best; None: all. Raises InvalidRequest."""
+    if not message.query:
+        raise InvalidRequest("query", "is empty; say what the documents are to fit to")
+    if not 1 <= len(message.documents) < MOST_INPUTS:
+        raise InvalidRequest("documents", f"has {len(message.documents)} texts; send 1 to {MOST_INPUTS - 1}")
+    if empty := [place for place, text in enumerate(message.documents) if not text]:
+        raise InvalidRequest("documents", "is empty; leave it out", place=empty[0])
+    if message.HasField("top_n") and message.top_n < 1:
+        raise InvalidRequest("top_n", f"is {message.top_n}; must be at least 1")
+    match = Match(
+        Side("query", (message.query,), is_list=False),
+        Side("documents", tuple(message.documents)),
+        truncate=message.truncate,
+        raw=message.raw_scores,
+        priority=_priority(message.priority),
+    )
+    return match, message.top_n if message.HasField("top_n") else None
+
+
+def ranked_reply_to(found: Judged, top: int | None) -> pb.RerankReply:
+    return pb.RerankReply(
+        results=[
+            pb.RankedDocument(index=place, score=float(found.scores[place])) for place in best_first(found.scores, top)
+        ],
+        computed_tokens=found.tokens,
         queue_wait_seconds=found.queue_wait,
         compute_seconds=found.compute,
     )

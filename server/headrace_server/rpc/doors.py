@@ -31,6 +31,7 @@ from headrace_server.rpc.oip_http import PROBES, oip_routes
 from headrace_server.rpc.process_calls import ProcessCalls
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.service import InferenceService
+from headrace_server.rpc.text_tokens import TextTokens
 from headrace_server.rpc.watched import keep_watching
 from headrace_server.telemetry.expose import expose
 from headrace_server.telemetry.told import told_of_answers
@@ -53,9 +54,11 @@ class Doors:
     watching: "asyncio.Task[None] | None"  # of files that may change
     caches: Caches
 
-    async def serve(self, answers: Answers | None, embedder: Embedder | None = None) -> None:
-        """From now on /ready says 200, health says SERVING, and requests are answered."""
-        self.readiness.open(self.caches.before(answers), self.caches.before_embedder(embedder))
+    async def serve(
+        self, answers: Answers | None, embedder: Embedder | None = None, tokens: TextTokens | None = None
+    ) -> None:
+        """From now on /ready says 200, health says SERVING, and requests are answered. `tokens`: an embedder's."""
+        self.readiness.open(self.caches.before(answers), self.caches.before_embedder(embedder), tokens)
         await self.grpc.say_serving()
 
     async def turn_away(self, phase: Phase) -> None:

@@ -1,6 +1,7 @@
 """OpenAI's /v1/embeddings: texts or token ids in, vectors out as numbers or as base64 of little-endian float32."""
 
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -31,7 +32,11 @@ class EmbeddingBody(BaseModel):
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Raises InvalidRequest naming the field in the client's words."""
-        document = json_object(raw)
+        return cls.of(json_object(raw))
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Likewise."""
         try:
             return cls.model_validate({name: value for name, value in document.items() if name not in IGNORED})
         except ValidationError as invalid:

@@ -1,4 +1,4 @@
-"""The HTTP door: OpenAI's completions, chats and embeddings, and what Kubernetes asks."""
+"""The HTTP door: OpenAI's completions, chats and embeddings, others' ranking, and what Kubernetes asks."""
 
 import logging
 import ssl
@@ -20,15 +20,19 @@ from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.openai import Body
 from headrace_server.rpc.openapi import document
+from headrace_server.rpc.ranking import judged
 from headrace_server.rpc.readiness import Phase, Readiness
 from headrace_server.rpc.replies import FAILED, errors_as_openai, json_response
 from headrace_server.rpc.request_ids import name_request, request_id
+from headrace_server.rpc.rerank import RerankBody, ScoreBody
 from headrace_server.rpc.shapes import Head, Shape, error_body, refusal_body
 from headrace_server.rpc.tokenise import DetokenizeBody, TokenizeBody
 from headrace_server.rpc.whole import in_the_words_of, whole
 
 DISTRIBUTION = "headrace-server"
 LARGEST_BODY = 4 * 2**20  # bytes
+RERANK = ("/v1/rerank", "/rerank", "/v2/rerank")  # Jina's and vLLM's, infinity's, Cohere's
+SCORE = ("/v1/score", "/score")
 log = logging.getLogger(__name__)
 
 
@@ -58,6 +62,20 @@ class Endpoints:
             self._check_model(body.model)
             embedder = self.readiness.embedder()
             return json_response(body.reply(await embedder.embed(self.callers.complete(body.ask(), request.headers))))
+
+    async def rerank(self, request: web.Request) -> web.StreamResponse:
+        with self.arrivals.one():
+            return await self._judged(request, RerankBody.parse(await request.read()))
+
+    async def score(self, request: web.Request) -> web.StreamResponse:
+        with self.arrivals.one():
+            return await self._judged(request, ScoreBody.parse(await request.read()))
+
+    async def _judged(self, request: web.Request, body: RerankBody | ScoreBody) -> web.StreamResponse:
+        self._check_model(body.model)
+        ranker = self.readiness.ranker()
+        found = await judged(ranker, body.match(), lambda ask: self.callers.complete(ask, request.headers))
+        return json_response(body.reply(found, int(self.wall_clock())))
 
     async def models(self, _: web.Request) -> web.StreamResponse:
         return json_response({"object": "list", "data": [self._card()]})
@@ -91,12 +109,12 @@ class Endpoints:
 
     async def tokenizer_info(self, _: web.Request) -> web.StreamResponse:
         """vLLM's, by which an evaluation harness does without a copy of the tokenizer."""
-        return json_response(self.readiness.answers().tokenizer_info)
+        return json_response(self.readiness.tokens().tokenizer_info)
 
     async def _tokens(self, body: TokenizeBody | DetokenizeBody) -> web.StreamResponse:
         if body.model is not None:
             self._check_model(body.model)
-        return json_response(await body.answer(self.readiness.answers()))
+        return json_response(await body.answer(self.readiness.tokens()))
 
     async def _answer(self, request: web.Request, body: Body) -> web.StreamResponse:
         self._check_model(body.model)
@@ -176,6 +194,8 @@ def application(
             web.post("/v1/completions", endpoints.completions),
             web.post("/v1/chat/completions", endpoints.chat),
             web.post("/v1/embeddings", endpoints.embeddings),
+            *(web.post(path, endpoints.rerank) for path in RERANK),
+            *(web.post(path, endpoints.score) for path in SCORE),
             web.get("/v1/models", endpoints.models),
             web.get("/v1/models/{model:.+}", endpoints.one_model),
             web.post("/tokenize", endpoints.tokenize),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from headrace_server.config import Task
 from headrace_server.embedding import EmbedAsk, EmbedderFacts
 from headrace_server.errors import InvalidRequest, UnknownModel
 from headrace_server.request import Priority
@@ -39,10 +40,14 @@ class ModelFacts:
 
 def model_facts(readiness: Readiness) -> ModelFacts:
     """Raises Draining while nothing is known of the model."""
-    if readiness.embeds:
-        return embedder_facts(readiness.embedder().facts)
-    readiness.answers()
-    return ModelFacts("headrace_generator")  # headrace.v1.Inference and OpenAI's API are its protocols
+    match readiness.task:
+        case Task.EMBED:
+            return embedder_facts(readiness.embedder().facts)
+        case Task.RERANK:
+            return ModelFacts("headrace_reranker")  # like a generator: other protocols have a form for what it does
+        case Task.GENERATE | None:
+            readiness.answers()
+            return ModelFacts("headrace_generator")
 
 
 def embedder_facts(facts: EmbedderFacts) -> ModelFacts:

@@ -11,6 +11,7 @@ from headrace_server.rpc.chat import ChatBody
 from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.openai import IGNORED
+from headrace_server.rpc.rerank import RerankBody, ScoreBody
 from headrace_server.rpc.tokenise import DetokenizeBody, TokenizeBody
 
 TEMPLATE = "#/components/schemas/{model}"
@@ -50,6 +51,8 @@ MESSAGE = _object(role={"const": "assistant"}, content=TEXT_OR_NULL)
 CHAT_CHOICE = _object(index=COUNT, message=MESSAGE, finish_reason=FINISH)
 AROUND = {"id": TEXT, "created": COUNT, "model": TEXT, "usage": USAGE}
 VECTOR = _object(object={"const": "embedding"}, index=COUNT, embedding={"anyOf": [NUMBERS, TEXT]})
+RANKED = _object(index=COUNT, relevance_score={"type": "number"})
+SCORED = _object(index=COUNT, object={"const": "score"}, score={"type": "number"})
 CARD = _object(id=TEXT, object={"const": "model"}, created=COUNT, owned_by=TEXT)
 PHASE = _object(phase=TEXT)
 
@@ -81,6 +84,14 @@ OPERATIONS = (
             usage=_object(prompt_tokens=COUNT, total_tokens=COUNT),
         ),
         EmbeddingBody,
+    ),
+    *(
+        Operation("post", path, "Documents by how well they fit to a query", _object(results=_list(RANKED)), RerankBody)
+        for path in ("/v1/rerank", "/rerank", "/v2/rerank")
+    ),
+    *(
+        Operation("post", path, "How well pairs of texts fit", _object(data=_list(SCORED)), ScoreBody)
+        for path in ("/v1/score", "/score")
     ),
     Operation(
         "post",

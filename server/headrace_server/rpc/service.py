@@ -4,14 +4,25 @@ frees what the request held."""
 
 from collections.abc import AsyncIterator
 
+from headrace_server.config import Task
 from headrace_server.errors import InvalidRequest, PermissionDenied
 from headrace_server.request import Priority
 from headrace_server.rpc.admin import AdminToken
 from headrace_server.rpc.calls import Calls, Context
-from headrace_server.rpc.convert import POOLING, PRIORITY, ask_from, chat_from, reply_to
+from headrace_server.rpc.convert import (
+    POOLING,
+    PRIORITY,
+    RANKING,
+    ask_from,
+    chat_from,
+    match_from,
+    ranked_reply_to,
+    reply_to,
+)
 from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
+from headrace_server.rpc.ranking import judged
 from headrace_server.rpc.readiness import Phase
 from headrace_server.rpc.several import EmbedStream, embedded, generate_all
 from headrace_server.telemetry.values import value_of
@@ -49,21 +60,28 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         async with self._calls.refusing(context):
             await EmbedStream(self._calls, context).run(messages)
 
+    async def Rerank(self, message: pb.RerankRequest, context: Context) -> pb.RerankReply:  # noqa: N802
+        async with self._calls.one(context):
+            match, top = match_from(message)
+            ranker = self._calls.readiness.ranker()
+            found = await judged(ranker, match, lambda ask: self._calls.complete(ask, context))
+            return ranked_reply_to(found, top)
+
     async def Tokenize(self, message: pb.TokenizeRequest, context: Context) -> pb.TokenizeReply:  # noqa: N802
         async with self._calls.one(context):
             self._calls.check_caller(context)
-            answers = self._calls.readiness.answers()
+            known = self._calls.readiness.tokens()
             if message.WhichOneof("prompt") is None:
                 raise InvalidRequest("prompt", "is missing; set `text` or `chat`")
             prompt = chat_from(message.chat) if message.HasField("chat") else message.text
-            found = pb.TokenIds(ids=await answers.tokenise(prompt))
-            return pb.TokenizeReply(tokens=found, max_context=answers.limits.max_context)
+            found = pb.TokenIds(ids=await known.tokenise(prompt))
+            return pb.TokenizeReply(tokens=found, max_context=known.max_tokens)
 
     async def Detokenize(self, message: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeReply:  # noqa: N802
         async with self._calls.one(context):
             self._calls.check_caller(context)
-            answers = self._calls.readiness.answers()
-            return pb.DetokenizeReply(text=await answers.detokenise(tuple(message.tokens.ids)))
+            known = self._calls.readiness.tokens()
+            return pb.DetokenizeReply(text=await known.detokenise(tuple(message.tokens.ids)))
 
     async def ModelInfo(self, _: pb.ModelInfoRequest, context: Context) -> pb.ModelInfoReply:  # noqa: N802
         async with self._calls.refusing(context):
@@ -83,14 +101,18 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
     def _model_info(self) -> pb.ModelInfoReply:
         served, readiness = self._calls.served, self._calls.readiness
         reply = pb.ModelInfoReply(name=served.name, device=served.device, dtype=served.dtype)
-        if readiness.embeds:
-            facts = readiness.embedder().facts
-            reply.task, reply.max_context, reply.dimensions = pb.TASK_EMBED, facts.max_tokens, facts.dimensions
-            reply.pooling, reply.normalises = POOLING[facts.pooling], facts.normalises
-        else:
+        if readiness.task in {None, Task.GENERATE}:
             limits = readiness.answers().limits
             reply.task, reply.max_context, reply.vocab_size = pb.TASK_GENERATE, limits.max_context, limits.vocab_size
             reply.eos_token_ids.extend(limits.eos_token_ids)
+            return reply
+        facts = readiness.ranker().facts
+        reply.max_context, reply.ranking = facts.max_tokens, RANKING[facts.judges]
+        if readiness.task is Task.RERANK:
+            reply.task = pb.TASK_RERANK
+        else:
+            reply.task, reply.dimensions = pb.TASK_EMBED, facts.dimensions
+            reply.pooling, reply.normalises = POOLING[facts.pooling], facts.normalises
         return reply
 
     def _load(self) -> pb.LoadReply:

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.ask import Chat
 from headrace_server.rpc.chat import Message
 from headrace_server.rpc.openai import as_refusal, json_object
+from headrace_server.rpc.text_tokens import TextTokens
 from headrace_server.rpc.tools import MOST_TOOLS, Tool, offer_of
 
 
@@ -40,13 +40,13 @@ class TokenizeBody(TokenBody):
             raise ValueError("add_special_tokens does not go with `messages`: their template writes the special tokens")
         return self
 
-    async def answer(self, answers: Answers) -> dict[str, Any]:
+    async def answer(self, known: TextTokens) -> dict[str, Any]:
         """Raises InvalidRequest."""
-        ids = await answers.tokenise(self._prompt(), special=self.add_special_tokens is not False)
-        names = answers.token_names(ids) if self.return_token_strs else None
+        ids = await known.tokenise(self._prompt(), special=self.add_special_tokens is not False)
+        names = known.token_names(ids) if self.return_token_strs else None
         return {
             "count": len(ids),
-            "max_model_len": answers.limits.max_context,
+            "max_model_len": known.max_tokens,
             "tokens": ids,
             "token_strs": names,
         }
@@ -61,6 +61,6 @@ class TokenizeBody(TokenBody):
 class DetokenizeBody(TokenBody):
     tokens: list[int]
 
-    async def answer(self, answers: Answers) -> dict[str, Any]:
+    async def answer(self, known: TextTokens) -> dict[str, Any]:
         """Raises InvalidRequest."""
-        return {"prompt": await answers.detokenise(tuple(self.tokens))}
+        return {"prompt": await known.detokenise(tuple(self.tokens))}

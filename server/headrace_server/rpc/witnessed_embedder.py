@@ -5,7 +5,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace_server.embedding import EmbedAsk, Embedded, Embedder, EmbedderFacts
+from headrace_server.embedding import EmbedAsk, Embedded, Embedder, EmbedderFacts, Judges
 from headrace_server.rpc.witness import LEFT
 from headrace_server.telemetry.answered import Answered, Hear, Operation
 
@@ -20,6 +20,10 @@ class WitnessedEmbedder:
     def facts(self) -> EmbedderFacts:
         return self.inner.facts
 
+    @property
+    def _operation(self) -> Operation:
+        return Operation.RERANK if self.facts.judges is Judges.TOGETHER else Operation.EMBEDDINGS
+
     async def embed(self, ask: EmbedAsk) -> Embedded:
         """Raises what the embedder raises."""
         arrived, embedded, error = self.clock(), None, None
@@ -32,15 +36,17 @@ class WitnessedEmbedder:
             error = type(broken).__name__
             raise
         finally:
-            answered = _answered(ask, arrived, embedded, error, self.clock())
+            answered = _answered(ask, arrived, embedded, error, self.clock(), operation=self._operation)
             for hear in self.hears:
                 hear(answered)
         return embedded
 
 
-def _answered(ask: EmbedAsk, arrived: float, embedded: Embedded | None, error: str | None, now: float) -> Answered:
+def _answered(
+    ask: EmbedAsk, arrived: float, embedded: Embedded | None, error: str | None, now: float, *, operation: Operation
+) -> Answered:
     return Answered(
-        operation=Operation.EMBEDDINGS,
+        operation=operation,
         came_with=ask.came_with,
         arrived=arrived,
         ended=now,

@@ -14,6 +14,7 @@ class Operation(StrEnum):
     CHAT = "chat"
     TEXT_COMPLETION = "text_completion"
     EMBEDDINGS = "embeddings"
+    RERANK = "rerank"  # of a cross-encoder; the conventions have no word for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def stages(answered: Answered) -> Iterator[Stage]:
     if began is None:
         return
     tokens: dict[str, AttributeValue] = {"gen_ai.usage.input_tokens": answered.prompt_tokens or 0}
-    if answered.operation is Operation.EMBEDDINGS:
+    if answered.operation in {Operation.EMBEDDINGS, Operation.RERANK}:
         yield Stage("embed", began, answered.ended, tokens)
         return
     yield Stage("prefill", began, _or(first, answered.ended), dict(tokens))

@@ -23,11 +23,16 @@ class ModelWork:
     flops_per_pair: float  # attention of one position to one position, all layers and heads
     weight_bytes: float  # that one step reads, whatever is in it
     kv_bytes_per_token: float
+    both_ways: bool = False  # each position attends to those after it, too
 
     def flops(self, parts: list[Part], samples: int) -> float:
         tokens = sum(part.tokens for part in parts)
-        pairs = sum(part.tokens * part.start + part.tokens * (part.tokens + 1) // 2 for part in parts)
+        pairs = sum(self._pairs(part) for part in parts)
         return self.flops_per_token * tokens + self.flops_per_sample * samples + self.flops_per_pair * pairs
+
+    def _pairs(self, part: Part) -> int:
+        own = part.tokens**2 if self.both_ways else part.tokens * (part.tokens + 1) // 2
+        return part.tokens * part.start + own
 
     def memory(self, parts: list[Part]) -> float:
         """Bytes read and written."""

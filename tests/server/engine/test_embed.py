@@ -77,7 +77,7 @@ async def test_a_cut_vector_is_normalised_after_the_cut() -> None:
     ("ask", "field", "words"),
     [
         (EmbedAsk(("ok", "a" * 17)), "input", "number 1 has 17 tokens, and at most 16 fit"),
-        (EmbedAsk(((1, 100),)), "input", "number 0: token id 100 is outside 0..99"),
+        (EmbedAsk(((1, 100),)), "input", "number 0 has the token id 100, which is outside 0..99"),
         (EmbedAsk(((),)), "input", "number 0 has no tokens"),
         (EmbedAsk(("a",), dimensions=5), "dimensions", "is 5; this model's vectors have 1 to 4"),
         (EmbedAsk(("a",), dimensions=0), "dimensions", "is 0"),

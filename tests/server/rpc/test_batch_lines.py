@@ -25,7 +25,7 @@ def raw(*lines: Any) -> list[bytes]:
         pytest.param(LINE | {"custom_id": ""}, Code.INVALID_REQUEST, "custom_id", "at least 1", id="empty id"),
         pytest.param(LINE | {"custom_id": 7}, Code.INVALID_REQUEST, "custom_id", "valid string", id="id as a number"),
         pytest.param(LINE | {"method": "GET"}, Code.INVALID_REQUEST, "method", "'POST'", id="another method"),
-        pytest.param(LINE | {"url": "/v1/embeddings"}, Code.WRONG_ENDPOINT, "url", "must be /v1/", id="another url"),
+        pytest.param(LINE | {"url": "/v1/responses"}, Code.WRONG_ENDPOINT, "url", "must be /v1/", id="another url"),
         pytest.param(LINE | {"bdoy": {}}, Code.INVALID_REQUEST, "bdoy", "not a known field", id="misspelt field"),
         pytest.param(LINE | {"body": "text"}, Code.INVALID_REQUEST, "body", "valid dictionary", id="body of text"),
         pytest.param(LINE | {"body": {}}, Code.INVALID_REQUEST, "body.model", "required", id="no model"),
@@ -107,3 +107,22 @@ def test_every_line_but_the_empty_ones_is_a_request_or_a_fault_with_its_number(k
     ]
     found = [(one.number, True) if isinstance(one, Line) else (one.line, False) for one in read_lines(lines)]
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        ("/v1/embeddings", {"input": ["a", "b"]}),
+        ("/v1/rerank", {"query": "q", "documents": ["d"]}),
+        ("/v1/score", {"text_1": "a", "text_2": ["b"]}),
+    ],
+)
+def test_texts_may_be_embedded_and_ranked_offline(url: str, body: dict[str, Any]) -> None:
+    fine = {"custom_id": "a", "method": "POST", "url": url, "body": {"model": "tiny"} | body}
+    hasty = fine | {"custom_id": "b", "body": fine["body"] | {"priority": "interactive"}}
+    wrong = fine | {"custom_id": "c", "body": {"model": "tiny"}}
+    [line, urgent, empty] = read_lines(raw(fine, hasty, wrong))
+    assert isinstance(line, Line)
+    assert isinstance(urgent, Fault)
+    assert isinstance(empty, Fault)
+    assert (urgent.field, empty.code) == ("body.priority", Code.INVALID_REQUEST)

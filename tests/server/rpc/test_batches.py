@@ -1,6 +1,7 @@
 """/v1/files and /v1/batches, as OpenAI's own client sees them."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import openai
 import pytest
+from embed_server import CROSS, FACTS, EmbedServer, embed_server, logit_of, vector_of
 from headrace_server.config import BatchConfig
+from headrace_server.embedding import Pair
 from headrace_server.engine.loop import Engine
 from headrace_server.engine.stream import Stream
 from headrace_server.request import Priority, Request
@@ -26,13 +30,17 @@ def line(custom_id: str, url: str = "/v1/completions", **body: Any) -> dict[str,
     return {"custom_id": custom_id, "method": "POST", "url": url, "body": fields}
 
 
+def line_of(custom_id: str, url: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "method": "POST", "url": url, "body": {"model": NAME} | body}
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> BatchConfig:
     return BatchConfig(tmp_path / "store", largest_file=100_000, concurrency=4)
 
 
 @asynccontextmanager
-async def a_client(server: OpenServer, **headers: str) -> AsyncIterator[openai.AsyncOpenAI]:
+async def a_client(server: OpenServer | EmbedServer, **headers: str) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
         base_url=f"{server.http}/v1", api_key="none", max_retries=0, default_headers=headers
     ) as client:
@@ -105,6 +113,38 @@ async def test_a_batch_of_chats_has_chat_completions(model: Path, runner: Script
         batch = await until(client, await created(client, [chat], endpoint="/v1/chat/completions"))
         answer = (await results(client, batch.output_file_id))["c"]["response"]["body"]
     assert (answer["object"], answer["choices"][0]["message"]["role"]) == ("chat.completion", "assistant")
+
+
+async def test_a_batch_of_texts_has_their_vectors(model: Path, store: BatchConfig) -> None:
+    lines = [
+        line_of("numbers", "/v1/embeddings", input=["a", "b"], dimensions=3),
+        line_of("packed", "/v1/embeddings", input="a", encoding_format="base64"),
+        line_of("long", "/v1/embeddings", input="a" * (FACTS.max_tokens + 1)),
+    ]
+    async with embed_server(model, batches=store) as server, a_client(server) as client:
+        batch = await until(client, await created(client, lines, endpoint="/v1/embeddings"))
+        found, failed = await results(client, batch.output_file_id), await results(client, batch.error_file_id)
+        with pytest.raises(openai.BadRequestError, match="served for /v1/embeddings and /v1/rerank and /v1/score"):
+            await created(client, [line("r")])
+        asked = server.embedder.asked
+    vectors = [one["embedding"] for one in found["numbers"]["response"]["body"]["data"]]
+    assert vectors == [pytest.approx(vector_of(text)[:3].tolist()) for text in ("a", "b")]
+    packed = found["packed"]["response"]["body"]["data"][0]["embedding"]
+    assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == vector_of("a").tolist()
+    assert failed["long"]["response"]["body"]["error"]["param"] == "input"
+    assert {ask.priority for ask in asked} == {Priority.BATCH}
+
+
+async def test_a_batch_of_queries_has_ranked_documents(model: Path, store: BatchConfig) -> None:
+    ranked = line_of("r", "/v1/rerank", query="a b", documents=["x", "a b"])
+    scored = line_of("s", "/v1/score", text_1="a b", text_2="a b", raw_scores=True)
+    async with embed_server(model, facts=CROSS, batches=store) as server, a_client(server) as client:
+        first = await until(client, await created(client, [ranked], endpoint="/v1/rerank"))
+        second = await until(client, await created(client, [scored], endpoint="/v1/score"))
+        order = (await results(client, first.output_file_id))["r"]["response"]["body"]["results"]
+        [score] = (await results(client, second.output_file_id))["s"]["response"]["body"]["data"]
+    assert [one["index"] for one in order] == [1, 0]
+    assert score["score"] == logit_of(Pair("a b", "a b"))
 
 
 async def test_a_file_with_faults_fails_the_batch_with_every_line_and_field(
@@ -250,7 +290,10 @@ async def test_lists_are_read_in_pages_and_files_can_be_deleted(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        pytest.param({"endpoint": "/v1/embeddings"}, "endpoint: ", id="an endpoint that is not served"),
+        pytest.param({"endpoint": "/v1/responses"}, "endpoint: ", id="an endpoint that is not served"),
+        pytest.param(
+            {"endpoint": "/v1/embeddings"}, "this model is served for /v1/completions", id="an endpoint of other models"
+        ),
         pytest.param({"completion_window": "1h"}, "completion_window: ", id="another window"),
         pytest.param({"input_file_id": "file-none"}, "upload it first", id="no such file"),
         pytest.param({"metadata": {"k": "v" * 513}}, "metadata", id="long metadata"),

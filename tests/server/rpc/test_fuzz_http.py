@@ -12,12 +12,15 @@ import orjson
 import pytest
 import schemathesis
 from embed_server import embed_server
+from headrace_server.embedding import Judges
 from headrace_server.errors import InvalidRequest
 from headrace_server.rpc.chat import ChatBody
 from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
+from headrace_server.rpc.http import RERANK, SCORE
 from headrace_server.rpc.openai import json_object
 from headrace_server.rpc.openapi import OPERATIONS
+from headrace_server.rpc.rerank import RerankBody, ScoreBody
 from headrace_server.rpc.shapes import Head, refusal_body
 from headrace_server.rpc.tokenise import DetokenizeBody, TokenizeBody
 from hypothesis import HealthCheck, given, settings
@@ -46,7 +49,7 @@ PATHS = [one.path for one in OPERATIONS]
 @asynccontextmanager
 async def a_server(model: Path, runner: ScriptedRunner, path: str) -> AsyncIterator[str]:
     """Its address. What is left behind is counted when the block is left."""
-    if path == "/v1/embeddings":
+    if path == "/v1/embeddings" or path in {*RERANK, *SCORE}:
         async with embed_server(model) as embedder:
             yield embedder.http
         return
@@ -111,7 +114,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-BODIES: list[Any] = [CompletionBody, ChatBody, EmbeddingBody, TokenizeBody, DetokenizeBody]
+BODIES: list[Any] = [
+    CompletionBody, ChatBody, EmbeddingBody, TokenizeBody, DetokenizeBody, RerankBody, ScoreBody,
+]  # fmt: skip
 
 
 def fields_of(body: Any) -> st.SearchStrategy[dict[str, Any]]:
@@ -127,6 +132,8 @@ def fields_of(body: Any) -> st.SearchStrategy[dict[str, Any]]:
             {"type": "json_schema", "json_schema": {"schema": {}}},
             {"include_usage": True, "continuous_usage_stats": True},
             {"5": -100},
+            ["In", {"text": "the"}],
+            ["In", "the"],
         ]
     )
     named = st.fixed_dictionaries({}, optional=dict.fromkeys(body.model_fields, near))
@@ -154,6 +161,9 @@ def test_any_values_are_a_request_or_are_refused_with_a_field(body: Any, data: s
             parsed.wants_usage_always()
         if isinstance(parsed, EmbeddingBody):
             parsed.ask()
+        if isinstance(parsed, RerankBody | ScoreBody):
+            for judges in Judges:
+                parsed.match().ask(judges)
 
     parsed_or_refused(read)
 

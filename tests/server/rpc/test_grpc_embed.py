@@ -126,8 +126,11 @@ async def test_each_task_says_where_the_other_is_served(model: Path, runner: Scr
     async with embed_server(model) as server, a_stub(server) as stub:
         with pytest.raises(grpc.aio.AioRpcError, match="embeds and does not generate"):
             [reply async for reply in stub.Generate(pb.GenerateRequest(text="In"))]
-        with pytest.raises(grpc.aio.AioRpcError, match="embeds and does not generate"):
-            await stub.Tokenize(pb.TokenizeRequest(text="In"))
+        tokens = (await stub.Tokenize(pb.TokenizeRequest(text="In"))).tokens
+        back = (await stub.Detokenize(pb.DetokenizeRequest(tokens=tokens))).text
+        chat = pb.Chat(messages=[pb.ChatMessage(role="user", content="In")])
+        with pytest.raises(grpc.aio.AioRpcError, match="this model embeds texts"):
+            await stub.Tokenize(pb.TokenizeRequest(chat=chat))
         info = await stub.ModelInfo(pb.ModelInfoRequest())
     async with open_server(model, runner) as generator, grpc.aio.insecure_channel(generator.grpc) as channel:
         stub = inference_pb2_grpc.InferenceStub(channel)
@@ -137,6 +140,7 @@ async def test_each_task_says_where_the_other_is_served(model: Path, runner: Scr
             [reply async for reply in stub.EmbedStream(iter([]))]
     assert (info.name, info.task, info.dimensions, info.max_context) == (NAME, pb.TASK_EMBED, 384, FACTS.max_tokens)
     assert (info.pooling, info.normalises) == (pb.POOLING_MEAN, True)
+    assert (list(tokens.ids), back) == ([1, ord("I"), ord("n"), 2], "In")
 
 
 def numbered(count: int) -> list[pb.EmbedStreamRequest]:

@@ -86,6 +86,15 @@ embeds = st.builds(
     truncate=st.booleans(),
     priority=priorities,
 )
+reranks = st.builds(
+    pb.RerankRequest,
+    query=texts,
+    documents=st.lists(texts, max_size=4),
+    top_n=st.none() | int32s,
+    raw_scores=st.booleans(),
+    truncate=st.booleans(),
+    priority=priorities,
+)
 parameters = st.builds(oip_pb2.InferParameter) | st.one_of(
     st.builds(oip_pb2.InferParameter, bool_param=st.booleans()),
     st.builds(oip_pb2.InferParameter, int64_param=st.integers(-(2**63), 2**63 - 1)),
@@ -207,6 +216,13 @@ def test_any_embed_request_is_answered_or_refused(fuzzed: Fuzzed, message: pb.Em
 
 
 @FUZZ
+@given(message=reranks)
+def test_any_rerank_request_is_answered_or_refused(fuzzed: Fuzzed, message: pb.RerankRequest) -> None:
+    code, replies = fuzzed.ask("/headrace.v1.Inference/Rerank", message.SerializeToString(), embeds=True)
+    assert code in FAULTS | {grpc.StatusCode.OK}, replies
+
+
+@FUZZ
 @given(message=infers)
 def test_any_infer_request_is_answered_or_refused(fuzzed: Fuzzed, message: oip_pb2.ModelInferRequest) -> None:
     method = "/inference.GRPCInferenceService/ModelInfer"
@@ -217,6 +233,7 @@ def test_any_infer_request_is_answered_or_refused(fuzzed: Fuzzed, message: oip_p
 METHODS = {
     "/headrace.v1.Inference/Generate": pb.GenerateRequest,
     "/headrace.v1.Inference/GenerateBatch": pb.GenerateBatchRequest,
+    "/headrace.v1.Inference/Rerank": pb.RerankRequest,
     "/headrace.v1.Inference/Tokenize": pb.TokenizeRequest,
     "/headrace.v1.Inference/Detokenize": pb.DetokenizeRequest,
     "/inference.GRPCInferenceService/ModelInfer": oip_pb2.ModelInferRequest,

@@ -119,6 +119,7 @@ async def test_every_method_says_unavailable_before_the_model_is_warm(model: Pat
     asked: dict[str, Any] = {
         "GenerateBatch": pb.GenerateBatchRequest(requests=[pb.GenerateRequest(text="In")]),
         "Embed": pb.EmbedRequest(inputs=[pb.EmbedInput(text="In")]),
+        "Rerank": pb.RerankRequest(query="In", documents=["the"]),
         "Tokenize": pb.TokenizeRequest(text="In"),
         "Detokenize": pb.DetokenizeRequest(),
         "ModelInfo": pb.ModelInfoRequest(),
@@ -197,7 +198,7 @@ async def test_reflection_lists_and_describes_every_service_in_both_versions(mod
     for name, pool in described.items():
         assert pool.FindServiceByName(name).methods
     methods = [method.name for method in described[INFERENCE].FindServiceByName(INFERENCE).methods]
-    assert {"Generate", "GenerateBatch", "Embed", "EmbedStream", "Tokenize", "Load", "Drain"} <= set(methods)
+    assert {"Generate", "GenerateBatch", "Embed", "EmbedStream", "Rerank", "Tokenize", "Load", "Drain"} <= set(methods)
 
 
 async def test_a_symbol_that_is_not_there_is_not_found(model: Path) -> None:

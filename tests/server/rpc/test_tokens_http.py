@@ -9,7 +9,7 @@ import aiohttp
 import openai
 import pytest
 from canned_engine import CannedServer, canned_server
-from embed_server import FACTS, embed_server
+from embed_server import FACTS, EmbedServer, embed_server
 from headrace_server.rpc.readiness import Phase
 from open_server import CONTEXT, NAME
 from tiny_tokenizer import BOS, CHAT_TEMPLATE, EOS, save_tiny_tokenizer, tiny_tokenizer
@@ -19,7 +19,7 @@ TEXT = "God created naïve 你好"
 IDS = tiny_tokenizer().encode(TEXT).ids
 
 
-async def post(server: CannedServer, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+async def post(server: CannedServer | EmbedServer, path: str, body: Any) -> tuple[int, dict[str, Any]]:
     async with aiohttp.ClientSession(server.http) as session, session.post(path, data=json.dumps(body)) as response:
         return response.status, await response.json()
 
@@ -74,6 +74,25 @@ async def test_what_is_no_text_and_no_token_is_refused(
         status, answer = await post(server, path, body)
     assert (status, answer["error"]["param"]) == (400, field)
     assert says in answer["error"]["message"]
+
+
+async def test_an_embedders_tokens_are_told_and_its_chats_refused(model: Path) -> None:
+    async with embed_server(model) as server:
+        whole = await post(server, "/tokenize", {"prompt": "ab", "return_token_strs": True})
+        plain = await post(server, "/tokenize", {"prompt": "ab", "add_special_tokens": False})
+        back = await post(server, "/detokenize", {"tokens": [1, 97, 98, 2]})
+        strange = await post(server, "/detokenize", {"tokens": [1000]})
+        chat = await post(server, "/tokenize", {"messages": [{"role": "user", "content": "a"}]})
+        async with aiohttp.ClientSession(server.http) as session, session.get("/tokenizer_info") as response:
+            info = await response.json()
+    ids = [1, 97, 98, 2]
+    names = [*map(chr, ids)]
+    assert whole == (200, {"count": 4, "max_model_len": FACTS.max_tokens, "tokens": ids, "token_strs": names})
+    assert plain[1]["tokens"] == [97, 98]
+    assert back == (200, {"prompt": "ab"})
+    assert (strange[0], strange[1]["error"]["param"]) == (400, "tokens")
+    assert (chat[0], chat[1]["error"]["param"]) == (400, "messages")
+    assert info == {"cls_token": "[CLS]", "chat_template": None}
 
 
 async def test_a_harness_learns_of_special_tokens_and_the_template(model: Path) -> None:

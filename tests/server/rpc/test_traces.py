@@ -12,6 +12,7 @@ import aiohttp
 import grpc
 import numpy as np
 import pytest
+from embed_server import FACTS
 from headrace_server.came_with import CameWith
 from headrace_server.config import TelemetryConfig
 from headrace_server.embedding import EmbedAsk, Embedded
@@ -155,6 +156,7 @@ class TwoNumbers:
     """An embedder that waits and computes as long as it says; `fault` breaks it."""
 
     fault: Exception | None = None
+    facts = FACTS
 
     async def embed(self, ask: EmbedAsk) -> Embedded:
         if self.fault is not None:

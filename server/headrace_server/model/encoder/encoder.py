@@ -24,11 +24,18 @@ class Encoder:
     def hidden(self, texts: Texts) -> Tensor:
         """float32 (T, hidden): the last layer's, of every token."""
         weights = self._weights
-        x = embedding(texts.token_ids, weights.words) + embedding(texts.positions, weights.positions)
-        x = self._normed(x, weights.norm)
+        x = self._normed(self._embedded(texts), weights.norm)
         for layer in weights.layers:
             x = self._through(layer, x, texts)
         return x
+
+    def _embedded(self, texts: Texts) -> Tensor:
+        weights, token_ids, types = self._weights, texts.token_ids, self._weights.types
+        if types is None:
+            return embedding(token_ids, weights.words) + embedding(texts.positions, weights.positions)
+        words = embedding(token_ids % self._shape.vocab_size, weights.words)  # see tokens.py: the type is added in
+        others = embedding(texts.positions, weights.positions) + embedding(token_ids // self._shape.vocab_size, types)
+        return words + others
 
     def _through(self, layer: EncoderLayer, x: Tensor, texts: Texts) -> Tensor:
         shape = self._shape

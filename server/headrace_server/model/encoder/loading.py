@@ -2,31 +2,35 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from headrace_server.config import ServerConfig
-from headrace_server.embedding import EmbedderFacts
+from headrace_server.config import ServerConfig, Task
+from headrace_server.embedding import EmbedderFacts, Judges, Pooling
 from headrace_server.errors import ModelRefused
 from headrace_server.model import weights as decoder_weights
 from headrace_server.model.architecture import read_architecture
 from headrace_server.model.encoder.backend import attention_for, layout_for
+from headrace_server.model.encoder.cross import pair_scores, read_cross
 from headrace_server.model.encoder.decoder import Decoder
 from headrace_server.model.encoder.encoder import Encoder
-from headrace_server.model.encoder.runner import EncoderLane, TextModel, lanes
-from headrace_server.model.encoder.sentence import read_sentence
-from headrace_server.model.encoder.shape import is_encoder, read_shape
+from headrace_server.model.encoder.pooling import pooled
+from headrace_server.model.encoder.runner import EncoderLane, Pool, TextModel, lanes
+from headrace_server.model.encoder.sentence import Sentence, read_sentence
+from headrace_server.model.encoder.shape import EncoderShape, is_encoder, is_judge, read_shape
 from headrace_server.model.encoder.tokens import Tokens, load_tokens
-from headrace_server.model.encoder.weights import count_parameters, load_weights
+from headrace_server.model.encoder.weights import EncoderWeights, count_parameters, load_weights
+from headrace_server.model.encoder.work import decoder_work, encoder_work
 from headrace_server.model.fields import Fields
-from headrace_server.model.loading import DTYPES
+from headrace_server.model.loading import DTYPES, gpu_of
 from headrace_server.model.projection import Layout
+from headrace_server.telemetry.gpu import GpuName
+from headrace_server.telemetry.work import ModelWork
 
 # Tokens. all-MiniLM-L6-v2 in bfloat16, one thread: 0.155 ms a token in batches of 368, 0.143 ms in those of 2,216.
 ENOUGH_ON_A_CPU = 512
-
-
 LONG_ENOUGH = 512  # tokens of a rehearsed text
 
 
@@ -45,13 +49,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What config.json says of a model, and how its weights are loaded."""
+    """What the files beside the weights say of a model, and how its weights are loaded."""
 
-    hidden_size: int
-    max_tokens: int  # that its positions were trained for
+    facts: EmbedderFacts
+    lower_case: bool
     vocab_size: int
     parameters: int
-    load: Callable[[Place, int], TextModel]  # for texts of so many tokens
+    work: Callable[[torch.dtype], ModelWork]
+    load: Callable[[Place], tuple[TextModel, Pool]]
+    types: int = 1  # of tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,8 @@ class LoadedEmbedder:
     vocab_size: int
     enough_tokens: int | None  # of a batch; None: as many as there are
     device: str  # that the weights are on: cuda | cpu
+    gpu: GpuName | None  # None: not on one
+    work: ModelWork
 
     def warm_up(self) -> None:
         """No first request pays for a first time: a short text and a longer one, on every lane."""
@@ -71,52 +79,125 @@ class LoadedEmbedder:
 
 
 def load_embedder(config: ServerConfig, on_phase: Callable[[str], None]) -> LoadedEmbedder:
-    """`on_phase` hears each phase's name when it begins. Raises ModelRefused."""
+    """Also a cross-encoder, which gives one number for a pair. `on_phase` hears each phase's name when it begins.
+    Raises ModelRefused."""
     on_phase("device")
     device, dtype = _device(config.device), DTYPES[config.dtype]
     on_phase("tokenizer")
-    kind = _encoder(config.model) if is_encoder(config.model) else _decoder(config.model)
-    sentence = read_sentence(config.model, kind.hidden_size, needed=not is_encoder(config.model))
-    max_tokens = min(sentence.max_tokens or kind.max_tokens, kind.max_tokens)
-    tokens = load_tokens(config.model, max_tokens, lower_case=sentence.lower_case)
-    if tokens.vocab_size > kind.vocab_size:
-        raise ModelRefused(
-            f"{config.model}: tokenizer.json has token ids up to {tokens.vocab_size - 1}, the weights only up to "
-            f"{kind.vocab_size - 1}; put the tokenizer of these weights beside them"
-        )
+    kind = _kind(config)
+    tokens = _tokens(config.model, kind)
     on_phase("weights")
-    model = kind.load(Place(device, dtype, plain=config.engine.plain_kernels), max_tokens)
+    model, pool = kind.load(Place(device, dtype, plain=config.engine.plain_kernels))
     return LoadedEmbedder(
-        lanes=lanes(model, sentence.pooling, device, config.engine, kind.parameters),
-        facts=EmbedderFacts(kind.hidden_size, max_tokens, sentence.pooling, sentence.normalises),
+        lanes=lanes(model, pool, device, config.engine, kind.parameters),
+        facts=kind.facts,
         tokens=tokens,
-        vocab_size=kind.vocab_size,
+        vocab_size=kind.vocab_size * kind.types,
         enough_tokens=ENOUGH_ON_A_CPU if device.type == "cpu" else None,
         device=device.type,
+        gpu=gpu_of(device),
+        work=kind.work(dtype),
     )
+
+
+def _kind(config: ServerConfig) -> Kind:
+    directory = config.model
+    if is_judge(directory) and config.task is not Task.RERANK:
+        raise ModelRefused(f"{directory / 'config.json'}: is a cross-encoder, which ranks: serve it with --task=rerank")
+    if config.task is Task.RERANK and not is_judge(directory):
+        raise ModelRefused(
+            f"{directory / 'config.json'}: is no cross-encoder, which --task=rerank serves; a model that embeds ranks "
+            "by the cosine, with --task=embed"
+        )
+    if is_judge(directory):
+        return _judge(directory)
+    return _encoder(directory) if is_encoder(directory) else _decoder(directory)
+
+
+def _tokens(directory: Path, kind: Kind) -> Tokens:
+    rows = kind.vocab_size if kind.types > 1 else 0
+    tokens = load_tokens(directory, kind.facts.max_tokens, lower_case=kind.lower_case, rows=rows)
+    if tokens.vocab_size > kind.vocab_size:
+        raise ModelRefused(
+            f"{directory}: tokenizer.json has token ids up to {tokens.vocab_size - 1}, the weights only up to "
+            f"{kind.vocab_size - 1}; put the tokenizer of these weights beside them"
+        )
+    return tokens
 
 
 def _encoder(directory: Path) -> Kind:
     shape = read_shape(directory)
+    sentence = read_sentence(directory, shape.hidden_size)
 
-    def load(place: Place, _: int) -> TextModel:
+    def load(place: Place) -> tuple[TextModel, Pool]:
         weights = load_weights(directory, shape, place.device, place.dtype, place.layout)
-        return Encoder(shape, weights, attention_for(place.device, place.dtype, plain=place.plain))
+        return _placed(shape, weights, place), partial(pooled, pooling=sentence.pooling)
 
-    return Kind(shape.hidden_size, shape.max_tokens, shape.vocab_size, count_parameters(shape), load)
+    return Kind(
+        facts=_facts(sentence, shape.hidden_size, shape.max_tokens),
+        lower_case=sentence.lower_case,
+        vocab_size=shape.vocab_size,
+        parameters=count_parameters(shape),
+        work=partial(encoder_work, shape),
+        load=load,
+    )
+
+
+def _judge(directory: Path) -> Kind:
+    shape, cross = read_shape(directory), read_cross(directory)
+
+    def load(place: Place) -> tuple[TextModel, Pool]:
+        weights = load_weights(directory, shape, place.device, place.dtype, place.layout)
+        if weights.head is None:
+            raise AssertionError("a cross-encoder was loaded without its head. This is a bug.")
+        return _placed(shape, weights, place), partial(pair_scores, head=weights.head)
+
+    return Kind(
+        facts=EmbedderFacts(
+            dimensions=1,
+            max_tokens=min(cross.max_tokens or shape.max_tokens, shape.max_tokens),
+            pooling=Pooling.CLS,
+            normalises=False,
+            judges=Judges.TOGETHER,
+            bounds_scores=cross.bounds_scores,
+        ),
+        lower_case=cross.lower_case,
+        vocab_size=shape.vocab_size,
+        parameters=count_parameters(shape),
+        work=partial(encoder_work, shape),
+        load=load,
+        types=shape.types,
+    )
 
 
 def _decoder(directory: Path) -> Kind:
     shape = read_architecture(directory, body=True)
     if not Fields.read(directory / "config.json").flag("is_causal", default=True):
         raise ModelRefused(f"{directory / 'config.json'}: is_causal is false; a decoder is served as it was trained")
+    sentence = read_sentence(directory, shape.hidden_size, needed=True)
+    facts = _facts(sentence, shape.hidden_size, shape.max_position)
 
-    def load(place: Place, max_tokens: int) -> TextModel:
+    def load(place: Place) -> tuple[TextModel, Pool]:
         weights = decoder_weights.load_weights(directory, shape, place.device, place.dtype, place.layout, body=True)
-        return Decoder(shape, weights, max_tokens)
+        return Decoder(shape, weights, facts.max_tokens), partial(pooled, pooling=sentence.pooling)
 
-    parameters = decoder_weights.count_parameters(shape)
-    return Kind(shape.hidden_size, shape.max_position, shape.vocab_size, parameters, load)
+    return Kind(
+        facts=facts,
+        lower_case=sentence.lower_case,
+        vocab_size=shape.vocab_size,
+        parameters=decoder_weights.count_parameters(shape),
+        work=partial(decoder_work, shape),
+        load=load,
+    )
+
+
+def _facts(sentence: Sentence, dimensions: int, positions: int) -> EmbedderFacts:
+    max_tokens = min(sentence.max_tokens or positions, positions)
+    return EmbedderFacts(dimensions, max_tokens, sentence.pooling, sentence.normalises)
+
+
+def _placed(shape: EncoderShape, weights: EncoderWeights, place: Place) -> Encoder:
+    return Encoder(shape, weights, attention_for(place.device, place.dtype, plain=place.plain))
 
 
 def _device(name: str) -> torch.device:

@@ -6,7 +6,7 @@ and two that each have a batch never do.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from headrace_server.config import EngineConfig
-from headrace_server.embedding import Pooling
 from headrace_server.engine.embed_lanes import Computed
 from headrace_server.model.cpu.threads import SMALL, settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice, Device, Launched, Work
-from headrace_server.model.encoder.pooling import pooled
 from headrace_server.model.encoder.texts import Texts, packed
 
 log = logging.getLogger(__name__)
+Pool = Callable[[Tensor, Texts], Tensor]  # hidden states (T, hidden) -> float32 (N, dimensions), a row for each text
 
 
 class TextModel(Protocol):
@@ -32,7 +31,7 @@ class TextModel(Protocol):
 @dataclass(frozen=True, slots=True)
 class EncoderLane:
     encoder: TextModel
-    pooling: Pooling
+    pool: Pool
     device: Device
     place: torch.device
 
@@ -46,7 +45,7 @@ class EncoderLane:
         return Outcome(self.device.launch(work))
 
     def _vectors(self, texts: Texts) -> Tensor:
-        return pooled(self.encoder.hidden(texts), texts, self.pooling)
+        return self.pool(self.encoder.hidden(texts), texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +64,16 @@ def threads_of_lanes(config: EngineConfig, parameters: int, threads: int) -> tup
 
 
 def lanes(
-    encoder: TextModel, pooling: Pooling, place: torch.device, config: EngineConfig, parameters: int
+    encoder: TextModel, pool: Pool, place: torch.device, config: EngineConfig, parameters: int
 ) -> tuple[EncoderLane, ...]:
     """Raises ModelRefused for cores that are not ours."""
     if place.type == "cuda":
-        return (EncoderLane(encoder, pooling, CudaDevice(place), place),)
+        return (EncoderLane(encoder, pool, CudaDevice(place), place),)
     counts = threads_of_lanes(config, parameters, torch.get_num_threads())
     settings = [replace(config, cpu_threads=count) for count in counts]
     settle_threads(settings[0], parameters)  # here, too: a refusal has to come now
     log.info("%d lanes, of %s threads", len(counts), ", ".join(map(str, counts)))
     return tuple(
-        EncoderLane(encoder, pooling, CpuDevice(lambda one=one: settle_threads(one, parameters)), place)  # type: ignore[misc]
+        EncoderLane(encoder, pool, CpuDevice(lambda one=one: settle_threads(one, parameters)), place)  # type: ignore[misc]
         for one in settings
     )

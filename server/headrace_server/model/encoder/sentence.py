@@ -43,21 +43,22 @@ def read_sentence(directory: Path, dimensions: int, *, needed: bool = False) -> 
 
     Raises ModelRefused, naming the file and what is supported.
     """
-    _check_prompts(directory)
+    check_prompts(directory)
     if needed and not (directory / MODULES).exists():
         raise ModelRefused(
             f"{directory / MODULES} is missing: nothing says how this decoder makes a vector of a text; give the files "
             "that sentence-transformers writes beside the weights, or serve it with --task=generate"
         )
     pooling, normalises = _modules(directory, dimensions)
+    max_tokens, lower_case = read_lengths(directory)
+    return Sentence(pooling, normalises, max_tokens, lower_case)
+
+
+def read_lengths(directory: Path) -> tuple[int | None, bool]:
+    """Tokens of one text, None: what the positions allow; and whether it is lower-cased. Raises ModelRefused."""
     path = directory / SENTENCE
     limits = Fields.read(path) if path.exists() else Fields(path, {})
-    return Sentence(
-        pooling=pooling,
-        normalises=normalises,
-        max_tokens=limits.count("max_seq_length") if "max_seq_length" in limits else None,
-        lower_case=limits.flag("do_lower_case"),
-    )
+    return limits.count("max_seq_length") if "max_seq_length" in limits else None, limits.flag("do_lower_case")
 
 
 def _modules(directory: Path, dimensions: int) -> tuple[Pooling, bool]:
@@ -67,7 +68,7 @@ def _modules(directory: Path, dimensions: int) -> tuple[Pooling, bool]:
         return Pooling.MEAN, False
     kinds = []
     pooling = None
-    for name, folder in _listed(path):
+    for name, folder in listed(path):
         kinds.append(name)
         if name == "Pooling":
             pooling = _pooling(directory / folder / "config.json", dimensions)
@@ -78,8 +79,8 @@ def _modules(directory: Path, dimensions: int) -> tuple[Pooling, bool]:
     return pooling, kinds[-1] == "Normalize"
 
 
-def _listed(path: Path) -> list[tuple[str, str]]:
-    """(kind, folder) of each module."""
+def listed(path: Path) -> list[tuple[str, str]]:
+    """(kind, folder) of each module. Raises ModelRefused."""
     try:
         modules = json.loads(path.read_text(encoding="utf-8"))
         return [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
@@ -104,7 +105,8 @@ def _pooling(path: Path, dimensions: int) -> Pooling:
     return POOLINGS[modes[0]]
 
 
-def _check_prompts(directory: Path) -> None:
+def check_prompts(directory: Path) -> None:
+    """Raises ModelRefused."""
     path = directory / PROMPTS
     if path.exists() and (named := Fields.read(path).text("default_prompt_name", "")):
         raise ModelRefused(

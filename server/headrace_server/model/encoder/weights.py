@@ -11,7 +11,7 @@ from torch import Tensor
 from headrace_server.errors import ModelRefused
 from headrace_server.model.checkpoint import Checkpoint, Read, Shapes, files_in
 from headrace_server.model.encoder.shape import EncoderShape
-from headrace_server.model.projection import Layout, Projection
+from headrace_server.model.projection import Layout, PlainProjection, Projection
 
 # In checkpoints, and not read: buffers that follow from config.json, the pooler, which no pooling here goes through.
 UNREAD = ("embeddings.position_ids", "embeddings.token_type_ids", "pooler.dense.weight", "pooler.dense.bias")
@@ -23,6 +23,14 @@ class Norm:
 
     weight: Tensor  # (hidden)
     bias: Tensor  # (hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class PairHead:
+    """From the first token's state to a score: tanh(dense), then a product. float32, as norms are."""
+
+    dense: PlainProjection  # (hidden -> hidden)
+    out: PlainProjection  # (hidden -> 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,8 @@ class EncoderWeights:
     positions: Tensor
     norm: Norm
     layers: tuple[EncoderLayer, ...]
+    types: Tensor | None = None  # float32 (types, hidden): what each type of tokens differs from the first one by
+    head: PairHead | None = None  # None: the model embeds
 
 
 def count_parameters(shape: EncoderShape) -> int:
@@ -60,19 +70,33 @@ def load_weights(
     """Raises ModelRefused, naming what is missing, too much, or of the wrong shape."""
     expected = _expected(shape)
     checkpoint = Checkpoint(files_in(directory), expected)
-    _check_names(directory, set(checkpoint.files), set(expected))
+    _check_names(directory, set(checkpoint.files), set(expected), shape.prefix)
 
+    body = shape.prefix
     with checkpoint.reading(device, dtype) as read:
-        words = read("embeddings.word_embeddings.weight")
+        words = read(f"{body}embeddings.word_embeddings.weight")
     with checkpoint.reading(device, torch.float32) as exact:
-        table = exact("embeddings.position_embeddings.weight")[shape.first_position :]
-        positions = table + exact("embeddings.token_type_embeddings.weight")[0]
-        norm = _norm(exact, "embeddings.LayerNorm")
+        table = exact(f"{body}embeddings.position_embeddings.weight")[shape.first_position :]
+        types = exact(f"{body}embeddings.token_type_embeddings.weight")
+        norm = _norm(exact, f"{body}embeddings.LayerNorm")
+        head = _head(exact, *_head_names(shape)) if shape.judges else None
     layers = []
     for index in range(shape.layers):
         with checkpoint.reading(device, dtype) as read, checkpoint.reading(device, torch.float32) as exact:
-            layers.append(_layer(f"encoder.layer.{index}", layout, read, exact))
-    return EncoderWeights(words, positions, norm, tuple(layers))
+            layers.append(_layer(f"{body}encoder.layer.{index}", layout, read, exact))
+    differences = types - types[0] if shape.judges else None
+    return EncoderWeights(words, table + types[0], norm, tuple(layers), differences, head)
+
+
+def _head_names(shape: EncoderShape) -> tuple[str, str]:
+    """BERT's classifier goes through its pooler; RoBERTa's brings its own."""
+    return (
+        ("bert.pooler.dense", "classifier") if shape.prefix == "bert." else ("classifier.dense", "classifier.out_proj")
+    )
+
+
+def _head(read: Read, *names: str) -> PairHead:
+    return PairHead(*(PlainProjection(read(f"{name}.weight"), read(f"{name}.bias")) for name in names))
 
 
 def _layer(prefix: str, layout: Layout, read: Read, exact: Read) -> EncoderLayer:
@@ -97,10 +121,11 @@ def _norm(read: Read, name: str) -> Norm:
 
 def _expected(shape: EncoderShape) -> Shapes:
     hidden, inner = shape.hidden_size, shape.intermediate_size
+    body = shape.prefix
     expected: Shapes = {
-        "embeddings.word_embeddings.weight": (shape.vocab_size, hidden),
-        "embeddings.position_embeddings.weight": (shape.positions, hidden),
-        "embeddings.token_type_embeddings.weight": (shape.types, hidden),
+        f"{body}embeddings.word_embeddings.weight": (shape.vocab_size, hidden),
+        f"{body}embeddings.position_embeddings.weight": (shape.positions, hidden),
+        f"{body}embeddings.token_type_embeddings.weight": (shape.types, hidden),
     }
     linears: Mapping[str, tuple[int, int]] = {
         "attention.self.query": (hidden, hidden),
@@ -110,20 +135,23 @@ def _expected(shape: EncoderShape) -> Shapes:
         "intermediate.dense": (inner, hidden),
         "output.dense": (hidden, inner),
     }
-    norms = ["embeddings.LayerNorm"]
-    for prefix in (f"encoder.layer.{index}" for index in range(shape.layers)):
+    norms = [f"{body}embeddings.LayerNorm"]
+    for prefix in (f"{body}encoder.layer.{index}" for index in range(shape.layers)):
         for name, size in linears.items():
             expected |= {f"{prefix}.{name}.weight": size, f"{prefix}.{name}.bias": size[:1]}
         norms += [f"{prefix}.attention.output.LayerNorm", f"{prefix}.output.LayerNorm"]
     for name in norms:
         expected |= {f"{name}.weight": (hidden,), f"{name}.bias": (hidden,)}
+    if shape.judges:
+        for name, rows in zip(_head_names(shape), (hidden, 1), strict=True):
+            expected |= {f"{name}.weight": (rows, hidden), f"{name}.bias": (rows,)}
     return expected
 
 
-def _check_names(directory: Path, found: set[str], expected: set[str]) -> None:
+def _check_names(directory: Path, found: set[str], expected: set[str], prefix: str) -> None:
     if missing := sorted(expected - found):
         raise ModelRefused(f"{directory} lacks {len(missing)} tensors that config.json asks for: {_some(missing)}")
-    if surplus := sorted(found - expected - set(UNREAD)):
+    if surplus := sorted(found - expected - {prefix + name for name in UNREAD}):
         raise ModelRefused(
             f"{directory} holds {len(surplus)} tensors that config.json has no place for: {_some(surplus)}"
         )

@@ -19,7 +19,7 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 class NewBatch(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     input_file_id: str
-    endpoint: Literal["/v1/completions", "/v1/chat/completions"]
+    endpoint: Literal["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/rerank", "/v1/score"]
     completion_window: Literal["24h"]
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
 

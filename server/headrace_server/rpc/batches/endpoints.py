@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from headrace_server.errors import Draining, InvalidRequest
 from headrace_server.rpc.batches.bodies import NewBatch, batch_body, file_body, listing, page_from
 from headrace_server.rpc.batches.ledger import CannotCancel
+from headrace_server.rpc.batches.lines import TASKS
 from headrace_server.rpc.batches.store import Store
 from headrace_server.rpc.batches.uploads import receive
 from headrace_server.rpc.batches.values import Batch, File, Purpose
@@ -69,6 +70,7 @@ class BatchEndpoints:
     async def create(self, request: web.Request) -> web.StreamResponse:
         self._check_staying()
         order = NewBatch.parse(await request.read()).order(self.callers.tenant(request.headers))
+        self._check_serves(order.endpoint)
         file = await self.store.do(self.store.shelf.find, order.tenant, order.input_file_id)
         if file is None or file.purpose is not Purpose.INPUT:
             raise InvalidRequest("input_file_id", f"there is no input file {order.input_file_id!r}; upload it first")
@@ -92,6 +94,13 @@ class BatchEndpoints:
             raise web.HTTPConflict(text=str(too_late)) from too_late
         self.store.tell()
         return web.json_response(batch_body(cancelled))
+
+    def _check_serves(self, endpoint: str) -> None:
+        """Raises InvalidRequest; before the model is loaded nobody knows, and each line says it in the end."""
+        task = self.readiness.task
+        if task is not None and task not in TASKS[endpoint]:
+            others = [url for url, tasks in TASKS.items() if task in tasks]
+            raise InvalidRequest("endpoint", f"is {endpoint}; this model is served for {' and '.join(others)}")
 
     def _check_staying(self) -> None:
         """Raises Draining: what is taken in now would wait until this replica is started again, if ever."""

@@ -11,13 +11,32 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from headrace_server.config import Task
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Priority
 from headrace_server.rpc.chat import ChatBody
 from headrace_server.rpc.completions import CompletionBody
+from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.openai import Body, as_refusal, json_object
+from headrace_server.rpc.rerank import RerankBody, ScoreBody
+from headrace_server.rpc.whole import in_the_words_of
 
-BODIES: Mapping[str, type[Body]] = {"/v1/completions": CompletionBody, "/v1/chat/completions": ChatBody}
+AnyBody = Body | EmbeddingBody | RerankBody | ScoreBody
+BODIES: Mapping[str, type[AnyBody]] = {
+    "/v1/completions": CompletionBody,
+    "/v1/chat/completions": ChatBody,
+    "/v1/embeddings": EmbeddingBody,
+    "/v1/rerank": RerankBody,
+    "/v1/score": ScoreBody,
+}
+# By url: what a model has to be served for.
+TASKS: Mapping[str, frozenset[Task]] = {
+    "/v1/completions": frozenset({Task.GENERATE}),
+    "/v1/chat/completions": frozenset({Task.GENERATE}),
+    "/v1/embeddings": frozenset({Task.EMBED}),
+    "/v1/rerank": frozenset({Task.EMBED, Task.RERANK}),
+    "/v1/score": frozenset({Task.EMBED, Task.RERANK}),
+}
 LONGEST_ID = 512  # characters
 LONGEST_LINE = 4 * 2**20  # bytes; as of a request over HTTP
 
@@ -112,14 +131,13 @@ def _line(number: int, shape: _Shape, urls: tuple[str, ...]) -> Line | Fault:
 def _check_body(shape: _Shape) -> None:
     """Raises InvalidRequest for what no model could answer; what depends on the model its server finds."""
     body = BODIES[shape.url].of(shape.body)
-    if body.stream:
+    if isinstance(body, Body) and body.stream:
         raise InvalidRequest("stream", "is true; nobody waits for an offline answer, leave it out")
     if body.priority not in {None, Priority.BATCH}:
         raise InvalidRequest("priority", f"is {body.priority}; offline requests are always `batch`, leave it out")
-    try:
-        body.asks()
-    except InvalidRequest as invalid:
-        raise InvalidRequest(body.called(invalid.field), invalid.message) from invalid
+    if isinstance(body, Body):
+        with in_the_words_of(body):
+            body.asks()
 
 
 def new_result_id() -> str:

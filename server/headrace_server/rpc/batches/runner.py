@@ -11,14 +11,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import orjson
+
 from headrace_server.errors import Draining, EngineFailed, Overloaded, ServerError
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Priority
-from headrace_server.rpc.answers import Answers
 from headrace_server.rpc.batches.lines import BODIES, Code, answered, unanswered
 from headrace_server.rpc.batches.moves import Move, next_move
 from headrace_server.rpc.batches.store import Store
 from headrace_server.rpc.batches.values import Batch, Row
+from headrace_server.rpc.embeddings import EmbeddingBody
+from headrace_server.rpc.openai import Body
+from headrace_server.rpc.ranking import judged
+from headrace_server.rpc.readiness import Readiness
+from headrace_server.rpc.rerank import RerankBody, ScoreBody
 from headrace_server.rpc.shapes import Head, refusal_body
 from headrace_server.rpc.status import status_of
 from headrace_server.rpc.whole import in_the_words_of, whole
@@ -33,16 +39,17 @@ class OfflineRunner:
     def __init__(
         self,
         store: Store,
-        answers: Answers,
+        readiness: Readiness,
         metrics: ServerMetrics,
         *,
         model: str,
         concurrency: int,
         wall_clock: Callable[[], float],
     ) -> None:
-        """`concurrency`: requests in the engine at once. `wall_clock`: seconds since 1970."""
+        """`readiness`: of a model that is warm. `concurrency`: requests in the engine at once. `wall_clock`: seconds
+        since 1970."""
         self._store = store
-        self._answers = answers
+        self._readiness = readiness
         self._metrics = metrics
         self._model = model
         self._concurrency = concurrency
@@ -136,10 +143,26 @@ class OfflineRunner:
 
     async def _ask(self, row: Row) -> Mapping[str, Any]:
         body = BODIES[row.endpoint].of(json.loads(row.body))
+        match body:
+            case Body():
+                return await self._generated(body, row)
+            case EmbeddingBody():
+                ask = replace(body.ask(), priority=Priority.BATCH, tenant=row.tenant)
+                return _plain(body.reply(await self._readiness.embedder().embed(ask)))
+            case RerankBody() | ScoreBody():
+                found = await judged(
+                    self._readiness.ranker(),
+                    body.match(),
+                    lambda ask: replace(ask, priority=Priority.BATCH, tenant=row.tenant),
+                )
+                return body.reply(found, int(self._wall_clock()))
+
+    async def _generated(self, body: Body, row: Row) -> Mapping[str, Any]:
+        answers = self._readiness.answers()
         with in_the_words_of(body):
             asks = [replace(ask, priority=Priority.BATCH, tenant=row.tenant) for ask in body.asks()]
-            shape = body.shape(Head(self._model, int(self._wall_clock())), self._answers.tool_form)
-            return await whole(self._answers, asks, body.choices, shape)
+            shape = body.shape(Head(self._model, int(self._wall_clock())), answers.tool_form)
+            return await whole(answers, asks, body.choices, shape)
 
     async def _keep(self, row: Row, result: Mapping[str, Any], *, is_ok: bool) -> None:
         """An answer is not thrown away because the disk is full for a while."""
@@ -149,6 +172,12 @@ class OfflineRunner:
             except (sqlite3.Error, OSError):
                 log.exception("a result could not be kept; trying again in %.0f s", STORE_RETRY)
                 await asyncio.sleep(STORE_RETRY)
+
+
+def _plain(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without numpy's arrays."""
+    plain: Mapping[str, Any] = orjson.loads(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
+    return plain
 
 
 async def _until(news: asyncio.Event, at_most: float) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_server.config import CacheConfig
-from headrace_server.embedding import EmbedAsk, Embedded, Embedder, EmbedderFacts
+from headrace_server.embedding import EmbedAsk, Embedded, Embedder, EmbedderFacts, Input
 from headrace_server.errors import InvalidRequest
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.caches.flights import Flight, Flights, in_time
@@ -19,7 +19,6 @@ from headrace_server.rpc.caches.values import Values
 
 NAME = "embedding"  # label `cache`
 ROW = 300  # bytes of Python's objects, about
-Input = str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from enum import Enum
 from hashlib import sha256
 from typing import Any
 
-from headrace_server.embedding import EmbedAsk
+from headrace_server.embedding import EmbedAsk, Input
 from headrace_server.rpc.ask import Ask
 
 # When the answer is wanted and how it is traced changes nothing in it.
@@ -22,7 +22,7 @@ def key_of(ask: Ask) -> bytes:
     return _digest(ask, OF_THE_MOMENT)
 
 
-def input_key(ask: EmbedAsk, one: str | tuple[int, ...]) -> bytes:
+def input_key(ask: EmbedAsk, one: Input) -> bytes:
     """Of one of its inputs. Likewise."""
     return sha256(_digest(ask, OF_THE_MOMENT | {"inputs"}) + b"".join(_written(one))).digest()
 

@@ -26,6 +26,13 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_UNSPECIFIED: _ClassVar[Task]
     TASK_GENERATE: _ClassVar[Task]
     TASK_EMBED: _ClassVar[Task]
+    TASK_RERANK: _ClassVar[Task]
+
+class Ranking(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RANKING_UNSPECIFIED: _ClassVar[Ranking]
+    RANKING_CROSS_ENCODER: _ClassVar[Ranking]
+    RANKING_BI_ENCODER: _ClassVar[Ranking]
 
 class Pooling(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -43,6 +50,10 @@ FINISH_REASON_LENGTH: FinishReason
 TASK_UNSPECIFIED: Task
 TASK_GENERATE: Task
 TASK_EMBED: Task
+TASK_RERANK: Task
+RANKING_UNSPECIFIED: Ranking
+RANKING_CROSS_ENCODER: Ranking
+RANKING_BI_ENCODER: Ranking
 POOLING_UNSPECIFIED: Pooling
 POOLING_MEAN: Pooling
 POOLING_CLS: Pooling
@@ -253,6 +264,42 @@ class EmbedStreamReply(_message.Message):
     refused: _status_pb2.Status
     def __init__(self, id: _Optional[str] = ..., reply: _Optional[_Union[EmbedReply, _Mapping]] = ..., refused: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
+class RerankRequest(_message.Message):
+    __slots__ = ("query", "documents", "top_n", "raw_scores", "truncate", "priority")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_N_FIELD_NUMBER: _ClassVar[int]
+    RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    documents: _containers.RepeatedScalarFieldContainer[str]
+    top_n: int
+    raw_scores: bool
+    truncate: bool
+    priority: Priority
+    def __init__(self, query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., top_n: _Optional[int] = ..., raw_scores: _Optional[bool] = ..., truncate: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+
+class RerankReply(_message.Message):
+    __slots__ = ("results", "computed_tokens", "queue_wait_seconds", "compute_seconds")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[RankedDocument]
+    computed_tokens: int
+    queue_wait_seconds: float
+    compute_seconds: float
+    def __init__(self, results: _Optional[_Iterable[_Union[RankedDocument, _Mapping]]] = ..., computed_tokens: _Optional[int] = ..., queue_wait_seconds: _Optional[float] = ..., compute_seconds: _Optional[float] = ...) -> None: ...
+
+class RankedDocument(_message.Message):
+    __slots__ = ("index", "score")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    score: float
+    def __init__(self, index: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
+
 class TokenizeRequest(_message.Message):
     __slots__ = ("text", "chat")
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -286,7 +333,7 @@ class ModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelInfoReply(_message.Message):
-    __slots__ = ("name", "max_context", "vocab_size", "eos_token_ids", "device", "dtype", "task", "dimensions", "pooling", "normalises")
+    __slots__ = ("name", "max_context", "vocab_size", "eos_token_ids", "device", "dtype", "task", "dimensions", "pooling", "normalises", "ranking")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -297,6 +344,7 @@ class ModelInfoReply(_message.Message):
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     POOLING_FIELD_NUMBER: _ClassVar[int]
     NORMALISES_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
     name: str
     max_context: int
     vocab_size: int
@@ -307,7 +355,8 @@ class ModelInfoReply(_message.Message):
     dimensions: int
     pooling: Pooling
     normalises: bool
-    def __init__(self, name: _Optional[str] = ..., max_context: _Optional[int] = ..., vocab_size: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., dimensions: _Optional[int] = ..., pooling: _Optional[_Union[Pooling, str]] = ..., normalises: _Optional[bool] = ...) -> None: ...
+    ranking: Ranking
+    def __init__(self, name: _Optional[str] = ..., max_context: _Optional[int] = ..., vocab_size: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., dimensions: _Optional[int] = ..., pooling: _Optional[_Union[Pooling, str]] = ..., normalises: _Optional[bool] = ..., ranking: _Optional[_Union[Ranking, str]] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
     __slots__ = ()

@@ -67,6 +67,11 @@ class InferenceStub:
                 request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamRequest.SerializeToString,
                 response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamReply.FromString,
                 _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/headrace.v1.Inference/Rerank',
+                request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.RerankRequest.SerializeToString,
+                response_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.RerankReply.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/headrace.v1.Inference/Tokenize',
                 request_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.TokenizeRequest.SerializeToString,
@@ -142,8 +147,16 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rerank(self, request, context):
+        """How well each document fits to a query: a cross-encoder's score, or where the model embeds the cosine of two vectors.
+        ModelInfo says which.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Tokenize(self, request, context):
-        """What the model's tokenizer makes of a text, and back. Only where the model generates.
+        """What the model's tokenizer makes of a text, and back. A chat only where the model generates.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +212,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.EmbedStream,
                     request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamRequest.FromString,
                     response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamReply.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.RerankRequest.FromString,
+                    response_serializer=headrace__server_dot_rpc_dot_pb_dot_inference__pb2.RerankReply.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -347,6 +365,33 @@ class Inference:
             '/headrace.v1.Inference/EmbedStream',
             headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamRequest.SerializeToString,
             headrace__server_dot_rpc_dot_pb_dot_inference__pb2.EmbedStreamReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/Rerank',
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.RerankRequest.SerializeToString,
+            headrace__server_dot_rpc_dot_pb_dot_inference__pb2.RerankReply.FromString,
             options,
             channel_credentials,
             insecure,
