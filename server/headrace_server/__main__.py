@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from headrace_server import access_options, cache_options
+from headrace_server import access_options, cache_options, quantization_options
 from headrace_server.config import BatchConfig, EngineConfig, ServerConfig, Task, page_size_for
 from headrace_server.errors import ModelRefused
 from headrace_server.hub_cache import checkpoint
@@ -57,6 +57,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--batch-concurrency", type=_positive, default=64, help="requests of batches in the engine at once")
     access_options.register(parser)
     cache_options.register(parser)
+    quantization_options.register(parser)
     add_telemetry_options(parser)
     add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
     add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
@@ -123,6 +124,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
         admin_port=options.admin_port,
         drain_token=drain_token,
         task=options.task,
+        quantization=quantization_options.quantization_from(options),
         telemetry=telemetry_from(options, os.environ),  # noqa: TID251 - the command-line edge
     )
 

@@ -38,6 +38,22 @@ class EngineConfig:
     kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
 
 
+class WeightFormat(StrEnum):
+    """What weights can be kept in, besides the dtype."""
+
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationConfig:
+    """Weights in fewer bits: less memory, more tokens per second, answers a little worse. docs/quantisation.md"""
+
+    weights: WeightFormat | None = None  # None: as the checkpoint has them
+    group_size: int = 64  # weights of INT4 that share a scale: fewer are better answers, more are less memory
+    exclude: tuple[str, ...] | None = None  # lm_head, model.layers.N, kept in the dtype; None: lm_head with INT4
+
+
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
     """Where /v1/files and /v1/batches keep what they are given, and how much of it runs at once."""
@@ -121,3 +137,4 @@ class ServerConfig:
     drain_token: str | None = None  # who sends it may have this server drained; None = only a signal may
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     task: Task = Task.GENERATE
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace_server.config import EngineConfig, ServerConfig
+from headrace_server.config import EngineConfig, QuantizationConfig, ServerConfig
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.model.loading import Loaded, load_model
 from headrace_server.request import Request, Sampling
 
 
 def a_config(
-    directory: Path, dtype: str = "float32", device: str = "cpu", engine: EngineConfig | None = None
+    directory: Path,
+    dtype: str = "float32",
+    device: str = "cpu",
+    engine: EngineConfig | None = None,
+    quantization: QuantizationConfig | None = None,
 ) -> ServerConfig:
     return ServerConfig(
         model=directory,
@@ -26,6 +30,7 @@ def a_config(
         max_connection_age=1.0,
         termination_log=None,
         engine=engine or EngineConfig(),
+        quantization=quantization or QuantizationConfig(),
     )
 
 
@@ -60,7 +65,9 @@ def asked(name: str, prompt: tuple[int, ...], new_tokens: int, sampling: Samplin
     return Request(name, prompt, new_tokens, arrived_at=0.0, sampling=sampling or Sampling())
 
 
-def a_model(directory: Path, dtype: str = "float32", **engine: Any) -> Model:
+def a_model(
+    directory: Path, dtype: str = "float32", quantization: QuantizationConfig | None = None, **engine: Any
+) -> Model:
     """`engine` overrides EngineConfig's fields."""
-    config = a_config(directory, dtype, engine=EngineConfig(**engine))
+    config = a_config(directory, dtype, engine=EngineConfig(**engine), quantization=quantization)
     return Model(load_model(config, on_phase=lambda phase: None), config)

@@ -10,10 +10,10 @@ from pathlib import Path
 from headrace_server.errors import ModelRefused
 from headrace_server.model.families import FAMILIES, Family, Windows, has_bias, windows_from
 from headrace_server.model.fields import Fields
+from headrace_server.model.quantisation import FIELD, stored
 from headrace_server.model.rope import Rope, rope_from
 
 NOT_BUILT = {
-    "quantization_config": "is set; give the checkpoint as float32, bfloat16 or float16",
     "vision_config": "is set; only text models are served",
     "audio_config": "is set; only text models are served",
     "num_experts": "is set; mixtures of experts are not supported, give a dense model",
@@ -56,6 +56,8 @@ def read_architecture(directory: Path, *, body: bool = False) -> Architecture:
     fields = Fields.read(directory / "config.json")
     family = _family(fields, body)
     _check_supported(fields)
+    if stored(directory) is not None and body:
+        raise fields.refusal(FIELD, "is set; embedders are served in float32, bfloat16 or float16")
     heads, kv_heads, head_dim = _heads(fields, family)
     layers, max_position = fields.count("num_hidden_layers"), fields.count("max_position_embeddings")
     return Architecture(

@@ -10,7 +10,9 @@ from headrace_server.model.architecture import Architecture
 from headrace_server.model.attention import Attention, GatherAttention, HeadNorms, Heads, with_norms
 from headrace_server.model.cache import KvCache
 from headrace_server.model.norm import PlainNorm, Residual, Unfused
-from headrace_server.model.projection import Layout, Plain
+from headrace_server.model.projection import Layout, LayoutOf, Plain
+from headrace_server.model.quantised import Quantised
+from headrace_server.model.quantised_products import PlainQuantised
 
 
 class Backend(Protocol):
@@ -19,6 +21,9 @@ class Backend(Protocol):
 
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         """How weights lie in memory; and how that was found, for the log."""
+
+    def quantised(self, dtype: torch.dtype) -> tuple[LayoutOf[Quantised], str]:
+        """Likewise, of weights in fewer bits; `dtype`: of the activations. Raises ModelRefused if there is no such."""
 
     def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
         """cos and sin: float32 (positions, head_dim / 2)."""
@@ -34,6 +39,9 @@ class PlainBackend:
 
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         return Plain(), "as the checkpoint has them"
+
+    def quantised(self, dtype: torch.dtype) -> tuple[LayoutOf[Quantised], str]:
+        return PlainQuantised(dtype), "plain torch"
 
     def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
         return with_norms(GatherAttention(heads, cache, cos, sin), norms, heads)

@@ -6,7 +6,7 @@ Pickled checkpoints are refused: loading one runs whatever code it contains.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,13 @@ class Checkpoint:
     files: Mapping[str, Path]  # tensor name -> the file that holds it
     shapes: Shapes  # what config.json asks for
     prefix: str = ""  # that our names have and the file's have not
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)  # of what is in fewer bits than READABLE
 
     @contextmanager
-    def reading(self, device: torch.device, dtype: torch.dtype) -> Iterator[Read]:
+    def reading(self, device: torch.device, dtype: torch.dtype | None) -> Iterator[Read]:
         """What is read is a copy of our own, written once: converted and moved on the way. Raises ModelRefused.
+
+        `dtype`: None = as it is in the file.
 
         The pages of a mapped file count as this process's memory until the file is closed. So read a layer, close,
         read the next: loading then needs the weights and one layer, not the weights twice.
@@ -49,7 +52,7 @@ class Checkpoint:
             def read(*names: str) -> Tensor:
                 parts = [mapped(name) for name in names]
                 heights = [len(part) for part in parts]
-                joined = torch.empty((sum(heights), *parts[0].shape[1:]), device=device, dtype=dtype)
+                joined = torch.empty((sum(heights), *parts[0].shape[1:]), device=device, dtype=dtype or parts[0].dtype)
                 for place, part in zip(torch.split(joined, heights), parts, strict=True):
                     place.copy_(part)
                 return joined
@@ -66,7 +69,9 @@ class Checkpoint:
             raise ModelRefused(
                 f"{path}: {name} has shape {tuple(tensor.shape)}, config.json asks for {self.shapes[name]}"
             )
-        if tensor.dtype not in READABLE:
+        if name in self.dtypes and tensor.dtype != self.dtypes[name]:
+            raise ModelRefused(f"{path}: {name} is {tensor.dtype}; config.json says that it is {self.dtypes[name]}")
+        if name not in self.dtypes and tensor.dtype not in READABLE:
             raise ModelRefused(f"{path}: {name} is {tensor.dtype}; give the weights as float32, bfloat16 or float16")
         return tensor
 

@@ -16,9 +16,10 @@ from headrace_server.model.backend import Backend, backend_for
 from headrace_server.model.cache import empty_cache, pages_that_fit
 from headrace_server.model.cpu.threads import settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice
+from headrace_server.model.quantisation import settled
 from headrace_server.model.runner import ModelRunner
 from headrace_server.model.transformer import Transformer
-from headrace_server.model.weights import Weights, count_parameters, load_weights
+from headrace_server.model.weights import FewerBits, Weights, count_parameters, load_weights
 from headrace_server.model.work import work_of
 from headrace_server.telemetry.gpu import GpuName
 from headrace_server.telemetry.work import ModelWork
@@ -50,7 +51,8 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
         settle()
     layout, why = backend.layout(shape, dtype)
     log.info("weight layout %s: %s", layout.name, why)
-    weights = load_weights(config.model, shape, device, dtype, layout)
+    fewer_bits = _fewer_bits(config, backend, dtype)
+    weights = load_weights(config.model, shape, device, dtype, layout, fewer_bits=fewer_bits)
     on_phase("kv_cache")
     limits = _limits(shape, config, device, dtype)
     cache = empty_cache(shape, config.engine, limits.kv_pages, device, dtype, heads_apart=backend.heads_apart)
@@ -62,7 +64,17 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     runs_on = CpuDevice(settle) if device.type == "cpu" else CudaDevice(device)
     captures = backend.captures and not config.engine.check_gathers  # checking asks the device, a graph cannot
     runner = ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures)
-    return Loaded(runner, limits, weights.embedding.device.type, work_of(shape, dtype), gpu_of(device))
+    work = work_of(shape, dtype, fewer_bits.how if fewer_bits else None)
+    return Loaded(runner, limits, weights.embedding.device.type, work, gpu_of(device))
+
+
+def _fewer_bits(config: ServerConfig, backend: Backend, dtype: torch.dtype) -> FewerBits | None:
+    how, is_stored = settled(config.model, config.quantization)
+    if how is None:
+        return None
+    layout, why = backend.quantised(dtype)
+    log.info("weights in %s, without %s: %s", how.weights, ", ".join(sorted(how.excluded)) or "exception", why)
+    return FewerBits(how, layout, is_stored)
 
 
 def _device(name: str) -> torch.device:

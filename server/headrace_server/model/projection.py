@@ -4,7 +4,7 @@ A layer asks for three things: a product, a product added to the residual, and a
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,15 +28,21 @@ class Gated(Protocol):
         """silu(gate(x)) * up(x)."""
 
 
-class Layout(Protocol):
+Matrix_contra = TypeVar("Matrix_contra", contravariant=True)  # (out, in): a Tensor, or one in fewer bits
+
+
+class LayoutOf(Protocol[Matrix_contra]):
     name: str
     fewest_rows: int  # fewer take longer than so many, and are padded to them
 
-    def projection(self, weight: Tensor, bias: Tensor | None) -> Projection:
+    def projection(self, weight: Matrix_contra, bias: Tensor | None) -> Projection:
         """weight (out, in), bias (out)."""
 
-    def gated(self, weight: Tensor, bias: Tensor | None) -> Gated:
+    def gated(self, weight: Matrix_contra, bias: Tensor | None) -> Gated:
         """weight (2 * out, in): gate, then up."""
+
+
+Layout = LayoutOf[Tensor]
 
 
 @dataclass(frozen=True, slots=True)

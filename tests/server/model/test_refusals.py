@@ -101,7 +101,7 @@ def test_what_is_wrong_with_the_files(directory: Path, spoil: Callable[[Path], A
         ({"vision_config": {}}, "vision_config is set; only text models are served"),
         ({"audio_config": {}}, "audio_config is set; only text models are served"),
         ({"hidden_act": "gelu"}, "hidden_act is gelu; supported: silu"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config is set"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "were quantised by gptq, which is not read"),
         (
             {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
             "rope_type is longrope; supported: default, linear, dynamic, llama3, yarn",

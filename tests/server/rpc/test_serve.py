@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
-from checkpoints import write_checkpoint
+from checkpoints import edit_config, write_checkpoint
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 from served_process import HEADRACE, NAME, PATIENCE, ServedProcess, environment, serve_command, served
@@ -122,12 +122,18 @@ def pickled_weights(model: Path) -> Path:
     return model
 
 
+def weights_of_gptq(model: Path) -> Path:
+    edit_config(model, quantization_config={"quant_method": "gptq", "bits": 4})
+    return model
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         pytest.param(no_directory, "nowhere is not a directory", id="no directory"),
         pytest.param(no_tokenizer, "tokenizer.json: not found; save the tokenizer beside", id="no tokenizer"),
         pytest.param(pickled_weights, "holds only pickled weights", id="pickled weights"),
+        pytest.param(weights_of_gptq, "serve it with --quantization=int8 or int4", id="weights of GPTQ"),
     ],
 )
 def test_a_checkpoint_that_cannot_be_served_ends_with_78_and_its_reason(tmp_path: Path, spoil, says: str) -> None:

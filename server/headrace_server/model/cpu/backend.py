@@ -9,9 +9,11 @@ from headrace_server.model.architecture import Architecture
 from headrace_server.model.attention import Attention, GatherAttention, HeadNorms, Heads, with_norms
 from headrace_server.model.cache import KvCache
 from headrace_server.model.cpu import attention, norm
+from headrace_server.model.cpu.quantised import CpuQuantised
 from headrace_server.model.layouts import fastest_layout
 from headrace_server.model.norm import PlainNorm, Residual, Unfused
-from headrace_server.model.projection import Layout
+from headrace_server.model.projection import Layout, LayoutOf
+from headrace_server.model.quantised import Quantised
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,10 @@ class CpuBackend:
 
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         return fastest_layout(shape, dtype)
+
+    def quantised(self, dtype: torch.dtype) -> tuple[LayoutOf[Quantised], str]:
+        layout = CpuQuantised(dtype)
+        return layout, layout.describe()
 
     def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
         return with_norms(self._without_norms(heads, cache, cos, sin), norms, heads)

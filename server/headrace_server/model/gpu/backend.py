@@ -14,7 +14,8 @@ from headrace_server.model.gpu.projection import GpuLayout
 from headrace_server.model.gpu.residual import GpuResidual
 from headrace_server.model.kernels.rope_write import HeadNorm
 from headrace_server.model.norm import Residual
-from headrace_server.model.projection import Layout
+from headrace_server.model.projection import Layout, LayoutOf
+from headrace_server.model.quantised import Quantised
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,12 @@ class GpuBackend:
 
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         return GpuLayout(), "the only one on a GPU"
+
+    def quantised(self, dtype: torch.dtype) -> tuple[LayoutOf[Quantised], str]:
+        raise ModelRefused(
+            "weights in int8 or int4 are served on a CPU only as yet: no kernel for them has been run on a GPU; leave "
+            "out --quantization, and give the checkpoint as bfloat16, float16 or float32"
+        )
 
     def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
         prompts, why = prompt_attention(cache)

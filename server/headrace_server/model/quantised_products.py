@@ -1,0 +1,69 @@
+"""Products with matrices in fewer bits, in plain torch: what every faster kernel for them is compared with.
+
+INT8 weights meet activations in INT8, with a scale for each token as it comes (dynamic): processors multiply such pairs
+four times as fast as float32, and what a token is rounded to depends on that token alone.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, silu
+
+from headrace_server.model.projection import PlainGated, PlainProjection
+from headrace_server.model.quantised import MOST, Int4, Int8, Quantised
+
+
+@dataclass(frozen=True, slots=True)
+class PlainInt8:
+    weight: Int8
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        values, scales = rows_in_int8(x)
+        # Sums of products of two INT8 are exact in float64.
+        sums = (values.double() @ self.weight.values.double().T).float()
+        found = sums * self.weight.scales * scales
+        return (found if self.bias is None else found + self.bias).to(x.dtype)
+
+    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        return residual + self(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return gelu(self(x))
+
+
+@dataclass(frozen=True, slots=True)
+class PlainInt8Gated:
+    both: PlainInt8
+
+    def __call__(self, x: Tensor) -> Tensor:
+        gate, up = self.both(x).chunk(2, dim=-1)
+        return silu(gate) * up
+
+
+class PlainQuantised:
+    """On every device, as slow as it is."""
+
+    name = "plain, fewer bits"
+    fewest_rows = 1
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def projection(self, weight: Quantised, bias: Tensor | None) -> PlainInt8 | PlainProjection:
+        if isinstance(weight, Int8):
+            return PlainInt8(weight, bias)
+        return PlainProjection(weight.dense().to(self._dtype), bias)
+
+    def gated(self, weight: Quantised, bias: Tensor | None) -> PlainInt8Gated | PlainGated:
+        if isinstance(weight, Int4):
+            return PlainGated(PlainProjection(weight.dense().to(self._dtype), bias))
+        return PlainInt8Gated(PlainInt8(weight, bias))
+
+
+def rows_in_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (T, width) -> int8 (T, width) and float32 (T, 1): x is about their product."""
+    most = x.float().abs().amax(dim=-1, keepdim=True)
+    values = (x.float() * (MOST / most).nan_to_num(0.0, posinf=0.0)).round()
+    return values.to(torch.int8), most / MOST
