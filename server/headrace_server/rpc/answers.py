@@ -234,12 +234,14 @@ class Answers:
     async def _grammar(self, ask: Ask) -> Grammar | None:
         wanted = ask.format
         if isinstance(ask.prompt, Chat) and ask.prompt.offer is not None:
-            wanted = ask.prompt.offer.format(self.tool_form)
+            wanted = ask.prompt.offer.format(self.tool_form, ask.format)
             check_goes_with(wanted, ask.ignore_eos)
         if wanted is None:
             return None
         if self._grammars is None:
             raise InvalidRequest(wanted.field, "is not served here; leave it out")
+        if ask.format is not None and ask.format is not wanted:
+            await self._grammars.grammar(ask.format)  # its own fault, by its own name, before it is a part of another
         return await self._grammars.grammar(wanted)
 
     async def _echo(self, ask: Ask, prompt: tuple[int, ...]) -> "_Echo":

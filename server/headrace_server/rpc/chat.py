@@ -124,8 +124,6 @@ class ChatBody(Body):
     def asks(self) -> tuple[Ask, ...]:
         common = self.common()
         offer = self.offer()
-        if offer is not None and common["format"] is not None:
-            raise InvalidRequest(common["format"].field, "does not go with `tools`: with it the model can call none")
         messages = tuple(message.shown() for message in self.messages)
         return (
             Ask(

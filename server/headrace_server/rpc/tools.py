@@ -16,6 +16,9 @@ NO_FORM = (
     "are not served with this model: its chat template writes no calls of tools in a form that is known here "
     "(Hermes' <tool_call>, or Llama 3's JSON); leave them out"
 )
+NO_REGEX = (
+    "does not go with `tools` that the model may call or not: give a `response_format` of JSON, or set `tool_choice`"
+)
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
@@ -58,11 +61,20 @@ class Offer:
     must_call: tuple[str, ...] = ()  # one of these; none: the model decides
     one_call: bool = False  # at most one
 
-    def format(self, form: Form | None) -> Format | None:
-        """What the answer has to be; None: free text. Raises InvalidRequest when the model knows no form of calls."""
+    def format(self, form: Form | None, answer: Format | None = None) -> Format | None:
+        """What the model may write; None: free text. `answer`: what an answer that calls nothing has to be.
+
+        Raises InvalidRequest when the model knows no form of calls, and for an `answer` of another kind than JSON.
+        """
         if form is None:
             raise InvalidRequest("tools", NO_FORM)
-        return Format(Kind.LARK, _grammar(form, self), "tools") if self.must_call else None
+        if self.must_call:
+            return Format(Kind.LARK, _grammar(form, self), "tools")
+        if answer is None:
+            return None
+        if answer.kind is not Kind.JSON_SCHEMA:
+            raise InvalidRequest(answer.field, NO_REGEX)
+        return Format(Kind.LARK, _grammar(form, self, answer), "tools")
 
 
 def offer_of(tools: Sequence[Tool] | None, choice: ToolChoice | None, parallel: bool | None) -> Offer | None:
@@ -85,21 +97,34 @@ def offer_of(tools: Sequence[Tool] | None, choice: ToolChoice | None, parallel: 
     return Offer(given, names, one_call=parallel is False)
 
 
-def _grammar(form: Form, offer: Offer) -> str:
+def _grammar(form: Form, offer: Offer, answer: Format | None = None) -> str:
     """In llguidance's dialect of Lark. The arguments are a schema of their own, so that its $ref stay right."""
-    allowed = [tool["function"] for tool in offer.tools if tool["function"]["name"] in offer.must_call]
+    functions = [tool["function"] for tool in offer.tools]
+    allowed = [each for each in functions if not offer.must_call or each["name"] in offer.must_call]
     key = "arguments" if form is Form.HERMES else "parameters"
     before, after = (f"{BEGIN}\n", f"\n{END}") if form is Form.HERMES else ("", "")
     several = "" if offer.one_call or form is Form.LLAMA else ' ("\\n" call)*'
     lines = [
-        f"start: call{several}",
+        f"start: call{several}" if answer is None else f"start: calls | answer\ncalls: call{several}",
         "call: " + " | ".join(f"call{place}" for place in range(len(allowed))),
     ]
+    if answer is not None:
+        lines.append(f"answer: %json {json.dumps({**json.loads(answer.text), 'x-guidance': SCHEMA_OPTIONS})}")
     for place, function in enumerate(allowed):
-        head = f'{before}{{"name": "{function["name"]}", "{key}": '
-        lines.append(f"call{place}: {json.dumps(head)} arguments{place} {json.dumps('}' + after)}")
+        head = _head(function["name"], key, before, in_pieces=answer is not None and form is Form.LLAMA)
+        lines.append(f"call{place}: {head} arguments{place} {json.dumps('}' + after)}")
         lines.append(f"arguments{place}: %json {json.dumps(_schema(function.get('parameters')))}")
     return "\n".join(lines)
+
+
+def _head(name: str, key: str, before: str, *, in_pieces: bool) -> str:
+    """Of a call, up to its arguments. `in_pieces`: cut as JSON is, where JSON may stand in its place; the lexer follows
+    the longest piece, and would not come back from one of all this."""
+    if not in_pieces:
+        return json.dumps(f'{before}{{"name": "{name}", "{key}": ')
+    pieces = ('"name"', f'"{name}"', f'"{key}"')
+    first, second, third = map(json.dumps, pieces)
+    return f'"{{" {first} /: ?/ {second} /, ?/ {third} /: ?/'
 
 
 def _schema(parameters: Mapping[str, Any] | None) -> dict[str, Any]:

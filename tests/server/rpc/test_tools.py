@@ -13,9 +13,11 @@ import pytest
 import pytest_asyncio
 from canned_engine import CannedServer, canned_server
 from headrace_server.engine.limits import Limits
+from headrace_server.request import Grammar
 from headrace_server.rpc.ask import Chat
 from headrace_server.rpc.chat_template import load_chat_template
 from headrace_server.rpc.grammars import load_grammars
+from headrace_server.rpc.structured import Format, Kind, any_json_object
 from headrace_server.rpc.tool_calls import Form
 from headrace_server.rpc.tools import Offer
 from open_server import NAME
@@ -197,20 +199,62 @@ async def test_a_forced_call_is_one_of_those_asked_for_and_keeps_to_its_schema(
     wanted = Offer((WEATHER, CLOCK), must_call, one_call=one_call).format(form)
     assert wanted is not None
     grammars = load_grammars(model, Limits(1024, tokenizer.get_vocab_size(), (1,), 64))
-    grammar = await grammars.grammar(wanted)
-    accepted = True
-    for token_id in ids(written(form, calls)):
-        row = np.zeros(10, dtype=np.int32)
-        grammar.fill(row)
-        accepted = accepted and bool(row[token_id // 32] >> (token_id % 32) & 1)
-        if not accepted:
-            break
-        grammar.accept(token_id)
-    row = np.zeros(10, dtype=np.int32)
-    if accepted:
-        grammar.fill(row)
-    ended = accepted and (grammar.finished or bool(row[0] >> 1 & 1))
+    ended = ends_with(await grammars.grammar(wanted), ids(written(form, calls)))
     assert ended is (fits and not (form is Form.LLAMA and len(calls) > 1))  # Llama calls one at a time
+
+
+ANSWER = Format(
+    Kind.JSON_SCHEMA,
+    json.dumps({"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "required": ["n"],
+                "additionalProperties": False, "$defs": {"N": {"enum": [1, 2]}}}),
+    "response_format",
+)  # fmt: skip
+EITHER = [
+    pytest.param((), '{"n": 2}', True, id="an answer"),
+    pytest.param((), '{"n":1}', True, id="an answer without spaces"),
+    pytest.param((), '{"n": 3}', False, id="an answer outside its schema"),
+    pytest.param((), "void", False, id="free text"),
+    pytest.param((), [("weather", GOOD)], True, id="a call"),
+    pytest.param((), [("weather", GOOD | {"days": 10})], False, id="a call outside its schema"),
+    pytest.param(("weather",), '{"n": 2}', False, id="an answer where it must call"),
+    pytest.param(("weather",), [("weather", GOOD)], True, id="a call where it must"),
+]
+
+
+@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize(("must_call", "given", "fits"), EITHER)
+async def test_with_a_format_it_is_a_call_or_an_answer_of_that_form(
+    model: Path, form: Form, must_call: tuple[str, ...], given: Any, fits: bool
+) -> None:
+    tokenizer = tiny_tokenizer()
+    wanted = Offer((WEATHER, CLOCK), must_call).format(form, ANSWER)
+    assert wanted is not None
+    grammar = await load_grammars(model, Limits(1024, tokenizer.get_vocab_size(), (1,), 64)).grammar(wanted)
+    assert ends_with(grammar, ids(given if isinstance(given, str) else written(form, given))) is fits
+
+
+async def test_a_free_object_may_stand_where_a_call_may(model: Path) -> None:
+    """Whatever its first key is, in both forms; also the keys of a call."""
+    wanted = [Offer((WEATHER, CLOCK)).format(form, any_json_object("response_format")) for form in Form]
+    grammars = load_grammars(model, Limits(1024, tiny_tokenizer().get_vocab_size(), (1,), 64))
+    for one in filter(None, wanted):
+        for text in ('{"name": "Rome"}', '{"n": [1, {"a": null}]}', "{}", '{"name": "weather", "x": 1}'):
+            assert ends_with(await grammars.grammar(one), ids(text)), (one.text.splitlines()[1], text)
+        assert not ends_with(await grammars.grammar(one), ids("[1]"))
+
+
+def ends_with(grammar: Grammar, token_ids: list[int]) -> bool:
+    """Whether the grammar lets an answer of these tokens end."""
+    row = np.zeros(10, dtype=np.int32)
+    for token_id in token_ids:
+        grammar.fill(row)
+        if not row[token_id // 32] >> (token_id % 32) & 1:
+            return False
+        grammar.accept(token_id)
+    if grammar.finished:
+        return True
+    grammar.fill(row)
+    return bool(row[0] >> 1 & 1)
 
 
 def written(form: Form, calls: list[tuple[str, Any]]) -> str:
@@ -258,3 +302,29 @@ async def test_a_real_model_calls_what_it_must_with_arguments_that_fit(server: S
         assert arguments["city"] in {"Rome", "Oslo"}
         assert 1 <= arguments["days"] <= 9
         assert found.finish_reason == "tool_calls"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_real_model_calls_or_answers_in_the_form_that_was_asked_for(server: ServedProcess) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    format_: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    ask: Any = {"model": NAME, "messages": MESSAGES, "max_tokens": 200, "temperature": 1, "tools": [WEATHER]}
+    ask["parallel_tool_calls"] = False
+    async with openai.AsyncOpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0) as client:
+        either = await client.chat.completions.create(**ask, n=12, seed=1, response_format=format_)
+        must = await client.chat.completions.create(**ask, response_format=format_, tool_choice="required")
+        with pytest.raises(openai.BadRequestError, match="does not go with `tools`") as regex:
+            await client.chat.completions.create(**ask, extra_body={"structured_outputs": {"regex": "a"}})
+        odd: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}
+        with pytest.raises(openai.BadRequestError, match="cannot be enforced") as unknown:
+            await client.chat.completions.create(**ask, response_format=odd)
+    assert (regex.value.param, unknown.value.param) == (
+        "structured_outputs.regex",
+        "response_format.json_schema.schema",
+    )
+    for choice in either.choices:
+        if choice.message.tool_calls:
+            assert choice.finish_reason == "tool_calls"
+        else:
+            assert json.loads(choice.message.content or "") in ({"n": 1}, {"n": 2})
+    assert must.choices[0].message.tool_calls
