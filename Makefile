@@ -17,12 +17,12 @@ help: ## list the targets
 
 setup: $(STAMP) ## everything into .venv, from the hash-pinned requirements
 
-$(STAMP): requirements/build.txt requirements/dev.txt operator/pyproject.toml server/pyproject.toml
+$(STAMP): requirements/build.txt requirements/dev.txt operator/pyproject.toml server/pyproject.toml router/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
 	$(BIN)/uv pip sync --require-hashes requirements/dev.txt
-	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e operator -e server
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e operator -e server -e router
 	@touch $@
 
 demo: setup ## the whole product on a local cluster: apply, stream, scale up, scale down (KEEP=1 leaves it running)
@@ -54,7 +54,7 @@ bench: setup ## what we claim, measured here: prints both sides in one run
 lock: setup ## resolve requirements/*.in again
 	$(COMPILE) --upgrade requirements/build.in -o requirements/build.txt
 	$(COMPILE) -c requirements/build.txt --upgrade requirements/dev.in -o requirements/dev.txt
-	for image in operator server; do $(COMPILE) -c requirements/dev.txt requirements/$$image.in -o requirements/$$image.txt; done
+	for image in operator server router; do $(COMPILE) -c requirements/dev.txt requirements/$$image.in -o requirements/$$image.txt; done
 
 clean: ## remove .venv and caches of this checkout (the control-plane build stays in the user's cache)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

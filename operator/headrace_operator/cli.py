@@ -1,6 +1,6 @@
 """The `headrace` command: every installed Headrace distribution adds its subcommands through an entry point.
 
-The operator and the server never import each other, so each ships this dispatcher; a contract test keeps the two equal.
+The programs never import each other, so each ships this dispatcher; a contract test keeps them equal.
 """
 
 import argparse

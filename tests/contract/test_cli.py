@@ -1,10 +1,11 @@
-"""One command `headrace`, brought by two distributions that never import each other."""
+"""One command `headrace`, brought by three distributions that never import each other."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import headrace_operator.cli
+import headrace_router.cli
 import headrace_server.cli
 import pytest
 
@@ -14,20 +15,20 @@ def headrace(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_both_dispatchers_are_the_same() -> None:
-    ours, theirs = (Path(module.__file__).read_text() for module in (headrace_operator.cli, headrace_server.cli))
-    assert ours == theirs
+def test_all_dispatchers_are_the_same() -> None:
+    modules = (headrace_operator.cli, headrace_server.cli, headrace_router.cli)
+    assert len({Path(module.__file__).read_text() for module in modules}) == 1
 
 
 def test_help_groups_the_commands_by_distribution() -> None:
     lines = headrace("--help").stdout.splitlines()
     heads = [line for line in lines if line.endswith(":")]
-    assert heads == ["headrace-operator:", "headrace-server:"]
+    assert heads == ["headrace-operator:", "headrace-router:", "headrace-server:"]
     named = [line.split()[0] for line in lines if line.startswith("  ")]
     operators = [
         "drain", "explain", "operator", "pause", "replay", "report", "resume", "shadow", "simulate", "status",
     ]  # fmt: skip
-    assert named == [*operators, "batch", "chat", "complete", "embed", "key", "load", "serve"]
+    assert named == [*operators, "route", "batch", "chat", "complete", "embed", "key", "load", "serve"]
     assert all(len(line.split()) > 3 for line in lines if line.startswith("  ")), "each says what it does"
 
 

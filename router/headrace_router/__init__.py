@@ -1,0 +1,1 @@
+"""One address in front of a deployment's replicas: observe -> pick -> proxy."""

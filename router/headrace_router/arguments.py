@@ -1,0 +1,70 @@
+"""The command line of `headrace route` as Settings, each impossible wish refused by its flag."""
+
+import argparse
+from pathlib import Path
+
+from headrace_router.errors import BadArguments
+from headrace_router.observe.pods import Replicas
+from headrace_router.pick.holding import Limits
+from headrace_router.pick.picker import Terms
+from headrace_router.settings import Leaving, Listening, Settings
+from headrace_router.values import Endpoint
+
+GRPC_PORT, HTTP_PORT = 50051, 8000  # of a replica
+MOST_PORT = 65535
+
+
+def settings(options: argparse.Namespace, service_account: Path) -> Settings:
+    """Raises BadArguments."""
+    for flag in ("grpc_port", "http_port", "admin_port"):
+        _within(flag, getattr(options, flag), 0, MOST_PORT)
+    _within("hold_requests", options.hold_requests, 0, 1_000_000)
+    _within("hold_seconds", options.hold_seconds, 0, 3600)
+    _within("start_seconds", options.start_seconds, 0, 3600)
+    _within("most_connections", options.most_connections, 1, 1_000_000)
+    _within("threads", options.threads, 1, 64)
+    _within("linger", options.linger, 0, 600)
+    _within("patience", options.patience, 0, 86400)
+    return Settings(
+        listening=Listening(
+            options.host, options.grpc_port, options.http_port, options.admin_port, options.most_connections,
+            options.threads,
+        ),
+        leaving=Leaving(options.linger, options.patience),
+        terms=Terms(Limits(options.hold_requests, options.hold_seconds), options.start_seconds),
+        replicas=None if options.deployment is None else _deployment(options.deployment),
+        fixed=tuple(_fixed(text) for text in options.replicas),
+        kubeconfig=options.kubeconfig,
+        service_account=service_account,
+    )  # fmt: skip
+
+
+def _within(flag: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise BadArguments(f"--{flag.replace('_', '-')} is {value:g}; must be from {least:g} to {most:g}")
+
+
+def _deployment(text: str) -> Replicas:
+    namespace, separator, name = text.partition("/")
+    if not (namespace and separator and name) or "/" in name:
+        raise BadArguments(f"--deployment is {text!r}; must be NAMESPACE/NAME such as default/scripture")
+    return Replicas(namespace, name, (GRPC_PORT, HTTP_PORT))
+
+
+def _fixed(text: str) -> Endpoint:
+    address, ports = _address_and_ports(text)
+    return Endpoint(uid=text, name=text, address=address, ports=ports)
+
+
+def _address_and_ports(text: str) -> tuple[str, tuple[int, int]]:
+    """ADDRESS, ADDRESS:GRPC:HTTP, or with an IPv6 address in brackets."""
+    if text.startswith("["):
+        address, separator, rest = text[1:].partition("]")
+        words = rest.split(":")[1:] if separator and rest else []
+    else:
+        address, *words = text.split(":")
+    if not words:
+        return address, (GRPC_PORT, HTTP_PORT)
+    if not address or len(words) != 2 or not all(word.isdigit() and 0 < int(word) <= MOST_PORT for word in words):
+        raise BadArguments(f"--replica is {text!r}; must be ADDRESS or ADDRESS:GRPC_PORT:HTTP_PORT")
+    return address, (int(words[0]), int(words[1]))

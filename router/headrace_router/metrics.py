@@ -1,0 +1,30 @@
+"""What the router says of itself, on /metrics."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+HELD = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 120, 300)  # seconds
+
+
+class RouterMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "headrace_router_requests", "Requests by what became of them before a replica saw them", ["door", "reason"],
+            registry=registry,
+        )  # fmt: skip
+        self.held = Gauge(
+            "headrace_router_held_requests", "Requests held because no replica is ready", registry=registry
+        )
+        self.oldest_held = Gauge(
+            "headrace_router_oldest_held_seconds", "How long the oldest held request waits", registry=registry
+        )
+        self.held_seconds = Histogram(
+            "headrace_router_held_seconds", "How long requests were held", registry=registry, buckets=HELD
+        )
+        self.replicas = Gauge("headrace_router_replicas", "Replicas that may be given requests", registry=registry)
+        self.in_flight = Gauge("headrace_router_requests_in_flight", "Requests at a replica", registry=registry)
+        self.unreached = Counter(
+            "headrace_router_unreached", "Requests whose first replica did not answer", registry=registry
+        )
+        self.ejections = Counter(
+            "headrace_router_ejections", "Times that a replica was left out for a while", registry=registry
+        )

@@ -1,0 +1,93 @@
+"""How busy each replica is between two of its reports: what it said, and what was sent and finished since.
+
+A report is a quarter of a second old when it is used, which at some hundred requests a second is a crowd. So what this
+router knows itself counts at once, and a report only tells of the requests that others sent.
+"""
+
+from dataclasses import dataclass, field
+
+from headrace_router.values import Load
+
+ASSUMED_SLOTS = 32  # places of a batch, while no replica has said how many it has
+STALE = 10.0  # seconds after which a report says nothing any more: others' requests of then are done
+SMOOTHING = 0.05  # share of a finished request in the mean of how long they take
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Of one replica."""
+
+    own: int = 0  # requests that this router sent there and that are not finished
+    others: int = 0  # requests of somebody else, at the last report
+    slots: int | None = None  # requests that it computes together; None: it has not said
+    heard_at: float | None = None  # seconds; None: never
+
+
+@dataclass(slots=True)
+class Busy:
+    """Of all replicas, by pod UID, and of the requests under way."""
+
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    under_way: dict[str, tuple[str, float]] = field(default_factory=dict)  # request -> replica, when it was sent
+    request_seconds: float = 1.0  # mean of how long a request takes there
+
+    def sent(self, request: str, uid: str, now: float) -> None:
+        """A second word on the same request replaces the first."""
+        self._forget(request)
+        self.under_way[request] = (uid, now)
+        self._ledger(uid).own += 1
+
+    def finished(self, request: str, now: float) -> str | None:
+        """Returns the UID of the replica that it was sent to; None for a request that was sent nowhere."""
+        found = self._forget(request)
+        if found is None:
+            return None
+        uid, sent_at = found
+        self.request_seconds += SMOOTHING * (now - sent_at - self.request_seconds)
+        return uid
+
+    def heard(self, uid: str, load: Load) -> None:
+        ledger = self._ledger(uid)
+        ledger.others = max(0, load.inside - ledger.own)
+        ledger.slots = max(1, load.max_running)
+        ledger.heard_at = load.at
+
+    def keep(self, uids: set[str]) -> None:
+        """Forget replicas that are gone once their last request is finished."""
+        for uid in [uid for uid, ledger in self.ledgers.items() if uid not in uids and not ledger.own]:
+            del self.ledgers[uid]
+
+    def inside(self, uid: str, now: float) -> int:
+        """Requests there."""
+        ledger = self._ledger(uid)
+        stale = ledger.heard_at is None or now - ledger.heard_at > STALE
+        return ledger.own + (0 if stale else ledger.others)
+
+    def share(self, uid: str, now: float) -> float:
+        """Requests for each place of the batch: beyond 1 the next one waits."""
+        return self.inside(uid, now) / self.slots(uid)
+
+    def predicted_wait(self, uid: str, now: float) -> float:
+        """Seconds that one more request would wait there.
+
+        While a place is free nobody waits, whatever a report said a moment ago. Else places become free at an even
+        pace: each request holds one for `request_seconds`.
+        """
+        slots = self.slots(uid)
+        return max(0, self.inside(uid, now) + 1 - slots) * self.request_seconds / slots
+
+    def slots(self, uid: str) -> int:
+        """Requests that a replica computes together: its own word, or the least that another one said."""
+        own = self._ledger(uid).slots
+        if own is not None:
+            return own
+        return min((each.slots for each in self.ledgers.values() if each.slots is not None), default=ASSUMED_SLOTS)
+
+    def _ledger(self, uid: str) -> Ledger:
+        return self.ledgers.setdefault(uid, Ledger())
+
+    def _forget(self, request: str) -> tuple[str, float] | None:
+        found = self.under_way.pop(request, None)
+        if found is not None:
+            self._ledger(found[0]).own -= 1
+        return found

@@ -1,0 +1,148 @@
+"""The router as a process: Envoy beside the picker, each told what the other hears, and a calm end."""
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from headrace_router.admin import serve
+from headrace_router.metrics import RouterMetrics
+from headrace_router.observe.cluster import connected
+from headrace_router.observe.load import ask_all
+from headrace_router.observe.pods import endpoints
+from headrace_router.pick.picker import Picker
+from headrace_router.proxy.access_log import Over
+from headrace_router.proxy.bootstrap import Bootstrap, Ports
+from headrace_router.proxy.envoy import Envoy
+from headrace_router.proxy.question import Questions
+from headrace_router.settings import Settings
+from headrace_router.values import Door, Endpoint
+
+BEAT = 0.25  # seconds between two looks at the replicas' load and at what is held
+ENVOY_ENDS = 5.0  # seconds that Envoy may take to end once no stream is left
+log = logging.getLogger(__name__)
+
+
+class Process:
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._leaving = asyncio.Event()
+        self._idle = asyncio.Event()  # leaving, and nothing is inside any more
+        self._picker = Picker(settings.terms)
+        self._registry = CollectorRegistry()
+        self._metrics = RouterMetrics(self._registry)
+        self._clock = asyncio.get_running_loop().time
+        self._questions = Questions(self._picker, self._metrics, self._clock)
+        self._listed = False  # the replicas are known, even if there are none
+
+    def leave(self) -> None:
+        self._leaving.set()
+
+    async def run(self) -> None:
+        """Until `leave`. Raises an ExceptionGroup of RouterErrors."""
+        with tempfile.TemporaryDirectory(prefix="headrace-router-") as folder:
+            async with self._open(Path(folder)) as envoy, asyncio.TaskGroup() as tasks:
+                others = [
+                    tasks.create_task(envoy.listen(self._finished)),
+                    tasks.create_task(self._follow(envoy)),
+                    tasks.create_task(self._beat()),
+                ]
+                addresses = await envoy.listeners()
+                log.info("listening: gRPC %s, HTTP %s", addresses[Door.GRPC], addresses[Door.HTTP])
+                tasks.create_task(self._until_left(envoy, others))
+
+    @contextlib.asynccontextmanager
+    async def _open(self, folder: Path) -> AsyncIterator[Envoy]:
+        listening = self._settings.listening
+        questions = web.ServerRunner(web.Server(self._questions.answer, access_log=None))
+        await questions.setup()
+        await web.TCPSite(questions, "127.0.0.1", 0).start()
+        bootstrap = Bootstrap(
+            listening.host,
+            Ports(listening.grpc_port, listening.http_port, _port(questions)),
+            {Door.GRPC: folder / "grpc.json", Door.HTTP: folder / "http.json"},
+            self._settings.terms.held.seconds,
+            listening.most_connections,
+        )
+        envoy = Envoy(bootstrap, folder, listening.threads)
+        admin = await serve(listening.host, listening.admin_port, self._registry, lambda: self._not_ready(envoy))
+        log.info("metrics and health: %s:%d", listening.host, _port(admin))
+        try:
+            await envoy.start(self._settings.fixed)
+            yield envoy
+        finally:
+            await envoy.end(ENVOY_ENDS)
+            await admin.cleanup()
+            await questions.cleanup()
+
+    async def _not_ready(self, envoy: Envoy) -> str | None:
+        """Why no request should come here; None if it may."""
+        if self._leaving.is_set():
+            return "leaving"
+        if not self._listed:
+            return "the replicas are not listed yet"
+        return None if await envoy.ready() else "Envoy is not ready"
+
+    async def _follow(self, envoy: Envoy) -> None:
+        """Whom requests may go to."""
+        if self._settings.replicas is None:
+            await self._there_are(envoy, self._settings.fixed)
+            return
+        async with connected(self._settings, self._environ) as api:
+            async for found in endpoints(api, self._settings.replicas):
+                await self._there_are(envoy, found)
+
+    async def _there_are(self, envoy: Envoy, found: tuple[Endpoint, ...]) -> None:
+        """Who is gone gets nothing from now on; who is new gets something once Envoy knows of it."""
+        self._picker.there_are([endpoint for endpoint in self._picker.endpoints if endpoint in found])
+        await envoy.there_are(found)
+        self._picker.there_are(found)
+        self._listed = True
+        self._metrics.replicas.set(len(found))
+        self._questions.settle()
+
+    async def _beat(self) -> None:
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            while True:
+                await ask_all(session, self._picker.endpoints, self._picker.heard, self._clock)
+                self._look()
+                await asyncio.sleep(BEAT)
+
+    def _look(self) -> None:
+        self._questions.settle()
+        self._metrics.held.set(self._picker.held)
+        self._metrics.oldest_held.set(self._picker.oldest_held_seconds(self._clock()))
+        self._metrics.in_flight.set(len(self._picker.busy.under_way))
+        if self._leaving.is_set() and not (self._picker.busy.under_way or self._picker.held):
+            self._idle.set()
+
+    def _finished(self, told: Over) -> None:
+        if not told.reached:
+            self._metrics.unreached.inc()
+        if self._picker.finished(told.stream, told.reached, self._clock()):
+            self._metrics.ejections.inc()
+        if self._picker.held:
+            self._questions.settle()
+
+    async def _until_left(self, envoy: Envoy, tasks: list[asyncio.Task[None]]) -> None:
+        """New requests still come for a moment; then clients are told to connect elsewhere, and what runs may end."""
+        await self._leaving.wait()
+        log.info("leaving: %d requests under way, %d held", len(self._picker.busy.under_way), self._picker.held)
+        await asyncio.sleep(self._settings.leaving.linger)
+        await envoy.drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), self._settings.leaving.patience)
+        self._questions.tell(self._picker.drain())
+        for task in tasks:
+            task.cancel()
+
+
+def _port(runner: web.BaseRunner) -> int:
+    return int(runner.addresses[0][1])

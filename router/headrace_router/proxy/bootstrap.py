@@ -1,0 +1,295 @@
+"""Envoy's configuration, as values: two listeners, the question to the picker, and the replicas that a file lists.
+
+What Envoy decides itself: when to try the next of the replicas that the picker named, which is only before a response
+begins, and where to send when the picker does not answer: to the replica with the fewest requests.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace_router.values import Door, Endpoint
+
+STREAM_HEADER = "x-request-id"  # in the question: Envoy's name of one request, as in the access log
+CLIENT_ID_HEADER = "x-headrace-client-request-id"  # where the client's own x-request-id stands meanwhile
+ENDPOINT_HEADER = "x-headrace-endpoint"  # the picker's answer: hosts, the first one first
+PARTIAL_HEADER = "x-envoy-auth-partial-body"
+FAIRNESS_HEADER = "x-gateway-inference-fairness-id"  # of the Gateway API inference extension
+# Paths whose prompt decides where they go. Envoy waits for the beginning of their body, so no stream in both directions
+# may stand here: its client waits for an answer before it goes on.
+PROMPTED = {
+    Door.GRPC: ("/headrace.v1.Inference/Generate", "/headrace.v1.Inference/GenerateBatch"),
+    Door.HTTP: ("/v1/completions", "/v1/chat/completions"),
+}
+BODY_BYTES = 8192  # of a body that the picker sees
+BUFFER_BYTES = 1 << 20  # of a body that Envoy keeps, to send it again elsewhere; a longer one is sent once
+RETRY_ON = "reset,connect-failure,refused-stream,unavailable,retriable-status-codes"
+RETRIES = 2
+HEADERS_KB = 64
+TYPE = "type.googleapis.com/envoy."
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    grpc: int
+    http: int
+    picker: int  # of the picker, on loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    host: str  # of both listeners
+    ports: Ports
+    endpoints: Mapping[Door, Path]  # files that list the replicas
+    held_seconds: float  # longest that the picker may take to answer
+    most_connections: int  # of clients
+
+    def config(self) -> Config:
+        return {
+            "node": {"id": "headrace-router", "cluster": "headrace-router"},
+            "admin": {"address": _address("127.0.0.1", 0)},
+            "static_resources": {
+                "listeners": [self._listener(Door.GRPC, self.ports.grpc), self._listener(Door.HTTP, self.ports.http)],
+                "clusters": [*(self._replicas(door) for door in Door), self._picker()],
+            },
+            "overload_manager": {
+                "resource_monitors": [
+                    {
+                        "name": "envoy.resource_monitors.global_downstream_max_connections",
+                        "typed_config": {
+                            "@type": TYPE
+                            + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                            "max_active_downstream_connections": self.most_connections,
+                        },
+                    }
+                ]
+            },
+        }
+
+    def _listener(self, door: Door, port: int) -> Config:
+        return {
+            "name": door,
+            "address": _address(self.host, port),
+            "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+            "filter_chains": [
+                {
+                    "filters": [
+                        {"name": "envoy.filters.network.http_connection_manager", "typed_config": self._http(door)}
+                    ]
+                }
+            ],
+        }
+
+    def _http(self, door: Door) -> Config:
+        return {
+            "@type": TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": door,
+            "codec_type": "AUTO",
+            "use_remote_address": True,
+            "generate_request_id": True,
+            "preserve_external_request_id": False,
+            "server_header_transformation": "PASS_THROUGH",
+            "max_request_headers_kb": HEADERS_KB,
+            "stream_idle_timeout": "0s",  # a request may wait for a replica, or for its turn there
+            "http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}},
+            "early_header_mutation_extensions": [
+                {
+                    "name": "envoy.http.early_header_mutation.header_mutation",
+                    "typed_config": {
+                        "@type": TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                        "mutations": [
+                            {"remove": ENDPOINT_HEADER},
+                            _set_header(CLIENT_ID_HEADER, "%REQ(X-REQUEST-ID)%"),
+                            {"remove": STREAM_HEADER},
+                        ],
+                    },
+                }
+            ],
+            "route_config": {
+                "virtual_hosts": [{"name": door, "domains": ["*"], "routes": _routes(door)}],
+                **_CLIENTS_ID,
+            },
+            "http_filters": [
+                {"name": "envoy.filters.http.ext_authz", "typed_config": self._question(door)},
+                {
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {
+                        "@type": TYPE + "extensions.filters.http.router.v3.Router",
+                        "suppress_envoy_headers": True,
+                    },
+                },
+            ],
+            "access_log": [_access_log()],
+        }
+
+    def _question(self, door: Door) -> Config:
+        """External authorisation as the question where to go: over HTTP it costs the least of what Envoy offers."""
+        headers = (STREAM_HEADER, FAIRNESS_HEADER, "x-forwarded-for", "grpc-encoding")
+        return {
+            "@type": TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "failure_mode_allow": True,
+            "allowed_headers": {"patterns": [{"exact": name} for name in headers]},
+            "http_service": {
+                "server_uri": {
+                    "uri": f"http://127.0.0.1:{self.ports.picker}",
+                    "cluster": "picker",
+                    "timeout": f"{self.held_seconds + 5:g}s",
+                },
+                "path_prefix": f"/{door}",
+                "authorization_response": {
+                    "allowed_upstream_headers": {"patterns": [{"exact": ENDPOINT_HEADER}]},
+                    "allowed_client_headers": {
+                        "patterns": [{"exact": "retry-after"}, {"exact": "content-type"}, {"prefix": "grpc-"}]
+                    },
+                },
+            },
+        }
+
+    def _replicas(self, door: Door) -> Config:
+        protocol = {"http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}}
+        return {
+            "name": door,
+            "type": "EDS",
+            "connect_timeout": "1s",
+            "eds_cluster_config": {
+                "service_name": door,
+                "eds_config": {
+                    "resource_api_version": "V3",
+                    "path_config_source": {"path": str(self.endpoints[door])},
+                },
+            },
+            "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+            # Limits for upstreams that have none; a replica refuses by itself and says when to come back.
+            "circuit_breakers": {
+                "thresholds": [
+                    {
+                        "max_connections": self.most_connections,
+                        "max_pending_requests": self.most_connections,
+                        "max_requests": 1_000_000,
+                        "max_retries": self.most_connections,
+                    }
+                ]
+            },
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
+                    # Replicas close what is idle for 75 s; who closes first loses no request.
+                    "common_http_protocol_options": {"idle_timeout": "60s"},
+                    "explicit_http_config": protocol if door is Door.GRPC else {"http_protocol_options": {}},
+                }
+            },
+            "load_balancing_policy": {"policies": [_named_host()]},
+        }
+
+    def _picker(self) -> Config:
+        return {
+            "name": "picker",
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "circuit_breakers": {
+                "thresholds": [
+                    {
+                        "max_connections": self.most_connections,
+                        "max_pending_requests": self.most_connections,
+                        "max_requests": self.most_connections,
+                    }
+                ]
+            },
+            "load_assignment": {
+                "cluster_name": "picker",
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", self.ports.picker)}}]}],
+            },
+        }
+
+
+def endpoints_file(door: Door, endpoints: Sequence[Endpoint], version: int) -> Config:
+    """What Envoy reads again whenever the file is replaced."""
+    ports = {endpoint.uid: endpoint.ports[0 if door is Door.GRPC else 1] for endpoint in endpoints}
+    addresses = [_address(endpoint.address, ports[endpoint.uid]) for endpoint in endpoints]
+    assignment = {
+        "@type": TYPE + "config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": door,
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}],
+    }
+    return {"version_info": str(version), "resources": [assignment]}
+
+
+def _routes(door: Door) -> list[Config]:
+    route = {
+        "cluster": door,
+        "timeout": "0s",  # the caller's deadline, and what the replica allows, are the only ones
+        "retry_policy": {
+            "retry_on": RETRY_ON,
+            "retriable_status_codes": [503],  # a replica that drains or loads; its 429 and 500 are the caller's to hear
+            "num_retries": RETRIES,
+            "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": {"@type": TYPE + "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+                }
+            ],
+            "host_selection_retry_max_attempts": 3,
+        },
+    }
+    shown = {
+        "envoy.filters.http.ext_authz": {
+            "@type": TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "check_settings": {"with_request_body": {"max_request_bytes": BODY_BYTES, "allow_partial_message": True}},
+        }
+    }
+    prompted = [{"match": {"path": path}, "route": route, "typed_per_filter_config": shown} for path in PROMPTED[door]]
+    return [*prompted, {"match": {"prefix": "/"}, "route": route}]
+
+
+def _set_header(name: str, value: str) -> Config:
+    return {"append": {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+
+
+# The replica hears the name that the client gave its request, if it gave one.
+_CLIENTS_ID: Config = {
+    "request_headers_to_add": [_set_header("x-request-id", f"%REQ({CLIENT_ID_HEADER})%")["append"]],
+}
+
+
+def _named_host() -> Config:
+    fewest = {
+        "typed_extension_config": {
+            "name": "envoy.load_balancing_policies.least_request",
+            "typed_config": {"@type": TYPE + "extensions.load_balancing_policies.least_request.v3.LeastRequest"},
+        }
+    }
+    return {
+        "typed_extension_config": {
+            "name": "envoy.load_balancing_policies.override_host",
+            "typed_config": {
+                "@type": TYPE + "extensions.load_balancing_policies.override_host.v3.OverrideHost",
+                "override_host_sources": [{"header": ENDPOINT_HEADER}],
+                "fallback_policy": {"policies": [fewest]},
+            },
+        }
+    }
+
+
+def _access_log() -> Config:
+    """A line when a request is over, whatever became of it: who picked learns that it is."""
+    line = {
+        "stream": "%STREAM_ID%",
+        "host": "%UPSTREAM_HOST%",
+        "flags": "%RESPONSE_FLAGS%",
+        "code": "%RESPONSE_CODE%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    }
+    return {
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": TYPE + "extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"json_format": line},
+        },
+    }
+
+
+def _address(host: str, port: int) -> Config:
+    return {"socket_address": {"address": host, "port_value": port}}

@@ -1,0 +1,35 @@
+"""What one router process is told, as values."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace_router.observe.pods import Replicas
+from headrace_router.pick.picker import Terms
+from headrace_router.values import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    host: str
+    grpc_port: int
+    http_port: int
+    admin_port: int  # /metrics, /healthz, /readyz
+    most_connections: int  # of clients
+    threads: int  # of Envoy
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    linger: float  # seconds after SIGTERM in which new requests still come, because not everybody knows yet
+    patience: float  # seconds for the streams that run
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    listening: Listening
+    leaving: Leaving
+    terms: Terms
+    replicas: Replicas | None  # None: those of `fixed`
+    fixed: tuple[Endpoint, ...]
+    kubeconfig: Path | None  # None: the pod's service account
+    service_account: Path

@@ -1,0 +1,71 @@
+"""What crosses between observe, pick and proxy."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Door(StrEnum):
+    """Which of a pod's two ports a request goes to."""
+
+    GRPC = "grpc"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A replica that may be given requests: routed, ready, and not leaving."""
+
+    uid: str  # of its pod
+    name: str
+    address: str  # without a port
+    ports: tuple[int, int]  # gRPC, HTTP
+
+    def host(self, door: Door) -> str:
+        """As Envoy names it; IPv6 in brackets."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.ports[0] if door is Door.GRPC else self.ports[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a replica said of itself last. A replica that has not answered yet has none of these."""
+
+    inside: int  # requests: waiting and running, whoever sent them
+    max_running: int  # requests that it computes together
+    at: float  # seconds, on the clock of `now`
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of a request counts for the choice."""
+
+    door: Door
+    affinity: (
+        bytes | None
+    )  # equal for requests that share the beginning of their prompt and their caller; None: no matter
+    caller: str  # whom the request is held for, in fairness: the same for all requests of one caller
+    may_wait: bool = True  # for a replica; health checks want to hear now that there is none
+
+
+class Reason(StrEnum):
+    """Why a request went where it went, or nowhere: label of the metrics, and part of each refusal."""
+
+    AFFINITY = "Affinity"  # to the replica that has its prompt's beginning
+    LEAST_WAIT = "LeastWait"  # that replica has more to do than its share, or the prompt has no known beginning
+    NO_REPLICA = "NoReplica"  # held until one is ready
+    HELD_TOO_LONG = "HeldTooLong"
+    TOO_MANY_HELD = "TooManyHeld"
+    DRAINING = "Draining"  # this router is going
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    endpoints: tuple[Endpoint, ...]  # the first, and in which order to try others before a first byte came back
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: Reason
+    retry_after: float  # seconds
+    message: str

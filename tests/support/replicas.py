@@ -1,0 +1,121 @@
+"""Replicas that answer what a test told them to: a real gRPC port and a real HTTP port, and no model behind them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+from aiohttp import web
+from headrace_server.rpc.pb import inference_pb2 as pb
+from headrace_server.rpc.pb import inference_pb2_grpc
+
+HOST = "127.0.0.1"
+
+
+@dataclass(slots=True)
+class Replica(inference_pb2_grpc.InferenceServicer):
+    """Says its name in every answer. `gate` holds answers back until the test sets it."""
+
+    name: str
+    max_running: int = 4
+    inside: int = 0
+    most_inside: int = 0
+    asked: list[str] = field(default_factory=list)  # prompts
+    metadata: list[dict[str, str]] = field(default_factory=list)
+    fails_with: grpc.StatusCode | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    tokens: int = 3
+    grpc_port: int = 0
+    http_port: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    @property
+    def flag(self) -> str:
+        return f"--replica={HOST}:{self.grpc_port}:{self.http_port}"
+
+    async def Generate(  # noqa: N802 - gRPC's name
+        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.GenerateReply]:
+        self.metadata.append({str(key): str(value) for key, value in context.invocation_metadata() or ()})
+        if self.fails_with is not None:
+            await context.abort(self.fails_with, f"{self.name} was told to")
+        with self._entered(request.text):
+            await self.gate.wait()
+            for _ in range(self.tokens):
+                yield pb.GenerateReply(text=self.name)
+
+    async def EmbedStream(  # noqa: N802 - likewise
+        self, requests: AsyncIterator[pb.EmbedStreamRequest], _: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.EmbedStreamReply]:
+        async for request in requests:
+            yield pb.EmbedStreamReply(id=request.id)
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        self.metadata.append({key.lower(): value for key, value in request.headers.items()})
+        document = await request.json()
+        with self._entered(document["prompt"]):
+            await self.gate.wait()
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            for _ in range(self.tokens):
+                await response.write(f"data: {self.name}\n\n".encode())
+            return response
+
+    async def load(self, _: web.Request) -> web.Response:
+        return web.json_response({"server_load": self.inside, "max_running": self.max_running})
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.Response(text=self.name)
+
+    def _entered(self, prompt: str) -> "_Inside":
+        self.asked.append(prompt)
+        return _Inside(self)
+
+
+@dataclass(slots=True)
+class _Inside:
+    replica: Replica
+
+    def __enter__(self) -> None:
+        self.replica.inside += 1
+        self.replica.most_inside = max(self.replica.most_inside, self.replica.inside)
+
+    def __exit__(self, *_: object) -> None:
+        self.replica.inside -= 1
+
+
+@asynccontextmanager
+async def running(replica: Replica) -> AsyncIterator[Callable[[], None]]:
+    """Gives what ends it at once, as a crash does; it may be called or not."""
+    server = grpc.aio.server()
+    inference_pb2_grpc.add_InferenceServicer_to_server(replica, server)
+    replica.grpc_port = server.add_insecure_port(f"{HOST}:{replica.grpc_port}")
+    await server.start()
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/load", replica.load),
+            web.get("/health", replica.health),
+            web.post("/v1/completions", replica.complete),
+        ]
+    )
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, replica.http_port).start()
+    replica.http_port = runner.addresses[0][1]
+    crashes: list[asyncio.Task[None]] = []
+
+    async def end() -> None:
+        await server.stop(grace=None)
+        await runner.cleanup()
+
+    def crash() -> None:
+        crashes.append(asyncio.get_running_loop().create_task(end()))
+
+    try:
+        yield crash
+    finally:
+        await (crashes[0] if crashes else end())
