@@ -70,6 +70,7 @@ def test_offline_work_is_no_demand(exported: tuple[ServerMetrics, CollectorRegis
     for whole in (metrics.requests_received, metrics.requests_refused.labels(Refusal.OVERLOADED)):
         whole.inc(1000)
     metrics.requests_waiting.set(1000)
+    metrics.requests_finished.labels("failed").inc(500)
     metrics.generation_tokens.inc(5000)
 
     sample = parse(generate_latest(registry).decode(), at=7.0)

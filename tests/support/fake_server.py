@@ -31,7 +31,7 @@ class Load:
         """`phase` (radians) shifts the waves, so that deployments differ. `names`: series; none = all."""
         at = time.monotonic() - self.began
         wave = 0.3 * PERIOD / math.tau
-        done = self.rate * (at + wave * (math.sin(phase) - math.sin(math.tau * at / PERIOD + phase)))
+        done = math.floor(self.rate * (at + wave * (math.sin(phase) - math.sin(math.tau * at / PERIOD + phase))))
         running = min(self.slots, round(self.rate * (1 - 0.3 * math.cos(math.tau * at / PERIOD + phase)) * 2))
         values = {
             "headrace_requests_running": running, "headrace_max_running": self.slots,
@@ -45,7 +45,7 @@ class Load:
         series = line.rpartition(" ")[0]
         if 'class="standard"' in series:
             if series.startswith("headrace_queue_wait_seconds_bucket"):
-                return line if 'le="0.001"' in series else f"{series} {done}\n"
+                return line if 'le="0.001"' in series else f"{series} {done}.0\n"
             name = series.partition("{")[0].replace("_by_class", "")
         else:
             name = series

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from headrace_operator.decide.values import PodSample
 from headrace_operator.errors import ScrapeFailed
-from headrace_operator.observe.prometheus import Series, lines
+from headrace_operator.observe.prometheus import REMEMBERED, Line, lines, series
 
 QUEUE_WAIT = "headrace_queue_wait_seconds_bucket"  # by class and tenant class
 OFFLINE = "batch"  # nobody waits for those: their waits break no promise, and they order no replica
@@ -37,6 +37,7 @@ FINISHED = "headrace_requests_finished_total"  # by outcome; no series before th
 LARGEST = 1e15  # of any number in a sample: above, a float cannot tell one from the next for long
 FAILED = "failed"  # the outcome that is the server's own fault
 
+OLDEST_ONLINE = BY_CLASS[OLDEST]
 READ = (*NEEDED, *BY_CLASS.values(), QUEUE_WAIT, REFUSED, FINISHED)
 _READ = frozenset(READ)
 
@@ -46,25 +47,15 @@ def parse(text: str, at: float) -> PodSample:
     return sample(lines(text), at)
 
 
-def sample(told: Iterable[tuple[Series, str]], at: float, *, drained: bool | None = None) -> PodSample:
+def sample(told: Iterable[Line], at: float, *, drained: bool | None = None) -> PodSample:
     """Raises ScrapeFailed when a series of the contract is missing, or has a value that cannot be."""
-    values: dict[str, float] = {}
-    waits: dict[float, float] = {}
     try:
-        for series, text in told:
-            name, labels = series.name, series.labels
-            if name not in _READ or labels.get("class") == OFFLINE:
-                continue
-            value = _number(name, text)
-            if name == QUEUE_WAIT:
-                bound = _bound(labels.get("le", ""))
-                waits[bound] = waits.get(bound, 0.0) + value
-            else:
-                _add(values, series, value)
+        values = _added(told)
     except ValueError as error:
         raise ScrapeFailed(f"no Prometheus text: {error}") from error
     if missing := [name for name in NEEDED if name not in values]:
         raise ScrapeFailed(f"series missing: {', '.join(missing)}")
+    values[FINISHED] = values.get(FINISHED, 0.0) + values.get(FAILED, 0.0)
     values |= {whole: values[online] for whole, online in BY_CLASS.items() if online in values}
     return PodSample(
         at=at,
@@ -73,10 +64,10 @@ def sample(told: Iterable[tuple[Series, str]], at: float, *, drained: bool | Non
         max_running=int(values["headrace_max_running"]),
         oldest_waiting=values["headrace_oldest_waiting_seconds"],
         received=values["headrace_requests_received_total"] + values.get(REFUSED, 0.0),
-        finished=values.get(FINISHED, 0.0),
+        finished=values[FINISHED],
         finished_tokens=values["headrace_finished_request_tokens_total"],
         tokens=values["headrace_prompt_tokens_total"] + values["headrace_generation_tokens_total"],
-        queue_waits=tuple(sorted(waits.items())),
+        queue_waits=tuple(sorted((key, count) for key, count in values.items() if isinstance(key, float))),
         failed=values.get(FAILED, 0.0),
         refused=values.get(REFUSED, 0.0),
         token_gaps=values["headrace_inter_token_latency_seconds_count"],
@@ -85,27 +76,42 @@ def sample(told: Iterable[tuple[Series, str]], at: float, *, drained: bool | Non
     )
 
 
-def _add(values: dict[str, float], series: Series, value: float) -> None:
-    name = series.name
-    if name == BY_CLASS[OLDEST]:
-        values[name] = max(values.get(name, 0.0), value)
-    elif name != REFUSED or series.labels.get("reason") in WOULD_HAVE_RUN:  # what is invalid is no demand
-        values[name] = values.get(name, 0.0) + value
-    if name == FINISHED and series.labels.get("outcome") == FAILED:
-        values[FAILED] = value
+def _added(told: Iterable[Line]) -> dict[str | float, float]:
+    """By `_key`. Raises ValueError."""
+    values: dict[str | float, float] = {}
+    for head, text in told:
+        key = _key(head)
+        if key is None:
+            continue
+        value = float(text)
+        if not 0 <= value <= LARGEST:  # NaN is not, either: one pod that says so must not move the others
+            raise ValueError(f"{head} is {text[:40]}")
+        if key == OLDEST_ONLINE:
+            values[key] = max(values.get(key, 0.0), value)
+        else:
+            values[key] = values[key] + value if key in values else value
+    return values
 
 
-def _number(name: str, text: str) -> float:
-    """Raises ValueError for what can be no count and no time: one pod that says so must not move the others."""
-    value = float(text)
-    if not 0 <= value <= LARGEST:  # NaN is not, either
-        raise ValueError(f"{name} is {text[:40]}")
-    return value
+@lru_cache(maxsize=REMEMBERED)
+def _key(head: str) -> str | float | None:
+    """Under which a value is added up: the upper bound of a queue wait's bucket, or a name. None: it is not read.
+
+    Raises ValueError for a bucket without a bound.
+    """
+    found = series(head)
+    if found is None or found.name not in _READ or found.labels.get("class") == OFFLINE:
+        return None
+    name, labels = found.name, found.labels
+    if name == QUEUE_WAIT:
+        return _bound(labels.get("le", ""))
+    if name == REFUSED:
+        return name if labels.get("reason") in WOULD_HAVE_RUN else None  # what is invalid is no demand
+    return FAILED if name == FINISHED and labels.get("outcome") == FAILED else name
 
 
-@lru_cache(maxsize=256)
 def _bound(label: str) -> float:
-    """Of a bucket, in seconds; the last one has none. Raises ValueError. One number for all samples: it is in each."""
+    """Of a bucket, in seconds; the last one has none. Raises ValueError."""
     bound = float(label)
     if not bound >= 0:
         raise ValueError(f"{QUEUE_WAIT} has a bucket up to {label[:40]}")

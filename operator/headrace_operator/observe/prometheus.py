@@ -1,17 +1,18 @@
-"""Prometheus' text as series and their values, in the one form in which our server writes it.
+"""Prometheus' text as heads (a series with its labels) and values, in the one form in which our server writes them.
 
-A thousand texts a second are read where 500 deployments have four pods each. What stands before the value is the same
-in all of them, so it is taken apart once; a whole parser takes 1.5 ms for a text.
+A thousand texts a second are read where 500 deployments have four pods each. A whole parser takes 1.5 ms for one.
+The heads are the same in all of them, so whoever reads them remembers what each of them means.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from urllib.parse import urlencode
 
+LINE = re.compile(r"\n(headrace_\S+) (\S+)(?=\n|$)")  # begins with plain text, for which `re` searches at once
 LABEL = re.compile(r'(\w+)="([^"]*)"')
-KNOWN = 4096  # series that are remembered; a server has 500, and all have the same
+REMEMBERED = 4096  # heads: a server has 500, and all have the same
+Line = tuple[str, str]  # head and value
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +26,14 @@ def asking(names: Iterable[str]) -> str:
     return urlencode([("name[]", name) for name in names])
 
 
-def lines(text: str) -> list[tuple[Series, str]]:
-    """Every line with a value, which is nothing but text here; lines in any other form are left out."""
-    found = []
-    for line in text.split("\n"):
-        if line.startswith("#"):
-            continue
-        head, _, value = line.rpartition(" ")
-        if series := _series(head):
-            found.append((series, value))
-    return found
+def lines(text: str) -> list[Line]:
+    """Every line of ours with a value; the value is nothing but text here."""
+    return LINE.findall(f"\n{text}")
 
 
-@lru_cache(maxsize=KNOWN)
-def _series(head: str) -> Series | None:
-    name, _, labels = head.partition("{")
-    if not name.isidentifier() or (labels and labels.find("}") != len(labels) - 1) or (head and head[-1] == "{"):
+def series(head: str) -> Series | None:
+    """None for what is no head."""
+    name, brace, labels = head.partition("{")
+    if brace and labels.find("}") != len(labels) - 1:
         return None
     return Series(name, dict(LABEL.findall(labels)))

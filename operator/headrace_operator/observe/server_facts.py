@@ -5,8 +5,9 @@ Read from the first moment at which it listens, long before it is ready.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from headrace_operator.observe.prometheus import Series, lines
+from headrace_operator.observe.prometheus import REMEMBERED, Line, Series, lines, series
 
 PHASE, DEVICE, DRAINED = "headrace_startup_phase_timestamp_seconds", "headrace_device_info", "headrace_drained"
 READ = (PHASE, DEVICE, DRAINED)
@@ -25,15 +26,24 @@ def server_facts(exposition: str) -> ServerFacts:
     return facts(lines(exposition))
 
 
-def facts(told: Iterable[tuple[Series, str]]) -> ServerFacts:
+def facts(told: Iterable[Line]) -> ServerFacts:
     """Raises ValueError for a number that is none."""
     phases: dict[str, float] = {}
     device, drained = None, None
-    for series, text in told:
-        if series.name == PHASE:
-            phases[series.labels.get("phase", "")] = float(text)
-        elif series.name == DEVICE:
-            device = series.labels.get("device") or device
-        elif series.name == DRAINED:
+    for head, text in told:
+        found = _wanted(head)
+        if found is None:
+            continue
+        if found.name == PHASE:
+            phases[found.labels.get("phase", "")] = float(text)
+        elif found.name == DEVICE:
+            device = found.labels.get("device") or device
+        else:
             drained = float(text) == 1
     return ServerFacts(phases.get("weights"), phases.get("warming"), device, drained)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _wanted(head: str) -> Series | None:
+    found = series(head)
+    return found if found and found.name in READ else None
