@@ -16,6 +16,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--tls-cert", type=Path, metavar="PEM", help="certificate chain of both doors; read again when it changes")
     add("--tls-key", type=Path, metavar="PEM", help="its private key")
     add("--tls-client-ca", type=Path, metavar="PEM", help="every client must show a certificate of this authority")
+    add("--tls-client-crl", type=Path, metavar="PEM", help="its lists of certificates that count no more")
     add(
         "--allow-unauthenticated",
         action="store_true",
@@ -40,6 +41,8 @@ def access_from(options: argparse.Namespace) -> AccessConfig:
 
 
 def _tls(options: argparse.Namespace) -> TlsFiles | None:
+    if options.tls_client_crl is not None and options.tls_client_ca is None:
+        raise ModelRefused("--tls-client-crl: needs --tls-client-ca, the authority whose certificates it takes back")
     if options.tls_cert is None and options.tls_key is None:
         if options.tls_client_ca is not None:
             raise ModelRefused("--tls-client-ca: needs --tls-cert and --tls-key, the server's own certificate and key")
@@ -47,7 +50,7 @@ def _tls(options: argparse.Namespace) -> TlsFiles | None:
     if options.tls_cert is None or options.tls_key is None:
         missing = "--tls-cert" if options.tls_cert is None else "--tls-key"
         raise ModelRefused(f"{missing}: is missing; --tls-cert and --tls-key go together")
-    return TlsFiles(options.tls_cert, options.tls_key, options.tls_client_ca)
+    return TlsFiles(options.tls_cert, options.tls_key, options.tls_client_ca, options.tls_client_crl)
 
 
 def _is_own(host: str) -> bool:

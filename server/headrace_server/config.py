@@ -92,6 +92,7 @@ class TlsFiles:
     certificate: Path  # the chain, the server's own first
     key: Path
     client_ca: Path | None = None  # every client has to show a certificate of it; None: none is asked for
+    client_crl: Path | None = None  # of certificates that count no more; needs `client_ca`
 
 
 @dataclass(frozen=True, slots=True)

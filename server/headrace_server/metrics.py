@@ -198,6 +198,9 @@ class ServerMetrics:
 
     def _make_access(self, make: Make) -> None:
         self.reloads = make.counter("reloads", "Changed files that were read again, or refused", "file", "outcome")
+        self.crl_expires_timestamp_seconds = make.gauge(
+            "crl_expires_timestamp_seconds", "When the list of revoked certificates should be replaced", "authority"
+        )
         self.reload_ok = make.gauge(
             "reload_ok", "0 when the file as it is now was refused, and an older one holds", "file"
         )

@@ -28,6 +28,11 @@ def parsed(*words: str, host: str = "127.0.0.1") -> AccessConfig:
         pytest.param(["--api-keys=keys"], AccessConfig(KEYS), id="keys"),
         pytest.param(TLS, AccessConfig(None, TlsFiles(CERT, KEY)), id="TLS"),
         pytest.param([*TLS, "--tls-client-ca=ca.pem"], AccessConfig(None, TlsFiles(CERT, KEY, CA)), id="mutual TLS"),
+        pytest.param(
+            [*TLS, "--tls-client-ca=ca.pem", "--tls-client-crl=ca.crl"],
+            AccessConfig(None, TlsFiles(CERT, KEY, CA, Path("ca.crl"))),
+            id="mutual TLS with a list of what was revoked",
+        ),
     ],
 )
 def test_options_become_the_config(words: list[str], config: AccessConfig) -> None:
@@ -40,6 +45,9 @@ def test_options_become_the_config(words: list[str], config: AccessConfig) -> No
         pytest.param(["--tls-cert=cert.pem"], "--tls-key: is missing", id="a certificate without its key"),
         pytest.param(["--tls-key=key.pem"], "--tls-cert: is missing", id="a key without its certificate"),
         pytest.param(["--tls-client-ca=ca.pem"], "--tls-client-ca: needs", id="an authority without TLS"),
+        pytest.param(
+            [*TLS, "--tls-client-crl=ca.crl"], "--tls-client-crl: needs --tls-client-ca", id="a list of nobody"
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(words: list[str], message: str) -> None:

@@ -57,6 +57,23 @@ class Authority:
         )
         return pair
 
+    def revoke(self, file: str, *revoked: Pair, until: datetime.timedelta = TOMORROW, name: str | None = None) -> Path:
+        """Writes FILE.crl. `name`: of another authority, in whose place this one would speak."""
+        now = datetime.datetime.now(datetime.UTC)  # noqa: TID251 - what the other side compares it with
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name if name is None else _name(name))
+            .last_update(now + 2 * YESTERDAY)
+            .next_update(now + until)
+        )
+        for pair in revoked:
+            serial = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now + YESTERDAY).build()
+            builder = builder.add_revoked_certificate(entry)
+        path = self._directory / f"{file}.crl"
+        path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
+
 
 def _name(common_name: str | None) -> x509.Name:
     return x509.Name([] if common_name is None else [x509.NameAttribute(NameOID.COMMON_NAME, common_name)])

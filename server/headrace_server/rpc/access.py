@@ -8,11 +8,12 @@ from typing import Any
 
 import grpc
 
-from headrace_server.config import AccessConfig
+from headrace_server.config import AccessConfig, TlsFiles
 from headrace_server.errors import ModelRefused
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc import api_keys, tls
 from headrace_server.rpc.gate import Gate
+from headrace_server.rpc.revocation import Revoked, load_revoked
 from headrace_server.rpc.watched import FileKind, Watched
 
 
@@ -28,8 +29,9 @@ def access(config: AccessConfig, metrics: ServerMetrics, wall_clock: Callable[[]
     """`wall_clock` gives seconds since 1970. Raises ModelRefused."""
     keys = None if config.api_keys is None else _keys(config.api_keys, metrics)
     asks_certificates = config.tls is not None and config.tls.client_ca is not None
-    gate = Gate(keys, certificates=asks_certificates, wall_clock=wall_clock)
-    watched: tuple[Watched[Any], ...] = () if keys is None else (keys,)
+    revoked = _revoked(config.tls, metrics)
+    gate = Gate(keys, certificates=asks_certificates, wall_clock=wall_clock, revoked=revoked)
+    watched: tuple[Watched[Any], ...] = tuple(each for each in (keys, revoked) if each is not None)
     if config.tls is None:
         return Access(gate, watched)
     files = config.tls
@@ -37,6 +39,21 @@ def access(config: AccessConfig, metrics: ServerMetrics, wall_clock: Callable[[]
     return Access(
         gate, (*watched, certificates), tls.http_context(files, certificates), tls.grpc_credentials(files, certificates)
     )
+
+
+def _revoked(files: TlsFiles | None, metrics: ServerMetrics) -> Watched[Revoked] | None:
+    if files is None or files.client_crl is None or files.client_ca is None:
+        return None
+    lists, authorities = files.client_crl, files.client_ca
+
+    def load() -> Revoked:
+        found = load_revoked(lists, authorities)
+        metrics.crl_expires_timestamp_seconds.clear()
+        for authority, seconds in found.expires.items():
+            metrics.crl_expires_timestamp_seconds.labels(authority).set(seconds)
+        return found
+
+    return Watched(FileKind.CRL, [lists, authorities], load, metrics)
 
 
 def _keys(path: Path, metrics: ServerMetrics) -> Watched[api_keys.Keys]:

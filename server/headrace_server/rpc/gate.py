@@ -7,6 +7,7 @@ everybody passes without a name.
 import inspect
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
@@ -18,8 +19,14 @@ from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.api_keys import Keys
 from headrace_server.rpc.caches.note import CACHE_HEADER, NOTE, Note
 from headrace_server.rpc.identity import IDENTITY, Identity
+from headrace_server.rpc.revocation import Revoked
 from headrace_server.rpc.status import status_of, trailers
-from headrace_server.rpc.tls import grpc_certificate_identity, http_certificate_identity
+from headrace_server.rpc.tls import (
+    grpc_certificate,
+    grpc_certificate_identity,
+    http_certificate,
+    http_certificate_identity,
+)
 from headrace_server.rpc.watched import Watched
 
 BEARER = "bearer "
@@ -39,21 +46,40 @@ Behaviour = Callable[[Any, Any], Any]
 
 
 class Gate:
-    def __init__(self, keys: Watched[Keys] | None, *, certificates: bool, wall_clock: Callable[[], float]) -> None:
-        """`certificates`: every connection has shown one. `wall_clock` gives seconds since 1970."""
+    def __init__(
+        self,
+        keys: Watched[Keys] | None,
+        *,
+        certificates: bool,
+        wall_clock: Callable[[], float],
+        revoked: Watched[Revoked] | None = None,
+    ) -> None:
+        """`certificates`: every connection has shown one. `wall_clock` gives seconds since 1970. `revoked`: None: no
+        certificate is."""
         self._keys = keys
         self._certificates = certificates
         self._wall_clock = wall_clock
+        self._revoked = revoked
 
     @property
     def asks(self) -> bool:
         return self._keys is not None or self._certificates
 
-    def identity(self, authorization: str, certified: Callable[[], Identity]) -> Identity | None:
-        """None: nobody is asked for a name. `certified` reads the certificate. Raises Unauthenticated."""
+    def identity(self, authorization: str, shown: "Shown") -> Identity | None:
+        """None: nobody is asked for a name. Raises Unauthenticated."""
+        if self._revoked is not None:
+            self._revoked.value.check(shown.certificate())
         if self._keys is not None:
             return self._keys.value.identity(_bearer(authorization), self._wall_clock())
-        return certified() if self._certificates else None
+        return shown.identity() if self._certificates else None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The certificate of a connection, read only where it matters."""
+
+    identity: Callable[[], Identity]  # raises Unauthenticated
+    certificate: Callable[[], bytes]  # DER or PEM; raises Unauthenticated
 
 
 def _bearer(authorization: str) -> str:
@@ -71,10 +97,11 @@ def http_gate(gate: Gate, open_paths: Collection[str]) -> Middleware:
         if resource is not None and resource.canonical in open_paths:
             return await handler(request)
 
-        def certified() -> Identity:
-            return http_certificate_identity(request.get_extra_info("peercert"))
-
-        identity = gate.identity(request.headers.get("Authorization", ""), certified)
+        shown = Shown(
+            lambda: http_certificate_identity(request.get_extra_info("peercert")),
+            lambda: http_certificate(request.get_extra_info("ssl_object")),
+        )
+        identity = gate.identity(request.headers.get("Authorization", ""), shown)
         request[FOUND] = found = Note()
         marks = IDENTITY.set(identity), NOTE.set(found)
         try:
@@ -136,7 +163,11 @@ class GrpcGate(grpc.aio.ServerInterceptor):
     def _identity(self, context: grpc.aio.ServicerContext[Any, Any]) -> Identity | None:
         said = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
         authorization = said if isinstance(said, str) else said.decode(errors="surrogateescape")
-        return self._gate.identity(authorization, lambda: grpc_certificate_identity(context.auth_context()))
+        shown = Shown(
+            lambda: grpc_certificate_identity(context.auth_context()),
+            lambda: grpc_certificate(context.auth_context()),
+        )
+        return self._gate.identity(authorization, shown)
 
     async def _refuse(self, context: grpc.aio.ServicerContext[Any, Any], error: ServerError) -> None:
         status = status_of(error)

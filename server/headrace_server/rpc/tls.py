@@ -68,6 +68,22 @@ def grpc_certificate_identity(auth_context: Mapping[str, Iterable[bytes]]) -> Id
     return _identity(names("peer_uri"), names("peer_dns"), names("x509_common_name"))
 
 
+def http_certificate(connection: ssl.SSLObject | None) -> bytes:
+    """As DER. Raises Unauthenticated."""
+    found = None if connection is None else connection.getpeercert(binary_form=True)
+    if found is None:
+        raise Unauthenticated("the connection has shown no client certificate")
+    return found
+
+
+def grpc_certificate(auth_context: Mapping[str, Iterable[bytes]]) -> bytes:
+    """As PEM. Likewise."""
+    found = next(iter(auth_context.get("x509_pem_cert", ())), None)
+    if found is None:
+        raise Unauthenticated("the connection has shown no client certificate")
+    return found
+
+
 def _identity(uris: list[str], hosts: list[str], common: list[str]) -> Identity:
     """The first name of the most specific kind: a URI, as SPIFFE has it, then DNS, then the subject's common name."""
     name = next(iter((*uris, *hosts, *common)), None)

@@ -25,6 +25,7 @@ class FileKind(StrEnum):
 
     API_KEYS = "api_keys"
     TLS = "tls"
+    CRL = "crl"
 
 
 class Watched(Generic[T]):
