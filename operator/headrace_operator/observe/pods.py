@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from headrace_operator.decide import manifests
@@ -196,12 +197,14 @@ def _ready_at(body: Body) -> float | None:
 
 
 def _condition(body: Body, kind: str) -> Mapping[str, Any]:
-    found: list[Mapping[str, Any]] = [
-        condition for condition in body.get("status", {}).get("conditions", []) if condition["type"] == kind
-    ]
-    return found[0] if found else {}
+    found: Mapping[str, Any]
+    for found in body.get("status", {}).get("conditions", []):
+        if found["type"] == kind:
+            return found
+    return {}
 
 
+@lru_cache(maxsize=16384)  # of thousands of pods, at every look at each
 def epoch(text: str) -> float:
     """Epoch seconds of an RFC 3339 time as Kubernetes writes it."""
     return datetime.fromisoformat(text).timestamp()
