@@ -64,7 +64,8 @@ class StepPlanner:
         elif ahead and not self._backfill.quiet(now):
             return False
         self._online(turn, held=held)
-        self._offline(turn, held=held)
+        if turn.offline or self._queue.any(OFFLINE):
+            self._offline(turn, held=held)
         self._crowding.look(now, crowded=self._queue.any(ONLINE))
         owed = plan.total if self._crowding.lasts else 0
         self._reserve.planned(owed, plan.tokens[Priority.BATCH], turn.contested)
