@@ -46,6 +46,7 @@ check: setup ## format, lint, types, import walls
 
 generate: setup ## write again what is generated: gRPC code, the chart's copy of the CRD
 	server/generate.sh $(BIN)/python
+	PYTHONPATH=charts $(BIN)/python -m dashboards
 	cp crds/*.yaml charts/headrace/crds/
 
 bench: setup ## what we claim, measured here: prints both sides in one run

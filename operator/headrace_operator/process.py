@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import aiohttp
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace_operator import api_calls, kube, series
 from headrace_operator.act.drainer import Drainer
@@ -50,6 +50,7 @@ class Process:
         self._settings = settings
         self._environ = environ
         self._prometheus = CollectorRegistry()
+        ProcessCollector(registry=self._prometheus)  # memory, CPU, open files
         self._metrics = OperatorMetrics(self._prometheus)
         self._listed = False
         self._turned_at = time.monotonic()

@@ -1,0 +1,1 @@
+"""Grafana dashboards as code; `make generate` writes them to headrace/files/dashboards. Nothing of this is shipped."""
