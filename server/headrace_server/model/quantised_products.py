@@ -12,6 +12,7 @@ from torch.nn.functional import gelu, silu
 
 from headrace_server.model.projection import PlainGated, PlainProjection
 from headrace_server.model.quantised import MOST, Int4, Int8, Quantised
+from headrace_server.model.row_sizes import ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class PlainQuantised:
     """On every device, as slow as it is."""
 
     name = "plain, fewer bits"
-    fewest_rows = 1
+    rows = ANY
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype

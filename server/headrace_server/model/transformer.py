@@ -44,8 +44,7 @@ class Transformer:
 
     def padding(self, rows: int) -> int:
         """Rows that are computed besides these."""
-        missing = self._weights.fewest_rows - rows
-        return missing if 0 < missing < self._weights.fewest_rows else 0
+        return self._weights.rows.at_least(rows) - rows
 
     def _padded(self, x: Tensor) -> Tensor:
         missing = self.padding(len(x))

@@ -16,6 +16,7 @@ from headrace_server.model.checkpoint import Checkpoint, Read, Shapes, files_in
 from headrace_server.model.projection import Gated, Layout, LayoutOf, PlainProjection, Projection
 from headrace_server.model.quantisation import HEAD, Quantisation, check_layers
 from headrace_server.model.quantised import Quantised, dtypes_stored, from_stored, joined, quantised, shapes_stored
+from headrace_server.model.row_sizes import RowSizes
 
 BODY = "model."  # before the names of all tensors but the output matrix
 EMBEDDING = "model.embed_tokens.weight"
@@ -40,7 +41,7 @@ class Weights:
     layers: tuple[Layer, ...]
     norm: Tensor  # (hidden)
     head: Projection
-    fewest_rows: int  # fewer take longer than so many
+    rows: RowSizes  # of a step
 
 
 def count_parameters(shape: Architecture) -> int:
@@ -105,7 +106,7 @@ def load_weights(
         layers=tuple(layer(index) for index in range(shape.layers)),
         norm=alone("model.norm.weight"),
         head=head(),
-        fewest_rows=(fewer_bits.layout if fewer_bits else layout).fewest_rows,
+        rows=(fewer_bits.layout if fewer_bits else layout).rows,
     )
 
 

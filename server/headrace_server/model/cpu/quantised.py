@@ -16,6 +16,7 @@ from headrace_server.model.cpu.kernel import PARAMETERS, compiled_rounding
 from headrace_server.model.projection import Gated, Projection
 from headrace_server.model.quantised import Int4, Int8, Quantised
 from headrace_server.model.quantised_products import rows_in_int8
+from headrace_server.model.row_sizes import ANY
 
 OUTPUTS_AT_ONCE = 16  # that the kernel for INT4 computes: their number must be a multiple
 
@@ -29,7 +30,7 @@ def multiplies_int8() -> bool:
 
 class CpuQuantised:
     name = "fewer bits"
-    fewest_rows = 1
+    rows = ANY
 
     def __init__(self, dtype: torch.dtype) -> None:
         """`dtype`: of the activations."""

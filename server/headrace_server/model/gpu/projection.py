@@ -6,6 +6,7 @@ from torch import Tensor
 
 from headrace_server.model.kernels.silu_mul import silu_mul
 from headrace_server.model.projection import PlainProjection
+from headrace_server.model.row_sizes import ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class GpuLayout:
     """Rows as the checkpoint has them, gate and up in one product."""
 
     name = "rows"
-    fewest_rows = 1
+    rows = ANY
 
     def projection(self, weight: Tensor, bias: Tensor | None) -> PlainProjection:
         return PlainProjection(weight, bias)
