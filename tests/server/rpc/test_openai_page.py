@@ -12,6 +12,8 @@ from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.openai import IGNORED, UNSERVED
 from headrace_server.rpc.openapi import OPERATIONS
+from headrace_server.rpc.rerank import RerankBody, ScoreBody
+from pydantic import BaseModel
 from served_process import NAME, serve_command, served
 
 ROOT = Path(__file__).parents[3]
@@ -36,8 +38,8 @@ async def test_the_examples_run(tmp_path: Path, model: Path) -> None:
         await asyncio.to_thread(exec, compile(code, "docs/openai.md", "exec"), {})
 
 
-@pytest.mark.parametrize("body", [CompletionBody, ChatBody, EmbeddingBody])
-def test_every_field_is_named(body: type[CompletionBody | ChatBody | EmbeddingBody]) -> None:
+@pytest.mark.parametrize("body", [CompletionBody, ChatBody, EmbeddingBody, RerankBody, ScoreBody])
+def test_every_field_is_named(body: type[BaseModel]) -> None:
     assert [name for name in body.model_fields if f"`{name}`" not in PAGE] == []
 
 

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import write_checkpoint
+from checkpoints import edit_config, write_checkpoint
+from cross_encoders import write_cross_encoder
 from headrace_server.model.architecture import read_architecture
+from headrace_server.model.encoder.shape import read_shape
+from headrace_server.model.encoder.weights import count_matrix_weights
+from headrace_server.model.encoder.work import decoder_work, encoder_work
 from headrace_server.model.work import work_of
 from headrace_server.telemetry.lengths import length_bucket
 from headrace_server.telemetry.peaks import Peak, peak_of
@@ -25,6 +29,30 @@ def test_operations_are_those_that_torch_counts(tmp_path: Path, family: str, tie
     products = (work.flops_per_token + work.flops_per_sample) * PROMPT
     attention = work.flops_per_pair * PROMPT * PROMPT  # torch counts the masked half, too
     assert counted.get_total_flops() == products + attention
+
+
+@pytest.mark.parametrize("cross", [False, True], ids=["an encoder", "a cross-encoder"])
+def test_operations_of_texts_are_those_that_torch_counts(tmp_path: Path, cross: bool) -> None:
+    """Each position attends to all: nothing is masked."""
+    reference = write_cross_encoder(tmp_path)
+    body = reference if cross else reference.bert
+    if not cross:
+        body.pooler = None
+        edit_config(tmp_path, architectures=["BertModel"])
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        body(torch.arange(PROMPT).unsqueeze(0))
+    shape = read_shape(tmp_path)
+    work = encoder_work(shape, torch.bfloat16)
+    assert work.flops([Part(0, PROMPT)], samples=1) == counted.get_total_flops()
+    assert work.memory([Part(0, PROMPT)] * 3) == work.weight_bytes == 2 * count_matrix_weights(shape)
+
+
+def test_a_decoder_that_embeds_has_no_output_matrix(tmp_path: Path) -> None:
+    shape = read_architecture(write_checkpoint(tmp_path).directory)
+    whole, embeds = work_of(shape, torch.float32), decoder_work(shape, torch.float32)
+    assert (embeds.flops_per_token, embeds.flops_per_pair) == (whole.flops_per_token, whole.flops_per_pair)
+    assert (embeds.flops_per_sample, embeds.kv_bytes_per_token) == (0.0, 0.0)
+    assert embeds.weight_bytes < whole.weight_bytes
 
 
 def test_bytes_are_those_of_the_weights_and_of_the_context(tmp_path: Path) -> None:
