@@ -84,7 +84,7 @@ class Looks:
             del self._history[gone]
         for uid, new in points.items():
             kept = self._history.setdefault(uid, deque(maxlen=KEPT))
-            if not kept or now - kept[-1].at >= SPACING or new[3:] != kept[-1][3:]:
+            if not kept or new.at - kept[-1].at >= SPACING or new[3:] != kept[-1][3:]:
                 kept.append(new)
 
 
@@ -92,7 +92,7 @@ def point(body: Mapping[str, Any], now: float) -> Point:
     """What is remembered of an InferenceDeployment."""
     status = body.get("status", {})
     wait, tokens = seconds(status.get("queueWaitP95")), number(status.get("tokensPerSecond"))
-    return Point(now, wait, tokens, status.get("readyReplicas"), status.get("desiredReplicas"))
+    return Point(round(now, 1), wait, tokens, status.get("readyReplicas"), status.get("desiredReplicas"))
 
 
 def _events(namespace: str | None) -> str:

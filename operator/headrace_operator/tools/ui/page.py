@@ -16,7 +16,8 @@ from headrace_operator.tools.ui.verdict import Level, is_notable, verdict
 
 Body = Mapping[str, Any]
 Json = dict[str, Any]
-LATEST = 120  # points of the small line in the overview
+LATEST = 60  # points of a small line in the overview: ten minutes
+THIN = 2  # of so many points, the overview has one: hundreds of deployments are sent at every look
 
 
 def overview(look: Look) -> Json:
@@ -62,7 +63,7 @@ def deployment(body: Body, look: Look) -> Json:
         "decidedAt": _epoch(last.get("at")),
         "changedAt": _epoch(change.get("at")),
         "change": {"from": change["from"], "to": change["to"], "reason": change["reason"]} if change else None,
-        "history": _history(look, body)[-LATEST:],
+        "history": [entry[:3] for entry in _history(look, body)[::-THIN][:LATEST]][::-1],
     }
 
 

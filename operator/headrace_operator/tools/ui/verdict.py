@@ -9,7 +9,10 @@ from headrace_operator.decide.reasons import Health, Progress
 
 Body = Mapping[str, Any]
 SILENCE = 900.0  # seconds: the operator renews a decision every 300 s
-NOT_SEEN = "No operator has looked at it yet. Does one run? `kubectl get pods -A -l app.kubernetes.io/name=headrace-operator`"
+NOT_SEEN = (
+    "No operator has looked at it yet. Does one run? "
+    "`kubectl get pods --all-namespaces --selector app.kubernetes.io/name=headrace-operator`"
+)
 ON_THE_WAY = {str(reason) for reason in (Health.STARTING, Health.PULLING, Health.LOADING, Health.WARMING_UP)}
 
 

@@ -37,8 +37,21 @@ const path = (piece, x, y, isStep) =>
     return isStep ? `H${x(at).toFixed(1)}V${y(value).toFixed(1)}` : `L${to}`;
   }).join("");
 
+// The moment under a pointer over a chart, or null beside it.
+export const momentAt = (picture, pointer, now, seconds) => {
+  const box = picture.getBoundingClientRect();
+  const share = (((pointer.clientX - box.left) / box.width) * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT);
+  return share < 0 || share > 1 ? null : now - seconds * (1 - share);
+};
+
+// The latest value that was known at a moment, and not long before it.
+const valueAt = (points, at, gap) => {
+  const known = points.filter((point) => point[0] <= at && at - point[0] <= gap).at(-1);
+  return known ? known[1] : null;
+};
+
 // lines: [{points, name, dashed, step}], the first is filled. target: a value, or null. marks: [{at, up, text}]
-export const chart = ({ id, title, described, lines, now, seconds, target, targetText, format, whole, marks, gap = GAP }) => {
+export const chart = ({ id, title, described, lines, now, seconds, target, targetText, format, whole, marks, cursor, gap = GAP }) => {
   const from = now - seconds;
   const seen = lines.map((line) => ({ ...line, points: line.points.filter(([at]) => at >= from - gap) }));
   const values = seen.flatMap((line) => line.points.map(([, value]) => value)).filter((value) => value !== null);
@@ -77,6 +90,10 @@ export const chart = ({ id, title, described, lines, now, seconds, target, targe
       piece.length === 1 ? s("circle", { class: "dot", cx: x(piece[0][0]), cy: y(piece[0][1]), r: 2.5 }) : null,
     ])),
     target === null ? null : s("text", { class: "target", x: WIDTH - RIGHT, y: y(target) - 5, "text-anchor": "end" }, targetText),
+    cursor === null || cursor < from || cursor > now ? null : s("g", { class: "cursor" },
+      s("line", { x1: x(cursor), x2: x(cursor), y1: TOP, y2: HEIGHT - BOTTOM }),
+      s("text", { x: x(cursor) + (x(cursor) > WIDTH / 2 ? -6 : 6), y: TOP + 10, "text-anchor": x(cursor) > WIDTH / 2 ? "end" : "start" },
+        `${clock(cursor)}  ${seen.map((line) => format(valueAt(line.points, cursor, gap))).join(" / ")}`)),
     values.length ? null : s("text", { class: "none", x: (LEFT + WIDTH) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing measured yet"));
 };
 

@@ -1,10 +1,11 @@
 // Which view the address names, and what is new: told by server-sent events, fetched, shown.
 
+import { momentAt } from "./charts.js";
 import { h, show } from "./dom.js";
 import * as views from "./views.js";
 
 const place = (id) => document.getElementById(id);
-const state = { page: null, received: 0, seconds: 900, words: "", lost: false };
+const state = { page: null, received: 0, seconds: 900, cursor: null, words: "", lost: false };
 
 const route = () => {
   const [namespace, name] = location.hash.replace(/^#\/?/, "").split("/").map(decode);
@@ -51,7 +52,7 @@ const draw = () => {
   if (!at) {
     if (page.deployments) show(place("view"), page.number ? views.overview(page, state.words, now()) : h("p", { class: "quiet" }, "Looking …"));
   } else if (page.deployment) {
-    if (page.deployment.name === at.name) show(place("view"), views.detail(page, state.seconds, now()));
+    if (page.deployment.name === at.name) show(place("view"), views.detail(page, state.seconds, state.cursor, now()));
   } else if (page.number && !page.problem) show(place("view"), views.missing(at.namespace, at.name));
 };
 
@@ -84,11 +85,18 @@ document.addEventListener("click", (event) => {
   state.seconds = Number(button.dataset.seconds);
   draw();
 });
+document.addEventListener("pointermove", (event) => {
+  const picture = event.target.closest?.("svg.chart");
+  const before = state.cursor;
+  state.cursor = picture ? momentAt(picture, event, now(), state.seconds) : null;
+  if (before !== state.cursor) draw();
+});
 place("words").addEventListener("input", (event) => {
   state.words = event.target.value.trim();
   draw();
 });
 place("filter").addEventListener("submit", (event) => event.preventDefault());
-setInterval(draw, 1000);
+// Ages grow by the second; a long table is drawn anew at each look only.
+setInterval(() => (state.page?.deployments?.length > 30 && !state.lost ? null : draw()), 1000);
 fetchPage();
 listen();

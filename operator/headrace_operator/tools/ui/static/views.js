@@ -13,6 +13,7 @@ const GROUPS = {
   leaving: ["Draining", "Terminating"],
 };
 const MOST_PIPS = 32;
+const MOST_ROWS = 100; // more take a browser too long to draw every second
 const SPARK = 600; // seconds
 
 export const address = (row) => `#/${encodeURIComponent(row.namespace)}/${encodeURIComponent(row.name)}`;
@@ -41,7 +42,8 @@ export const overview = (page, words, now) => {
     tiles(page.summary),
     h("section", { "aria-labelledby": "all" },
       h("h1", { id: "all", class: "visually-hidden" }, "InferenceDeployments"),
-      rows.length ? table(rows, now) : h("p", { class: "quiet" }, "Nothing matches the filter.")),
+      rows.length ? table(rows.slice(0, MOST_ROWS), now) : h("p", { class: "quiet" }, "Nothing matches the filter."),
+      rows.length > MOST_ROWS ? h("p", { class: "quiet" }, `The worst ${MOST_ROWS} of ${rows.length}; the filter finds the others.`) : null),
   ];
 };
 
@@ -98,7 +100,7 @@ const mode = (row) => (row.mode === "Auto" ? null : h("span", { class: "pill mod
 
 // ---- one deployment
 
-export const detail = (page, seconds, now) => {
+export const detail = (page, seconds, cursor, now) => {
   const found = page.deployment;
   return [
     h("nav", { "aria-label": "Breadcrumb" }, h("a", { href: "#/" }, "← All deployments")),
@@ -107,7 +109,7 @@ export const detail = (page, seconds, now) => {
       h("p", { class: "verdict" }, found.verdict),
       h("p", { class: "quiet" }, found.model ?? "")),
     kpis(found, now),
-    charts(found, seconds, now),
+    charts(found, seconds, cursor, now),
     h("div", { class: "columns" }, history(found, now), why(found, now)),
     pods(found, now),
     conditions(found, now),
@@ -129,12 +131,12 @@ const kpis = (found, now) => {
       next && next.at > now ? `in ${span(next.at - now)} at the earliest, ${next.reason}` : "by the passing of time alone"));
 };
 
-const charts = (found, seconds, now) => {
+const charts = (found, seconds, cursor, now) => {
   const of = (index) => found.history.map((point) => [point[0], point[index]]);
   const latest = (index) => found.history.at(-1)?.[index] ?? null;
   const marks = found.timeline.filter((entry) => entry.kind === "scaling").map((entry) =>
     ({ at: entry.at, up: entry.to > entry.from, text: `${clock(entry.at)} ${entry.from} → ${entry.to} ${entry.reason}` }));
-  const common = { now, seconds, marks };
+  const common = { now, seconds, marks, cursor };
   const since = found.history.length ? clock(found.history[0][0]) : null;
   return h("section", { "aria-labelledby": "charts" },
     h("div", { class: "bar" }, h("h2", { id: "charts" }, "Over time"),
