@@ -20,8 +20,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--deployment", metavar="NAMESPACE/NAME", help="the replicas of this InferenceDeployment")
     where.add_argument(
-        "--replica", action="append", default=[], dest="replicas", metavar="ADDRESS[:GRPC_PORT:HTTP_PORT]",
-        help="this one; repeatable. For servers that no Kubernetes runs",
+        "--replica", action="append", default=[], dest="replicas", metavar="ADDRESS[:GRPC_PORT:HTTP_PORT[:LOAD_PORT]]",
+        help="this one; repeatable, for servers that no Kubernetes runs. LOAD_PORT: where /load is, if not at HTTP",
     )  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--grpc-port", type=int, default=GRPC_PORT)
@@ -70,7 +70,7 @@ async def _until_told(options: argparse.Namespace) -> int:
             raise
         for error in known.exceptions:  # said whole in its message
             logging.getLogger(__name__).error("the router ends: %s", error)  # noqa: TRY400
-        return 1
+        return USAGE if known.subgroup(BadArguments) else 1
     return 0
 
 

@@ -4,13 +4,12 @@ import argparse
 from pathlib import Path
 
 from headrace_router.errors import BadArguments
-from headrace_router.observe.pods import Replicas
+from headrace_router.observe.pods import GRPC_PORT, HTTP_PORT, Replicas
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Terms
 from headrace_router.settings import Leaving, Listening, Settings
-from headrace_router.values import Endpoint
+from headrace_router.values import Endpoint, Ports
 
-GRPC_PORT, HTTP_PORT = 50051, 8000  # of a replica
 MOST_PORT = 65535
 
 
@@ -48,7 +47,7 @@ def _deployment(text: str) -> Replicas:
     namespace, separator, name = text.partition("/")
     if not (namespace and separator and name) or "/" in name:
         raise BadArguments(f"--deployment is {text!r}; must be NAMESPACE/NAME such as default/scripture")
-    return Replicas(namespace, name, (GRPC_PORT, HTTP_PORT))
+    return Replicas(namespace, name)
 
 
 def _fixed(text: str) -> Endpoint:
@@ -56,15 +55,16 @@ def _fixed(text: str) -> Endpoint:
     return Endpoint(uid=text, name=text, address=address, ports=ports)
 
 
-def _address_and_ports(text: str) -> tuple[str, tuple[int, int]]:
-    """ADDRESS, ADDRESS:GRPC:HTTP, or with an IPv6 address in brackets."""
+def _address_and_ports(text: str) -> tuple[str, Ports]:
+    """ADDRESS, ADDRESS:GRPC:HTTP or ADDRESS:GRPC:HTTP:LOAD; an IPv6 address in brackets."""
     if text.startswith("["):
         address, separator, rest = text[1:].partition("]")
         words = rest.split(":")[1:] if separator and rest else []
     else:
         address, *words = text.split(":")
     if not words:
-        return address, (GRPC_PORT, HTTP_PORT)
-    if not address or len(words) != 2 or not all(word.isdigit() and 0 < int(word) <= MOST_PORT for word in words):
-        raise BadArguments(f"--replica is {text!r}; must be ADDRESS or ADDRESS:GRPC_PORT:HTTP_PORT")
-    return address, (int(words[0]), int(words[1]))
+        return address, Ports(GRPC_PORT, HTTP_PORT, HTTP_PORT)
+    numbers = [int(word) for word in words if word.isdigit() and 0 < int(word) <= MOST_PORT]
+    if not address or len(numbers) != len(words) or len(words) not in (2, 3):
+        raise BadArguments(f"--replica is {text!r}; must be ADDRESS or ADDRESS:GRPC_PORT:HTTP_PORT[:LOAD_PORT]")
+    return address, Ports(numbers[0], numbers[1], numbers[-1])

@@ -18,7 +18,7 @@ from headrace_router.observe.load import ask_all
 from headrace_router.observe.pods import endpoints
 from headrace_router.pick.picker import Picker
 from headrace_router.proxy.access_log import Over
-from headrace_router.proxy.bootstrap import Bootstrap, Ports
+from headrace_router.proxy.bootstrap import Bootstrap, Listening
 from headrace_router.proxy.envoy import Envoy
 from headrace_router.proxy.question import Questions
 from headrace_router.settings import Settings
@@ -66,7 +66,7 @@ class Process:
         await web.TCPSite(questions, "127.0.0.1", 0).start()
         bootstrap = Bootstrap(
             listening.host,
-            Ports(listening.grpc_port, listening.http_port, _port(questions)),
+            Listening(listening.grpc_port, listening.http_port, _port(questions)),
             {Door.GRPC: folder / "grpc.json", Door.HTTP: folder / "http.json"},
             self._settings.terms.held.seconds,
             listening.most_connections,

@@ -12,18 +12,33 @@ class Door(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ports:
+    """Of a replica."""
+
+    grpc: int
+    http: int
+    load: int  # where GET /load is answered: the admin port, or the HTTP port of a server that has none
+
+    def of(self, door: Door) -> int:
+        return self.grpc if door is Door.GRPC else self.http
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A replica that may be given requests: routed, ready, and not leaving."""
 
     uid: str  # of its pod
     name: str
     address: str  # without a port
-    ports: tuple[int, int]  # gRPC, HTTP
+    ports: Ports
 
     def host(self, door: Door) -> str:
-        """As Envoy names it; IPv6 in brackets."""
-        address = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{address}:{self.ports[0] if door is Door.GRPC else self.ports[1]}"
+        """As Envoy names it."""
+        return self.at(self.ports.of(door))
+
+    def at(self, port: int) -> str:
+        """IPv6 in brackets."""
+        return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
 
 
 @dataclass(frozen=True, slots=True)

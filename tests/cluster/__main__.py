@@ -141,7 +141,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 def _images(given: Sequence[str]) -> dict[str, Path]:
     """REPOSITORY=FOLDER words over the default: Headrace's own programs, from where this Python has its scripts."""
     scripts = Path(sys.executable).parent
-    images = {"headrace-operator": scripts, "headrace-server": scripts}
+    images = {f"headrace-{each}": scripts for each in ("operator", "server", "router")}
     for word in given:
         repository, equals, folder = word.partition("=")
         if not (repository and equals and Path(folder).is_dir()):

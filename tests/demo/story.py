@@ -16,8 +16,8 @@ from demo.users import Answers, Doors, Habit, converse
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "examples" / "models"
 MANIFEST = ROOT / "examples" / "scripture.yaml"
-PROGRAMS = Path(sys.executable).parent  # this virtual environment stands for both images
-IMAGES = {"headrace-operator": PROGRAMS, "headrace-server": PROGRAMS}
+PROGRAMS = Path(sys.executable).parent  # this virtual environment stands for all images
+IMAGES = {f"headrace-{each}": PROGRAMS for each in ("operator", "server", "router")}
 CHART = ROOT / "charts" / "headrace"
 RELEASE_NAMESPACE = "headrace-system"
 NAME = "scripture"  # the InferenceDeployment of the manifest

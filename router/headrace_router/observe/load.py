@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
-from headrace_router.values import Door, Endpoint, Load
+from headrace_router.values import Endpoint, Load
 
 TIMEOUT = aiohttp.ClientTimeout(total=1.0)
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ async def ask_all(
 async def _ask(
     session: aiohttp.ClientSession, endpoint: Endpoint, heard: Callable[[str, Load], None], clock: Callable[[], float]
 ) -> None:
-    url = f"http://{endpoint.host(Door.HTTP)}/load"
+    url = f"http://{endpoint.at(endpoint.ports.load)}/load"
     try:
         async with session.get(url, timeout=TIMEOUT, raise_for_status=True) as response:
             told = await response.json()

@@ -13,25 +13,24 @@ from typing import Any
 import aiohttp
 from kubernetes.aio import client, watch
 
-from headrace_router.values import Endpoint
+from headrace_router.values import Endpoint, Ports
 
 DEPLOYMENT_LABEL = "headrace.dev/deployment"
 ROUTABLE_LABEL = "headrace.dev/routable"
+GRPC_PORT, HTTP_PORT = 50051, 8000  # of a server that nobody told otherwise
 LIST_AGAIN = 60  # seconds: a watch that has silently stopped costs no more than this
 RETRY = 1.0  # seconds
 PATIENCE = 10.0  # seconds for a list, and beyond LIST_AGAIN for a watch that never ends
-Ports = tuple[int, int]  # gRPC, HTTP
 Pod = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """Where to look, and which port is which."""
+    """Of one InferenceDeployment."""
 
     namespace: str
     deployment: str
-    ports: Ports
 
     @property
     def selector(self) -> str:
@@ -57,7 +56,7 @@ async def _once(api: client.CoreV1Api, replicas: Replicas) -> AsyncIterator[tupl
         raise client.ApiException(status=answer.status, reason=answer.reason)
     listed = await answer.json()
     pods: dict[str, Pod] = {pod["metadata"]["uid"]: pod for pod in listed["items"]}
-    yield _usable(pods, replicas.ports)
+    yield _usable(pods)
     events = watch.Watch().stream(
         api.list_namespaced_pod, replicas.namespace, label_selector=replicas.selector,
         resource_version=listed["metadata"]["resourceVersion"],
@@ -70,12 +69,12 @@ async def _once(api: client.CoreV1Api, replicas: Replicas) -> AsyncIterator[tupl
                 pods.pop(pod["metadata"]["uid"], None)
             else:
                 pods[pod["metadata"]["uid"]] = pod
-            yield _usable(pods, replicas.ports)
+            yield _usable(pods)
 
 
-def _usable(pods: Mapping[str, Pod], ports: Ports) -> tuple[Endpoint, ...]:
+def _usable(pods: Mapping[str, Pod]) -> tuple[Endpoint, ...]:
     return tuple(
-        Endpoint(uid, pod["metadata"]["name"], pod["status"]["podIP"], ports)
+        Endpoint(uid, pod["metadata"]["name"], pod["status"]["podIP"], ports(pod))
         for uid, pod in sorted(pods.items())
         if usable(pod)
     )
@@ -86,3 +85,10 @@ def usable(pod: Pod) -> bool:
     status = pod.get("status", {})
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
     return ready and bool(status.get("podIP")) and "deletionTimestamp" not in pod["metadata"]
+
+
+def ports(pod: Pod) -> Ports:
+    """As the pod's first container names them; a server's own where it names none."""
+    named = {each.get("name"): each["containerPort"] for each in pod["spec"]["containers"][0].get("ports", ())}
+    http = named.get("http", HTTP_PORT)
+    return Ports(named.get("grpc", GRPC_PORT), http, named.get("admin", http))

@@ -32,7 +32,7 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class Listening:
     grpc: int
     http: int
     picker: int  # of the picker, on loopback
@@ -41,7 +41,7 @@ class Ports:
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
     host: str  # of both listeners
-    ports: Ports
+    ports: Listening
     endpoints: Mapping[Door, Path]  # files that list the replicas
     held_seconds: float  # longest that the picker may take to answer
     most_connections: int  # of clients
@@ -206,8 +206,7 @@ class Bootstrap:
 
 def endpoints_file(door: Door, endpoints: Sequence[Endpoint], version: int) -> Config:
     """What Envoy reads again whenever the file is replaced."""
-    ports = {endpoint.uid: endpoint.ports[0 if door is Door.GRPC else 1] for endpoint in endpoints}
-    addresses = [_address(endpoint.address, ports[endpoint.uid]) for endpoint in endpoints]
+    addresses = [_address(endpoint.address, endpoint.ports.of(door)) for endpoint in endpoints]
     assignment = {
         "@type": TYPE + "config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": door,

@@ -2,7 +2,7 @@
 
 from headrace_router.pick.busy import STALE, Busy
 from headrace_router.pick.choose import ALTERNATIVES, MOST_ABOVE_MEAN, SLACK, choose
-from headrace_router.values import Asked, Door, Endpoint, Load, Reason
+from headrace_router.values import Asked, Door, Endpoint, Load, Ports, Reason
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +10,7 @@ NOW = 1000.0
 
 
 def replicas(count: int) -> list[Endpoint]:
-    return [Endpoint(f"uid-{n}", f"pod-{n}", f"127.0.0.{n + 1}", (50051, 8000)) for n in range(count)]
+    return [Endpoint(f"uid-{n}", f"pod-{n}", f"127.0.0.{n + 1}", Ports(50051, 8000, 9090)) for n in range(count)]
 
 
 def asked(affinity: bytes | None = None) -> Asked:

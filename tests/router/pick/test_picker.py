@@ -6,12 +6,12 @@ import pytest
 from headrace_router.pick.ejection import FAILURES, FIRST, LONGEST
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import FILL, Picker, Terms
-from headrace_router.values import Asked, Door, Endpoint, Load, Pick, Reason, Refusal
+from headrace_router.values import Asked, Door, Endpoint, Load, Pick, Ports, Reason, Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
 NOW = 1000.0
-A, B = (Endpoint(uid, uid, "127.0.0.1", (1, 2)) for uid in ("a", "b"))
+A, B = (Endpoint(uid, uid, "127.0.0.1", Ports(1, 2, 3)) for uid in ("a", "b"))
 
 
 def picker(requests: int = 10, seconds: float = 60.0) -> Picker:

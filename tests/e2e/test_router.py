@@ -1,0 +1,96 @@
+"""The router of examples/router.yaml before real replicas: held from nothing, spread, and nothing lost by a kill."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+
+import grpc
+import psutil
+import pytest
+from cluster import LocalCluster
+from demo import story
+from deployments import manifest, pods, wait_ready
+from headrace_server.rpc.pb import inference_pb2 as pb
+from headrace_server.rpc.pb import inference_pb2_grpc
+from openai import OpenAI
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+NAME = "routed"
+TOKENS = 24
+
+
+@pytest.fixture
+def router(cluster: LocalCluster) -> Iterator[story.Doors]:
+    """It is there before any replica is."""
+    text = (story.MODELS.parent / "router.yaml").read_text().replace("scripture", NAME)
+    file = cluster.directory / "router.yaml"
+    file.write_text(text)
+    cluster.kubectl("apply", "-f", str(file))
+    try:
+        cluster.kubectl("rollout", "status", f"deployment/{NAME}-router", "--timeout=120s")
+        yield story.doors(cluster, f"{NAME}-router")
+    finally:
+        cluster.kubectl("delete", "-f", str(file), "--wait=false")
+        cluster.kubectl("delete", "infdep", NAME, "--ignore-not-found")
+        cluster.wait(f"pods of {NAME} gone", lambda: not pods(cluster, NAME), timeout=90)
+
+
+async def test_requests_wait_for_the_first_replica_and_outlive_the_death_of_one(
+    cluster: LocalCluster, router: story.Doors
+) -> None:
+    async with grpc.aio.insecure_channel(router.grpc) as channel:
+        stub = inference_pb2_grpc.InferenceStub(channel)
+        held = [asyncio.create_task(generate(stub, turn)) for turn in range(4)]
+        await asyncio.sleep(1)
+        assert not any(call.done() for call in held), "nobody is refused while no replica is there"
+        cluster.apply(manifest(NAME, autoscaling={"minReplicas": 2, "maxReplicas": 2}))
+        assert await asyncio.gather(*held) == [(TOKENS, None)] * 4
+        await asyncio.to_thread(wait_ready, cluster, NAME, 2)
+
+        client = OpenAI(base_url=f"{router.http}/v1", api_key="unused")
+        answer = await asyncio.to_thread(
+            client.completions.create, model=NAME, prompt="In the beginning", max_tokens=4, temperature=0
+        )
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 4
+
+        calls = [asyncio.create_task(generate(stub, turn)) for turn in range(60)]
+        await asyncio.sleep(0.5)
+        killed = kill_one(cluster)
+        ends = await asyncio.gather(*calls)
+        # Whose stream had begun there hears UNAVAILABLE, which a client may try again; all others never notice.
+        assert all(end in {(TOKENS, None)} or (end[0] > 0 and end[1] is grpc.StatusCode.UNAVAILABLE) for end in ends), (
+            ends
+        )
+        assert sum(end[1] is not None for end in ends) <= 2, "a replica runs two at a time here"
+        assert killed not in {pod["metadata"]["uid"] for pod in pods(cluster, NAME) if restarted(pod) == 0}
+
+
+async def generate(stub: inference_pb2_grpc.InferenceStub, turn: int) -> tuple[int, grpc.StatusCode | None]:
+    """Tokens that came, and what ended the stream early."""
+    request = pb.GenerateRequest(text=f"Chapter {turn}. In the beginning", max_new_tokens=TOKENS, ignore_eos=True)
+    tokens = 0
+    try:
+        async for reply in stub.Generate(request, timeout=120):
+            tokens += len(reply.token_ids)
+    except grpc.aio.AioRpcError as error:
+        return tokens, error.code()
+    return tokens, None
+
+
+def kill_one(cluster: LocalCluster) -> str:
+    """SIGKILL to a replica's server; gives its pod's UID."""
+    pod = pods(cluster, NAME)[0]
+    host = f"--host={pod['status']['podIP']}"
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or ()
+        if "serve" in words and host in words:
+            process.send_signal(signal.SIGKILL)
+            return str(pod["metadata"]["uid"])
+    raise LookupError(f"no server with {host}")
+
+
+def restarted(pod: dict[str, object]) -> int:
+    status = pod["status"]
+    assert isinstance(status, dict)
+    return sum(each["restartCount"] for each in status.get("containerStatuses", ()))

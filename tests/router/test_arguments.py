@@ -1,0 +1,54 @@
+"""What `headrace route` is told on its command line, and what it says of what cannot be."""
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+from headrace_router.cli import main
+from routed import command
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), ("--deployment", "--replica", "required")),
+        (("--deployment=scripture",), ("--deployment", "NAMESPACE/NAME")),
+        (("--deployment=a/b/c",), ("--deployment", "NAMESPACE/NAME")),
+        (("--replica=host:1",), ("--replica", "ADDRESS:GRPC_PORT:HTTP_PORT")),
+        (("--replica=host:1:70000",), ("--replica",)),
+        (("--replica=[::1]:1:x",), ("--replica",)),
+        (("--replica=a", "--hold-seconds=-1"), ("--hold-seconds", "0")),
+        (("--replica=a", "--threads=0"), ("--threads", "1")),
+        (("--replica=a", "--deployment=a/b"), ("not allowed",)),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_flag(
+    capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    status: object = None
+    with contextlib.suppress(SystemExit):
+        status = main(["route", *flags])
+    said = capsys.readouterr().err
+    assert status in (None, 2)  # None: argparse ended it, which it does with 2
+    assert all(word in said for word in words), said
+
+
+def test_no_way_to_the_api_server_ends_it_with_the_remedy() -> None:
+    wrong = command("--deployment=a/b", "--kubeconfig=/nowhere")
+    done = subprocess.run(wrong, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "--kubeconfig" in done.stderr
+
+
+def test_help_waits_for_neither_envoy_nor_kubernetes() -> None:
+    program = """
+import sys, headrace_router.cli
+try:
+    headrace_router.cli.main(["route", "--help"])
+except SystemExit:
+    pass
+print(sorted({"kubernetes", "aiohttp", "uvloop"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
