@@ -11,9 +11,9 @@ from headrace_server.engine.stream import Stream
 from headrace_server.metrics import ServerMetrics
 from headrace_server.request import Finish, Logprob, Logprobs, Request, Token
 from headrace_server.rpc.answers import Answers
-from headrace_server.rpc.doors import Doors, open_doors
+from headrace_server.rpc.doors import open_doors
 from headrace_server.rpc.text import load_text
-from open_server import CONTEXT, HOST, PAGES, a_config
+from open_server import CONTEXT, PAGES, AtDoors, a_config
 from prometheus_client import CollectorRegistry
 
 EOS = (1,)
@@ -56,17 +56,8 @@ def logprobs(token_id: int) -> Logprobs:
 
 
 @dataclass(frozen=True, slots=True)
-class CannedServer:
-    doors: Doors
+class CannedServer(AtDoors):
     engine: CannedEngine
-
-    @property
-    def http(self) -> str:
-        return f"http://{HOST}:{self.doors.http_port}"
-
-    @property
-    def grpc(self) -> str:
-        return f"{HOST}:{self.doors.grpc_port}"
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from headrace_server.rpc.batches.runner import OfflineRunner
 from headrace_server.rpc.doors import Doors, open_doors
 from headrace_server.rpc.text_tokens import EmbedderTokens
 from numpy.typing import NDArray
-from open_server import HOST, NAME, a_config
+from open_server import NAME, AtDoors, a_config
 from prometheus_client import CollectorRegistry
 
 FACTS = EmbedderFacts(dimensions=384, max_tokens=32, pooling=Pooling.MEAN, normalises=True)
@@ -95,18 +95,9 @@ class FixedEmbedder:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedServer:
-    doors: Doors
+class EmbedServer(AtDoors):
     embedder: FixedEmbedder
     registry: CollectorRegistry
-
-    @property
-    def http(self) -> str:
-        return f"http://{HOST}:{self.doors.http_port}"
-
-    @property
-    def grpc(self) -> str:
-        return f"{HOST}:{self.doors.grpc_port}"
 
 
 @asynccontextmanager

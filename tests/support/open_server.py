@@ -28,11 +28,10 @@ PATIENCE = 20  # seconds, on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
-class OpenServer:
+class AtDoors:
+    """Where the doors of a server in this process are, whatever is behind them."""
+
     doors: Doors
-    engine: Engine
-    runner: ScriptedRunner
-    registry: CollectorRegistry
 
     @property
     def http(self) -> str:
@@ -41,6 +40,13 @@ class OpenServer:
     @property
     def grpc(self) -> str:
         return f"{HOST}:{self.doors.grpc_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenServer(AtDoors):
+    engine: Engine
+    runner: ScriptedRunner
+    registry: CollectorRegistry
 
     def sample(self, name: str, **labels: str) -> float:
         """A metric's value; 0 when it was never touched."""
