@@ -198,6 +198,9 @@ class ServerMetrics:
 
     def _make_access(self, make: Make) -> None:
         self.reloads = make.counter("reloads", "Changed files that were read again, or refused", "file", "outcome")
+        self.certificate_expires_timestamp_seconds = make.gauge(
+            "certificate_expires_timestamp_seconds", "When the first certificate of the file ends", "file"
+        )
         self.crl_expires_timestamp_seconds = make.gauge(
             "crl_expires_timestamp_seconds", "When the list of revoked certificates should be replaced", "authority"
         )

@@ -81,6 +81,11 @@ def watch(repairs: str, heard: str) -> dict[str, str]:
     }
 
 
+def ends(name: str, labels: str, values: str = "", *, days: int = 0) -> dict[str, str]:
+    """When something ends; these stories begin at 0 seconds since 1970."""
+    return {f"headrace_{name}_timestamp_seconds{{{SERVED}, {labels}}}": values or f"{days * 86400}+0x300"}
+
+
 def state(name: str, labels: str, *, values: str = "1+0x240") -> dict[str, str]:
     return {own(name, labels): values}
 
@@ -170,6 +175,15 @@ STORIES: dict[str, tuple[Story, ...]] = {
     "HeadraceReloadRefused": (
         fires("a broken certificate", 12, {f'headrace_reload_ok{{{SERVED}, file="certificate"}}': "0+0x60"}),
         quiet("a good one", 12, {f'headrace_reload_ok{{{SERVED}, file="certificate"}}': "1+0x60"}),
+    ),
+    "HeadraceCertificateExpiring": (
+        fires("in three days", 70, ends("certificate_expires", 'file="certificate"', days=3)),
+        quiet("in a month", 70, ends("certificate_expires", 'file="certificate"', days=30)),
+        quiet("it was renewed", 70, ends("certificate_expires", 'file="certificate"', "259200+0x60 2592000+0x100")),
+    ),
+    "HeadraceRevocationListOld": (
+        fires("an hour over", 130, ends("crl_expires", 'authority="CN=ours"', "3600+0x300")),
+        quiet("a day left", 130, ends("crl_expires", 'authority="CN=ours"', days=1)),
     ),
     "HeadraceOperatorDown": (
         fires("nothing is read", 6, {}),

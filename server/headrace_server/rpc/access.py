@@ -12,6 +12,7 @@ from headrace_server.config import AccessConfig, TlsFiles
 from headrace_server.errors import ModelRefused
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc import api_keys, tls
+from headrace_server.rpc.certificate_end import first_end
 from headrace_server.rpc.gate import Gate
 from headrace_server.rpc.revocation import Revoked, load_revoked
 from headrace_server.rpc.watched import FileKind, Watched
@@ -35,10 +36,22 @@ def access(config: AccessConfig, metrics: ServerMetrics, wall_clock: Callable[[]
     if config.tls is None:
         return Access(gate, watched)
     files = config.tls
-    certificates = Watched(FileKind.TLS, tls.paths(files), lambda: tls.load_tls(files), metrics)
+    certificates = _certificates(files, metrics)
     return Access(
         gate, (*watched, certificates), tls.http_context(files, certificates), tls.grpc_credentials(files, certificates)
     )
+
+
+def _certificates(files: TlsFiles, metrics: ServerMetrics) -> Watched[tls.Tls]:
+    def load() -> tls.Tls:
+        found = tls.load_tls(files)
+        metrics.certificate_expires_timestamp_seconds.clear()
+        for file, path in (("certificate", files.certificate), ("client_ca", files.client_ca)):
+            if path is not None and (end := first_end(path)) is not None:
+                metrics.certificate_expires_timestamp_seconds.labels(file).set(end)
+        return found
+
+    return Watched(FileKind.TLS, tls.paths(files), load, metrics)
 
 
 def _revoked(files: TlsFiles | None, metrics: ServerMetrics) -> Watched[Revoked] | None:
