@@ -107,6 +107,7 @@ class Process:
                 finally:
                     await queue.close()
                     await golden.close()
+                    await scraper.close()
                     await probes.cleanup()
 
     async def _work(

@@ -308,7 +308,9 @@ async def test_a_failed_scrape_says_why() -> None:
     heard: list[Failure] = []
     urls = {name: f"{base}/{name}" for name in ("refuses", "lies", "hangs")} | {"gone": "http://127.0.0.1:1/"}
     async with aiohttp.ClientSession() as session:
-        await Scraper(session, 0.2, lambda: NOW, heard.append).scrape(urls)
+        scraper = Scraper(session, 0.2, lambda: NOW, heard.append)
+        await scraper.scrape(urls)
+        await scraper.close()
     over.set()
     await runner.cleanup()
     assert sorted(heard) == sorted({Failure.STATUS, Failure.INVALID, Failure.TIMEOUT, Failure.REFUSED})

@@ -1,4 +1,7 @@
-"""Asks all pods at once, each with its own deadline: one that hangs costs its own sample and delays nobody."""
+"""Asks all pods at once, each with its own deadline: one that hangs costs its own sample and delays nobody.
+
+Not even its own deployment, but for the first time: who did not answer in time is asked again, and not waited for.
+"""
 
 import asyncio
 import logging
@@ -17,6 +20,7 @@ from headrace_operator.observe.prometheus import asking, lines
 from headrace_operator.observe.server_facts import ServerFacts
 
 logger = logging.getLogger(__name__)
+REMEMBERED_SILENT = 1000  # pods
 # A server takes 5 ms to write all its series, and we read a tenth of them.
 QUERY = asking((*exposition.READ, *server_facts.READ))
 
@@ -56,24 +60,53 @@ class Scraper:
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._clock = clock
+        self._silent: dict[str, asyncio.Task[Reading | Failure]] = {}  # by URL: who did not answer in time, asked again
 
     async def scrape(self, urls: Mapping[str, str]) -> dict[str, Reading | None]:
         """By the given keys (pod UIDs); None for a pod that did not answer as the contract says."""
-        answers = await asyncio.gather(*(self._ask(url) for url in urls.values()))
-        return dict(zip(urls, answers, strict=True))
+        awaited = {uid: url for uid, url in urls.items() if url not in self._silent}
+        late = {uid: self._late(url) for uid, url in urls.items() if url in self._silent}
+        answers = await asyncio.gather(*(self._ask(url) for url in awaited.values()))
+        for url, answer in zip(awaited.values(), answers, strict=True):
+            if answer is Failure.TIMEOUT:
+                self._ask_beside(url)
+        said = {**late, **dict(zip(awaited, answers, strict=True))}
+        return {uid: answer if isinstance(answer, Reading) else None for uid, answer in said.items()}
 
-    async def _ask(self, url: str) -> Reading | None:
+    async def close(self) -> None:
+        """Ends what is still asked, before the session closes."""
+        for ask in self._silent.values():
+            ask.cancel()
+        await asyncio.gather(*self._silent.values(), return_exceptions=True)
+
+    def _late(self, url: str) -> Reading | Failure:
+        """What a silent pod has answered since the last scrape. Who did answer is waited for from then on."""
+        ask = self._silent[url]
+        if not ask.done():
+            return Failure.TIMEOUT
+        del self._silent[url]
+        if ask.result() is Failure.TIMEOUT:
+            self._ask_beside(url)
+        return ask.result()
+
+    def _ask_beside(self, url: str) -> None:
+        """Without waiting for it."""
+        self._silent[url] = asyncio.create_task(self._ask(url))
+        if len(self._silent) > REMEMBERED_SILENT:  # the oldest belong to pods that are gone
+            del self._silent[next(iter(self._silent))]
+
+    async def _ask(self, url: str) -> Reading | Failure:
         try:
             async with self._session.get(_parsed(url), timeout=self._timeout, raise_for_status=True) as response:
                 return _read((await response.read()).decode(errors="replace"), self._clock())
         except aiohttp.ClientConnectorError as error:  # a server that loads may not listen yet
-            self._failed(Failure.REFUSED)
+            failure = Failure.REFUSED
             logger.debug("no metrics from %s: %s", url, error)
-            return None
         except (aiohttp.ClientError, TimeoutError, ScrapeFailed) as error:
-            self._failed(_failure(error))
+            failure = _failure(error)
             logger.info("no metrics from %s: %s: %s", url, type(error).__name__, error)
-            return None
+        self._failed(failure)
+        return failure
 
 
 def _failure(error: Exception) -> Failure:
@@ -91,7 +124,9 @@ def _failure(error: Exception) -> Failure:
 @lru_cache(maxsize=8192)
 def _parsed(url: str) -> URL:
     """Parsing it is a tenth of a scrape's work, and a pod's address does not change."""
-    return URL(f"{url}?{QUERY}", encoded=True)
+    whole = URL(url, encoded=True)
+    host, port, path = whole.raw_host or "", whole.port, whole.raw_path
+    return URL.build(scheme="http", host=host, port=port, path=path, query_string=QUERY, encoded=True)
 
 
 def _read(text: str, at: float) -> Reading:

@@ -14,10 +14,14 @@ TIMEOUT = 0.2  # s
 
 
 @pytest.fixture
-async def pods() -> AsyncIterator[str]:
-    """One server whose paths behave like different pods."""
+def over() -> asyncio.Event:
+    """From now on the pod that hangs answers."""
+    return asyncio.Event()
 
-    over = asyncio.Event()
+
+@pytest.fixture
+async def pods(over: asyncio.Event) -> AsyncIterator[str]:
+    """One server whose paths behave like different pods."""
 
     async def good(_: web.Request) -> web.Response:
         return web.Response(text=GOOD)
@@ -32,8 +36,11 @@ async def pods() -> AsyncIterator[str]:
     async def nonsense(_: web.Request) -> web.Response:
         return web.Response(text="<html>{{{")
 
+    async def binary(_: web.Request) -> web.Response:
+        return web.Response(body=b"\xff\xfe", content_type="text/plain")
+
     app = web.Application()
-    app.add_routes([web.get(f"/{call.__name__}", call) for call in (good, hangs, fails, nonsense)])
+    app.add_routes([web.get(f"/{call.__name__}", call) for call in (good, hangs, fails, nonsense, binary)])
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -46,8 +53,32 @@ async def test_one_bad_pod_costs_its_own_sample_and_not_the_round(pods: str) -> 
     urls = {name: f"{pods}/{name}" for name in ("good", "hangs", "fails", "nonsense")}
     urls["gone"] = "http://127.0.0.1:1/metrics"
     async with aiohttp.ClientSession() as session:
-        samples = await Scraper(session, TIMEOUT, lambda: 42.0).scrape(urls)  # ends although a pod never answers
+        scraper = Scraper(session, TIMEOUT, lambda: 42.0)
+        samples = await scraper.scrape(urls)  # ends although a pod never answers
+        await scraper.close()
     assert {name for name, sample in samples.items() if sample} == {"good"}
     assert set(samples) == set(urls)
     assert samples["good"] is not None
     assert samples["good"].sample.at == 42.0
+
+
+async def test_a_pod_that_hangs_is_waited_for_once(pods: str, over: asyncio.Event) -> None:
+    urls = {name: f"{pods}/{name}" for name in ("good", "hangs")}
+    async with aiohttp.ClientSession() as session:
+        scraper = Scraper(session, 2.0, lambda: 42.0)
+        await scraper.scrape(urls)
+        async with asyncio.timeout(1.0):  # less than it was waited for
+            samples = await scraper.scrape(urls)
+        assert (samples["good"] is None, samples["hangs"]) == (False, None)
+        over.set()
+        async with asyncio.timeout(5.0):
+            while (await scraper.scrape(urls))["hangs"] is None:
+                await asyncio.sleep(0.01)
+        again = await scraper.scrape(urls)
+        assert all(again.values()), "who has answered is waited for again"
+        await scraper.close()
+
+
+async def test_bytes_that_are_no_text_are_no_sample(pods: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        assert await Scraper(session, TIMEOUT, lambda: 42.0).scrape({"pod": f"{pods}/binary"}) == {"pod": None}
