@@ -16,7 +16,8 @@ from headrace_server.model.cpu.parallel import thread_count, thread_number
 
 LOG2_E = np.float32(1.4426950408889634)
 SMALLEST = np.float32(-126.0)  # exponent of the smallest normal float32
-MOST_INT8, LEAST = np.float32(127), np.float32(1e-30)  # a row of less than the second is zeros
+MOST_INT8, MIDDLE_INT8 = np.float32(127), np.int32(128)
+LEAST = np.float32(1e-30)  # a row of less is one of zeros
 MANY = 1 << 40  # more than any table has; what is read is bounded by positions
 PARAMETERS = 16  # int64 each, in the order in which the kernel reads them
 
@@ -238,9 +239,9 @@ def compiled_norm(width: int) -> Any:
 
 @cache
 def compiled_rounding(width: int) -> Any:
-    """Rows to INT8, each with a scale of its own, a C function void(void *parameters).
+    """Rows to 8 bits around 128, each with a scale of its own, a C function void(void *parameters).
 
-    Parameters (int64): rows, then addresses of x float32 (rows, width), values int8 (rows, width), and scales float32
+    Parameters (int64): rows, then addresses of x float32 (rows, width), values uint8 (rows, width), and scales float32
     (rows).
     """
     number, count = thread_number(), thread_count()
@@ -250,7 +251,7 @@ def compiled_rounding(width: int) -> Any:
         p = carray(data, (PARAMETERS,), np.int64)
         rows = p[0]
         x = carray(_at(p[1]), (rows, width), np.float32)
-        values = carray(_at(p[2]), (rows, width), np.int8)
+        values = carray(_at(p[2]), (rows, width), np.uint8)
         scales = carray(_at(p[3]), (rows,), np.float32)
         for row in range(number(), rows, count()):
             most = np.float32(0)
@@ -259,6 +260,6 @@ def compiled_rounding(width: int) -> Any:
             scales[row] = most / MOST_INT8
             inverse = MOST_INT8 / most if most > LEAST else np.float32(0)
             for d in range(width):
-                values[row, d] = np.int8(np.rint(x[row, d] * inverse))
+                values[row, d] = np.uint8(np.int32(np.rint(x[row, d] * inverse)) + MIDDLE_INT8)
 
     return rounding
