@@ -29,7 +29,8 @@ def deployment(body: Body) -> Body:
     if writers := [_writer(entry) for entry in entries(body) if "f:replicas" in _spec_of(entry)]:
         metadata["managedFields"] = writers
     rest = {name: value for name, value in body.items() if name != "metadata"}
-    return _shared({**rest, "metadata": metadata})
+    kept: Body = _shared({**rest, "metadata": metadata})
+    return kept
 
 
 def child(body: Body) -> Body:
@@ -37,10 +38,11 @@ def child(body: Body) -> Body:
     metadata = _picked(body["metadata"], METADATA)
     if written := foreign(body):
         metadata["managedFields"] = written
-    if "spec" not in body:
-        return _shared({**body, "metadata": metadata})
-    slim = {"metadata": metadata, "spec": _spec(body["spec"]), "status": _status(body.get("status", {}))}
-    return _shared(slim)
+    rest = body
+    if "spec" in body:
+        rest = {"spec": _spec(body["spec"]), "status": _status(body.get("status", {}))}
+    kept: Body = _shared({**rest, "metadata": metadata})
+    return kept
 
 
 def _spec(spec: Body) -> Body:
