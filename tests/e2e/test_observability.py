@@ -1,0 +1,125 @@
+"""What an SRE is given works on a real cluster: scraping, every query of a dashboard, every rule, every runbook."""
+
+import asyncio
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster import LocalCluster, debian
+from dashboards.__main__ import BOARDS
+from demo import story
+from demo.users import Answers, Habit, converse
+from deployments import pods, wait_ready
+from prometheus_server import OPENER, Prometheus, prometheus
+from tools import PROGRAMS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+ROOT = Path(__file__).parents[2]
+ALERTS = ROOT / "charts" / "headrace" / "files" / "alerts.yaml"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+BLOCK = re.compile(r"^```(sh|promql)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAME = re.compile(r"\bheadrace_[a-z0-9_]+")
+SHORT = Habit(story.PROMPTS, max_new_tokens=16)
+# These change something; they come last, in this order.
+CHANGES = ("kubectl patch", "headrace resume", "kubectl rollout restart")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Prometheus]:
+    with prometheus(ALERTS, tmp_path) as server:
+        yield server
+
+
+def test_what_an_sre_is_given_works(cluster: LocalCluster, deploy: Callable[..., str], watched: Prometheus) -> None:
+    """One deployment and one Prometheus for all of it: each start costs many seconds."""
+    name = deploy(minReplicas=1, maxReplicas=2)
+    wait_ready(cluster, name, 1)
+    operators = cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator")
+    watched.find([*operators, *pods(cluster, name)])
+    cluster.wait("both jobs are scraped", lambda: are_up(watched))
+    answers = Answers()
+    asyncio.run(converse(story.doors(cluster, name), 4, 12.0, SHORT, answers))
+    assert dict(answers.failures) == {}
+    assert are_up(watched)
+
+    every_dashboard_has_data(watched, name)
+    every_rule_can_be_evaluated(watched)
+    the_operators_exposition_is_well_formed(cluster, name)
+    every_runbook_runs(cluster, watched, name)
+    cluster.kubectl("delete", "infdep", name)
+    cluster.wait("no operator tells of it", lambda: not any(f'name="{name}"' in text for text in expositions(cluster)))
+
+
+def are_up(watched: Prometheus) -> bool:
+    targets = watched.targets()
+    every = [health for job in targets.values() for health in job]
+    return {"headrace-operator", "headrace-servers"} == set(targets) and set(every) == {"up"}
+
+
+def every_dashboard_has_data(watched: Prometheus, name: str) -> None:
+    chosen = {"$namespace": "default", "$name": name, "$__rate_interval": "15s", "$hour_price": "2"}
+    queries = [(board.title, query) for board in BOARDS for query in board.queries]
+    found = {query.expr: watched.query(filled(query.expr, chosen)) for _, query in queries}
+    assert [(title, query.expr) for title, query in queries if not (found[query.expr] or query.may_be_empty)] == []
+
+
+def filled(text: str, values: dict[str, str]) -> str:
+    for variable in sorted(values, key=len, reverse=True):
+        text = text.replace(variable, values[variable])
+    return text
+
+
+def every_rule_can_be_evaluated(watched: Prometheus) -> None:
+    groups = watched.ask("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]
+    known = {re.sub(r"_total$", "", family) for family in watched.ask("metadata")}
+    asked = {name for rule in rules for name in NAME.findall(rule["query"])} - {"headrace_dev_deployment"}
+    assert {name for name in asked if re.sub(r"_(total|bucket|sum|count)$", "", name) not in known} == set()
+
+
+def the_operators_exposition_is_well_formed(cluster: LocalCluster, name: str) -> None:
+    texts = expositions(cluster)
+    promtool = debian.ensure(print).promtool
+    for text in texts:
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert sum(f'name="{name}"' in text for text in texts) == 1, "only the leader tells of deployments"
+
+
+def expositions(cluster: LocalCluster) -> list[str]:
+    """/metrics of each operator."""
+    texts = []
+    for pod in cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator"):
+        with OPENER.open(f"http://{pod['status']['podIP']}:8080/metrics", timeout=10) as answer:
+            texts.append(answer.read().decode())
+    return texts
+
+
+def every_runbook_runs(cluster: LocalCluster, watched: Prometheus, name: str) -> None:
+    pages = sorted(RUNBOOKS.glob("*.md"))
+    blocks = {found: page.name for page in pages for found in BLOCK.findall(page.read_text())}
+    variables = {"NAMESPACE": "default", "NAME": name, "OPERATOR_NAMESPACE": story.RELEASE_NAMESPACE}
+    assert len(blocks) > len(pages), "a page without a command helps nobody"
+    failed = []
+    for (kind, block), page in sorted(blocks.items(), key=lambda found: order(found[0][1])):
+        if kind == "promql":
+            watched.query(filled(block, {f"${variable}": value for variable, value in variables.items()}))
+        elif not block.startswith("export "):
+            ran = shell(cluster, block, variables)
+            failed += [f"{page}: {block}{ran.stdout}{ran.stderr}"] if ran.returncode else []
+    assert failed == []
+
+
+def order(block: str) -> int:
+    return next((number for number, words in enumerate(CHANGES, 1) if words in block), 0)
+
+
+def shell(cluster: LocalCluster, block: str, variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    environment = {**cluster.env({"PATH": f"{PROGRAMS}:/usr/bin:/bin"}), "HOME": str(cluster.directory), **variables}
+    command = ["bash", "-eu", "-o", "pipefail", "-c", block]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
