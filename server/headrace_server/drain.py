@@ -45,13 +45,18 @@ async def drain(doors: Doors, engine: Engine, max_connection_age: float, timeout
 
 
 async def _until_quiet(doors: Doors, at_most: float) -> None:
-    """At least QUIET seconds, in which the removal from routing spreads."""
+    """At least QUIET seconds, in which the removal from routing spreads.
+
+    Each look counts for LOOK_AGAIN and no more: an event loop that stood still has heard nobody, and whoever came
+    meanwhile is heard only after it.
+    """
     loop = asyncio.get_running_loop()
-    start = loop.time()
-    while (passed := loop.time() - start) < at_most:
-        if min(passed, doors.arrivals.quiet_for()) >= QUIET:
-            return
+    start, quiet = loop.time(), 0.0
+    while loop.time() - start < at_most and quiet < QUIET:
+        looked = loop.time()
         await asyncio.sleep(LOOK_AGAIN)
+        heard = doors.arrivals.quiet_for() < loop.time() - looked
+        quiet = 0.0 if heard else quiet + LOOK_AGAIN
 
 
 async def _finish(doors: Doors, engine: Engine, timeout: float) -> None:
