@@ -21,6 +21,11 @@ def _maybe(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else read(value)
 
 
+def _or_zero(value: str | None) -> float:
+    """Of a record from before there was such a number, what made no difference."""
+    return float(value or 0.0)
+
+
 def _words(value: str | None) -> str:
     return value or ""
 
@@ -51,6 +56,7 @@ _LOAD: Fields = {
     "typicalQueueWaitSeconds": ("typical_wait", _maybe(float)),
     "queueDrainsInSeconds": ("queue_drains_in", float),
     "readyUnchangedSeconds": ("ready_unchanged", float),
+    "kvCachesHeld": ("kv_held", _or_zero),
     "burstArrivalsPerSecond": ("burst", _maybe(float)),
 }
 _SUPPLY: Fields = {"ready": ("ready", int), "startingSeconds": ("starting", tuple)}

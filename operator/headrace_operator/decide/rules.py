@@ -10,6 +10,7 @@ from headrace_operator.decide.situation import Situation
 from headrace_operator.service import Mode
 
 MOST_SLOTS = 0.9  # scale down only if this share of the remaining slots holds what runs and waits
+MOST_KV = 0.9  # ... and this share of the remaining KV pages what requests hold: without pages a free slot is none
 MARGIN = 0.9  # ... and arriving work takes at most this share of the utilization target: or noise would bring them back
 
 
@@ -63,7 +64,8 @@ def _holding(situation: Situation, *, full: int) -> int:
     signals = situation.signals
     slots = (signals.in_flight / signals.max_running + full) / MOST_SLOTS
     load = ((situation.load or 0.0) + full) / MARGIN
-    return math.ceil(max(slots, load) - 1e-9)
+    caches = (signals.kv_held + full) / MOST_KV
+    return math.ceil(max(slots, load, caches) - 1e-9)
 
 
 def _window(situation: Situation, replicas: int) -> int:

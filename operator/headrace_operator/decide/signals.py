@@ -29,6 +29,7 @@ class Signals:
     typical_wait: float | None  # p95 of the pod in the middle: what a new replica could relieve
     queue_drains_in: float  # seconds, at the pace seen; infinite while the queue grows or stands
     ready_unchanged: float  # seconds for which the waits were measured with today's ready pods
+    kv_held: float = 0.0  # KV pages that requests hold, in caches of one replica
     burst: float | None = None  # requests/s that replicas must carry for bursts as came twice lately
 
     @property
@@ -77,6 +78,7 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
         typical_wait=_rounded(waited.typical),
         queue_drains_in=rounded(waits.drains_in(since_change)),
         ready_unchanged=rounded(now - history.ready_changed_at),
+        kv_held=rounded(sum([sample.kv_use for sample in samples])),
         burst=_rounded(history.bursts.repeated()),
     )
 

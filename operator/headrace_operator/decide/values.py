@@ -45,6 +45,7 @@ class PodSample:
     refused: float = 0.0  # requests refused for want of room, counter
     token_gaps: float = 0.0  # times between two tokens of a request, counter
     token_gap_seconds: float = 0.0  # their sum, counter
+    kv_use: float = 0.0  # share of the KV pages that requests hold, 0..1; 0 also of a server that does not say
     drained: bool | None = None  # told to drain, and the last answer is out; None = a server that does not say
 
 

@@ -1,6 +1,6 @@
 """A server's series to a PodSample. What is missing makes the whole sample unknown, never zero."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from headrace_operator.decide.values import PodSample
@@ -35,10 +35,11 @@ REFUSED = "headrace_requests_refused_total"  # by reason; no series before the f
 WOULD_HAVE_RUN = {"overloaded", "late"}  # on more replicas
 FINISHED = "headrace_requests_finished_total"  # by outcome; no series before the first request has ended
 LARGEST = 1e15  # of any number in a sample: above, a float cannot tell one from the next for long
+KV_PAGES, KV_FREE = "headrace_kv_pages_total", "headrace_kv_pages_free"  # of a server that generates
 FAILED = "failed"  # the outcome that is the server's own fault
 
 OLDEST_ONLINE = BY_CLASS[OLDEST]
-READ = (*NEEDED, *BY_CLASS.values(), QUEUE_WAIT, REFUSED, FINISHED)
+READ = (*NEEDED, *BY_CLASS.values(), QUEUE_WAIT, REFUSED, FINISHED, KV_PAGES, KV_FREE)
 _READ = frozenset(READ)
 
 
@@ -72,6 +73,7 @@ def sample(told: Iterable[Line], at: float, *, drained: bool | None = None) -> P
         refused=values.get(REFUSED, 0.0),
         token_gaps=values["headrace_inter_token_latency_seconds_count"],
         token_gap_seconds=values["headrace_inter_token_latency_seconds_sum"],
+        kv_use=_kv_use(values),
         drained=drained,
     )
 
@@ -108,6 +110,12 @@ def _key(head: str) -> str | float | None:
     if name == REFUSED:
         return name if labels.get("reason") in WOULD_HAVE_RUN else None  # what is invalid is no demand
     return FAILED if name == FINISHED and labels.get("outcome") == FAILED else name
+
+
+def _kv_use(values: Mapping[str | float, float]) -> float:
+    """Share of the pages that requests hold; what the prefix cache alone holds is free."""
+    pages = values.get(KV_PAGES, 0.0)
+    return max(0.0, 1.0 - values.get(KV_FREE, pages) / pages) if pages else 0.0
 
 
 def _bound(label: str) -> float:

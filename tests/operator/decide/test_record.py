@@ -60,6 +60,7 @@ measured = st.builds(
     typical_wait=st.none() | numbers,
     queue_drains_in=numbers | st.just(math.inf),
     ready_unchanged=numbers | st.just(math.inf),
+    kv_held=numbers,
 )
 stuck = st.builds(Stuck, st.integers(0, 9), st.text(max_size=20))
 situations = st.builds(

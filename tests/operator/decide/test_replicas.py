@@ -33,6 +33,12 @@ BROKEN = {"queue_wait_p95": 5.0, "typical_wait": 5.0, "queue_drains_in": math.in
         pytest.param(
             4, signals(4, load=0.2, running=200), {}, 4, Reason.HOLDING_TARGET, id="what runs would not fit into fewer"
         ),
+        pytest.param(4, signals(4, load=0.2, kv_held=2.8), {}, 4, Reason.HOLDING_TARGET, id="KV pages of four"),
+        pytest.param(4, signals(4, load=0.2, kv_held=1.7), {}, 2, Reason.LOAD_FELL, id="KV pages of two"),
+        pytest.param(
+            4, signals(4, load=0.1, kv_held=1.0, answered=3), {}, 3, Reason.LOAD_FELL,
+            id="beside a full cache, and a silent pod's that counts as full",
+        ),
         pytest.param(
             4, signals(4, load=0.2, queue_wait_p95=0.6), {}, 4, Reason.HOLDING_TARGET, id="the promise is broken"
         ),

@@ -110,6 +110,11 @@ def test_a_draining_pod_still_carries_load_but_is_no_supply() -> None:
     assert (signals.asked, signals.running) == (1, 7)
 
 
+def test_kv_pages_are_added_up_in_caches_of_a_replica() -> None:
+    holding = (replace(pod(ordinal), sample=sample(at=NOW, kv_use=use)) for ordinal, use in enumerate((0.5, 0.75)))
+    assert measure(Observed(tuple(holding)), History(), NOW)[1].kv_held == 1.25
+
+
 def test_waits_measured_before_the_ready_pods_changed_say_nothing() -> None:
     def stuck(at: float) -> PodSample:
         return sample(at=at, waiting=50, oldest_waiting=30.0, received=50.0)
