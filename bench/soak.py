@@ -24,28 +24,37 @@ TOKENS = 150  # of each stream: they run longer than a drain waits before it ref
 CLOSED_AFTER = 3.5  # seconds after SIGTERM
 GRACE = 120.0  # seconds
 FLAT = 1.03  # times the memory of the first third
-FLAGS = (f"--max-running={STREAMS}", f"--drain-timeout={GRACE}")
+# A KV cache that is touched whole in the first seconds: its pages come one by one, and would look like a leak.
+FLAGS = (f"--max-running={STREAMS}", f"--drain-timeout={GRACE}", "--kv-cache-mib=128")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=SHIPPED, help="checkpoint directory (default: the shipped one)")
     parser.add_argument("--minutes", type=float, default=10.0, help="of hanging up (default %(default)s)")
+    parser.add_argument("--callers", type=int, default=CALLERS, help="at a time (default %(default)s)")
+    parser.add_argument("--plain-kernels", action="store_true", help="plain torch: nothing that oneDNN keeps")
     add_json(parser)
     options = parser.parse_args()
     if options.minutes <= 0:
         parser.error(f"argument --minutes: is {options.minutes}; must be more than 0")
-    soaked, left = asyncio.run(measured(options.model, 60 * options.minutes))
-    work = {"model": options.model.name, "minutes": options.minutes, "callers": CALLERS, "streams": STREAMS}
+    if options.callers < 1:
+        parser.error(f"argument --callers: is {options.callers}; must be at least 1")
+    kernels = ("--plain-kernels",) if options.plain_kernels else ()
+    soaked, left = asyncio.run(measured(options.model, 60 * options.minutes, options.callers, kernels))
+    work = {
+        "model": options.model.name, "minutes": options.minutes, "callers": options.callers, "streams": STREAMS,
+        "kernels": "plain" if options.plain_kernels else "compiled",
+    }  # fmt: skip
     report(options.json, work, [*rows(soaked, left)], python=sys.version)
     sys.exit(not holds(soaked, left))
 
 
-async def measured(model: Path, seconds: float) -> tuple[Soak, Leaving]:
+async def measured(model: Path, seconds: float, callers: int, flags: tuple[str, ...]) -> tuple[Soak, Leaving]:
     with tempfile.TemporaryDirectory() as directory:
-        async with served(serve_command(model, *FLAGS), Path(directory)) as server:
-            await soak(server, min(30.0, seconds / 4), CALLERS, seed=2)  # what is made once is made
-            soaked = await soak(server, seconds, CALLERS)
+        async with served(serve_command(model, *FLAGS, *flags), Path(directory)) as server:
+            await soak(server, min(30.0, seconds / 4), callers, seed=2)  # what is made once is made
+            soaked = await soak(server, seconds, callers)
             return soaked, await leave(server, STREAMS, TOKENS, CLOSED_AFTER)
 
 
