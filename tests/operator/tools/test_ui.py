@@ -1,5 +1,6 @@
 """What the page is told, as values: the worst first, each thing once, unknown never as zero, and words as words."""
 
+import asyncio
 import json
 from argparse import ArgumentTypeError
 from importlib.resources import files
@@ -218,10 +219,21 @@ async def test_only_the_pages_own_files_are_served(client: Any, path: str) -> No
     assert (await client.get(path)).status == 404
 
 
-async def test_a_new_look_is_told(client: Any) -> None:
-    async with client.get("/api/looks") as stream:
-        assert stream.headers["Content-Type"] == "text/event-stream"
-        assert "default-src 'none'" in stream.headers["Content-Security-Policy"]
+async def test_each_look_is_told_to_whoever_listens_and_a_closed_page_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    looks = Looks(_Lists(), None, "server", lambda: NOW)  # type: ignore[arg-type]
+    async with TestClient(TestServer(application(looks, "127.0.0.1"))) as client:
+        async with client.get("/api/looks") as stream:
+            assert stream.headers["Content-Type"] == "text/event-stream"
+            assert "default-src 'none'" in stream.headers["Content-Security-Policy"]
+            for number in (1, 2):
+                await looks.look()
+                assert await stream.content.readuntil(b"\n\n") == f"data: {number}\n\n".encode()
+        for _ in range(20):
+            await looks.look()
+            await asyncio.sleep(0.01)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

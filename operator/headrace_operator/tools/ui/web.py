@@ -4,6 +4,7 @@ can read it: a strict Content-Security-Policy, no CORS, and only our own names i
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any
@@ -106,16 +107,23 @@ def _looks(looks: Looks) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         stream = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
         await stream.prepare(request)
-        seen = 0
-        while True:
-            try:
-                seen = (await asyncio.wait_for(looks.after(seen), KEEP_ALIVE)).number
-            except TimeoutError:
-                await stream.write(b": still here\n\n")
-            else:
-                await stream.write(f"data: {seen}\n\n".encode())
+        with suppress(ConnectionResetError):  # the page was closed
+            await _tell(looks, stream)
+        return stream
 
     return answer
+
+
+async def _tell(looks: Looks, stream: web.StreamResponse) -> None:
+    """Until cancelled. Raises ConnectionResetError when nobody listens any more."""
+    seen = 0
+    while True:
+        try:
+            seen = (await asyncio.wait_for(looks.after(seen), KEEP_ALIVE)).number
+        except TimeoutError:
+            await stream.write(b": still here\n\n")
+        else:
+            await stream.write(f"data: {seen}\n\n".encode())
 
 
 def _json(value: object) -> web.Response:
