@@ -10,7 +10,7 @@ STAMP := $(VENV)/.headrace-setup
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 export PYTHONPATH := tests
 
-.PHONY: help setup demo test test-nightly test-gpu check generate bench lock clean
+.PHONY: help setup demo test test-nightly test-gpu check generate docs bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,15 @@ check: setup ## format, lint, types, import walls
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generate: setup ## write again what is generated: gRPC code, the chart's copy of the CRD
+generate: setup ## write again what is generated: gRPC code, the chart's copy of the CRD, its page
 	server/generate.sh $(BIN)/python
+	$(BIN)/python docs/site/crd.py
 	PYTHONPATH=charts $(BIN)/python -m dashboards
 	cp crds/*.yaml charts/headrace/crds/
+
+docs: setup ## the documentation as a site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 bench: setup ## what we claim, measured here, with what every checkout has: prints all sides in one run (BENCH="host_step window" for some)
 	@$(if $(filter scaling operator_scale,$(BENCH)),$(BIN)/python -m cluster.prepare,true)

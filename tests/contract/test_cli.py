@@ -26,7 +26,7 @@ def test_help_groups_the_commands_by_distribution() -> None:
     assert heads == ["headrace-operator:", "headrace-router:", "headrace-server:"]
     named = [line.split()[0] for line in lines if line.startswith("  ")]
     operators = [
-        "drain", "explain", "operator", "pause", "replay", "report", "resume", "shadow", "simulate", "status",
+        "drain", "explain", "operator", "pause", "replay", "report", "resume", "shadow", "simulate", "status", "ui",
     ]  # fmt: skip
     assert named == [*operators, "route", "batch", "chat", "complete", "embed", "key", "load", "serve"]
     assert all(len(line.split()) > 3 for line in lines if line.startswith("  ")), "each says what it does"
