@@ -107,7 +107,7 @@ def _increases(before: PodSample, after: PodSample, *counters: Counter) -> float
 def _waits(before: PodSample, after: PodSample) -> Histogram:
     """As `increase`, of a histogram; a process that started from zero shows in its other counters."""
     if after.received < before.received or after.tokens < before.tokens:
-        return after.queue_waits
+        return tuple(after.queue_waits)
     known = dict(before.queue_waits)
     return tuple((bound, count - known.get(bound, 0.0)) for bound, count in after.queue_waits)
 

@@ -1,10 +1,11 @@
 """What the edges saw, as values. `at` and every other time is in epoch seconds, given by the caller."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from headrace_operator.decide.buckets import Bucket
 from headrace_operator.decide.ports import ADMIN_PORT
 
 
@@ -39,8 +40,7 @@ class PodSample:
     finished: float  # requests, counter
     finished_tokens: float  # prompt + generated tokens of finished requests, counter
     tokens: float  # prompt + generated tokens computed, counter
-    # (upper bound in seconds, cumulative count), ascending, ends in inf
-    queue_waits: tuple[tuple[float, float], ...] = ()
+    queue_waits: Sequence[Bucket] = ()  # ascending, the last bound is inf
     failed: float = 0.0  # requests that ended by the server's fault, counter
     refused: float = 0.0  # requests refused for want of room, counter
     token_gaps: float = 0.0  # times between two tokens of a request, counter

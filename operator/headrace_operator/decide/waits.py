@@ -129,7 +129,7 @@ def _span(series: Series) -> Span:
         for before, after in pairwise(series):
             if after.received < before.received or after.tokens < before.tokens:
                 first = after
-    return first.queue_waits, series[-1].queue_waits
+    return tuple(first.queue_waits), tuple(series[-1].queue_waits)
 
 
 def _gained(before: Histogram, after: Histogram) -> Histogram:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from headrace_operator.decide.buckets import Buckets
 from headrace_operator.decide.values import PodSample
 from headrace_operator.errors import ScrapeFailed
 from headrace_operator.observe.prometheus import REMEMBERED, Line, lines, series
@@ -68,7 +69,7 @@ def sample(told: Iterable[Line], at: float, *, drained: bool | None = None) -> P
         finished=values[FINISHED],
         finished_tokens=values["headrace_finished_request_tokens_total"],
         tokens=values["headrace_prompt_tokens_total"] + values["headrace_generation_tokens_total"],
-        queue_waits=tuple(sorted((key, count) for key, count in values.items() if isinstance(key, float))),
+        queue_waits=Buckets(sorted((key, count) for key, count in values.items() if isinstance(key, float))),
         failed=values.get(FAILED, 0.0),
         refused=values.get(REFUSED, 0.0),
         token_gaps=values["headrace_inter_token_latency_seconds_count"],

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import fields
-from typing import Any
 
 import pytest
 from headrace_operator.decide.values import PodSample
@@ -31,10 +30,8 @@ LINE = st.builds("{}{} {}".format, st.sampled_from(NAMES), st.sampled_from(LABEL
 
 
 def numbers(sample: PodSample) -> list[float]:
-    found: list[float] = []
-    for field in fields(sample):
-        value: Any = getattr(sample, field.name)
-        found += [one for pair in value for one in pair] if isinstance(value, tuple) else [value]
+    found = [one for pair in sample.queue_waits for one in pair]
+    found += [getattr(sample, field.name) for field in fields(sample) if field.name != "queue_waits"]
     return [one for one in found if isinstance(one, int | float)]
 
 
