@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
+from math import inf
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.backfill import Backfill, Room
@@ -19,7 +20,7 @@ from headrace_server.engine.pace import PrefillPace
 from headrace_server.engine.places import Places
 from headrace_server.engine.plan import Plan
 from headrace_server.engine.queue import OFFLINE, ONLINE, Waiting
-from headrace_server.engine.reserve import Crowding, OfflineReserve
+from headrace_server.engine.reserve import Crowding, OfflineReserve, Queue
 from headrace_server.engine.sequence import Sequence, Start
 from headrace_server.request import Priority
 
@@ -51,6 +52,7 @@ class StepPlanner:
         self._pace = pace
         self._reserve = OfflineReserve(config.offline_reserve, config.max_running, config.max_tokens_per_step)
         self._crowding = Crowding()
+        self._config = config
         self._backfill = Backfill(pace)
 
     def fill(self, plan: Plan, now: float, *, held: bool, ahead: bool) -> bool:
@@ -66,7 +68,7 @@ class StepPlanner:
         self._online(turn, held=held)
         if turn.offline or self._queue.any(OFFLINE):
             self._offline(turn, held=held)
-        self._crowding.look(now, crowded=self._queue.any(ONLINE))
+        self._crowding.look(now, self._waiting_online(), plan.tokens[Priority.BATCH] / max(1, plan.total))
         owed = plan.total if self._crowding.lasts else 0
         self._reserve.planned(owed, plan.tokens[Priority.BATCH], turn.contested)
         self._queue.look(now)
@@ -78,6 +80,15 @@ class StepPlanner:
         online = [sequence for sequence in ready if not sequence.offline]
         offline = [sequence for sequence in ready if sequence.offline]
         return Turn(plan, now, running, online, offline, self._contested(online, offline))
+
+    def _waiting_online(self) -> Queue:
+        """What admission.py looks at."""
+        config, rate = self._config, self._queue.tokens_per_second(ONLINE)
+        requests, tokens = (sum(map(of, ONLINE)) for of in (self._queue.requests, self._queue.tokens))
+        seconds = tokens / rate if rate else 0.0
+        most_tokens, most_seconds = config.max_waiting_tokens or inf, config.max_wait / 2
+        full = max(requests / config.max_waiting, tokens / most_tokens, seconds / most_seconds)
+        return Queue(requests > 0, seconds, full)
 
     def _contested(self, online: list[Sequence], offline: list[Sequence]) -> bool:
         """Both kinds have work, and online work has more than a token each."""

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from example_counts import examples
+from headrace_server.config import EngineConfig
 from headrace_server.engine.backfill import QUIET
-from headrace_server.engine.reserve import OfflineReserve
+from headrace_server.engine.reserve import Crowding, OfflineReserve
+from headrace_server.engine.reserve import Queue as Waits
 from headrace_server.request import Finish, Priority, Request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def poisson(rate: float, seed: int, priority: Priority, prompt: int = 64, new: i
 
 
 def run(*streams: Iterable[Request], machine: Machine = MACHINE, **config: Any) -> Simulated:
-    server = simulated(machine, max_wait=2.0, **config)
+    server = simulated(machine, **{"max_wait": 2.0, **config})
     server.run(merge(*streams, key=lambda request: request.arrived_at), SECONDS)
     return server
 
@@ -110,6 +112,38 @@ def test_those_who_come_to_a_server_with_room_get_their_first_token_as_soon_as_w
     without, beside = run(online(rate), machine=machine), run(online(rate), offline(200), machine=machine)
     assert ttft(beside, 99) <= 1.05 * ttft(without, 99)
     assert max(shares(beside)) > 0, "offline work was done"
+
+
+@pytest.mark.parametrize("machine", [pytest.param(GPU, id="like a GPU"), pytest.param(MACHINE, id="like a CPU")])
+def test_a_server_that_is_nearly_full_is_not_filled_up_by_its_reserve(machine: Machine) -> None:
+    rate = 0.95 * CAPACITY / machine.seconds(16)
+    without, beside = (
+        run(online(rate), *more, machine=machine, max_wait=EngineConfig().max_wait) for more in ((), (offline(200),))
+    )
+    assert ttft(beside, 99) <= 1.05 * ttft(without, 99)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "full", "taken", "lasts"),
+    [
+        pytest.param(1.9, 0.1, 0.0, False, id="a burst"),
+        pytest.param(2.1, 0.1, 0.0, True, id="many seconds of it"),
+        pytest.param(6.0, 0.2, 0.5, False, id="that offline work made"),
+        pytest.param(9.0, 0.3, 0.4, True, id="that it made the smaller part of"),
+        pytest.param(1.0, 0.5, 1.0, True, id="a queue so full that others are sent away"),
+    ],
+)
+def test_its_reserve_is_due_when_online_work_alone_fills_the_engine(
+    seconds: float, full: float, taken: float, lasts: bool
+) -> None:
+    """Ten seconds of waiting, of which offline work took a share."""
+    crowding = Crowding()
+    for tenth in range(101):
+        crowding.look(tenth / 10, Waits(True, seconds, full), taken)
+    assert crowding.lasts is lasts
+    crowding.look(10.1, Waits(False, 0.0, 0.0), taken)
+    crowding.look(10.3, Waits(True, seconds, full), taken)
+    assert not crowding.lasts, "it ends with the queue"
 
 
 def test_a_request_that_comes_in_a_gap_waits_for_the_end_of_one_step_at_most() -> None:
