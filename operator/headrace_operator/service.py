@@ -72,6 +72,7 @@ class Rollout:
 class Task(StrEnum):
     GENERATE = "generate"
     EMBED = "embed"
+    RERANK = "rerank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +253,8 @@ def _rollout(given: Section, task: Task) -> Rollout:
         raise InvalidSpec(given.field("strategy"), why)
     deadline = given.positive_duration("progressDeadline") if given.has("progressDeadline") else None
     canary = _canary(given.part("canary"))
-    if canary.golden and task is Task.EMBED:
-        why = "compares how likely answers are, and a model with task embed gives none; leave it out"
+    if canary.golden and task is not Task.GENERATE:
+        why = "compares how likely answers are, and only a model with task generate gives any; leave it out"
         raise InvalidSpec(given.part("canary").field("golden"), why)
     return Rollout(strategy, canary, deadline or Rollout().progress_deadline)
 

@@ -127,6 +127,11 @@ REFUSED = [
         {"spec.model.task": "embed", "spec.rollout.canary.golden": [GOLD]},
         "spec.rollout.canary.golden",
     ),
+    (
+        "gold for a cross-encoder",
+        {"spec.model.task": "rerank", "spec.rollout.canary.golden": [GOLD]},
+        "spec.rollout.canary.golden",
+    ),
     ("too much gold", {"spec.rollout.canary.golden": [GOLD] * 17}, "spec.rollout.canary.golden"),
     ("no answer", {"spec.rollout.canary.golden": [{"prompt": "x"}]}, "spec.rollout.canary.golden[0].answer"),
     ("a long answer", {"spec.rollout.canary.golden": [GOLD | {"answer": "x" * 4097}]}, "canary.golden[0].answer"),

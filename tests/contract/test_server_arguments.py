@@ -53,9 +53,10 @@ def test_every_argument_arrives() -> None:
     assert options.drain_timeout == 90.0
 
 
-def test_an_embedder_is_asked_to_embed_and_pods_that_generate_stay_as_they_are() -> None:
-    embedder = replace(DEPLOYMENT, model=replace(DEPLOYMENT.model, task=Task.EMBED))
-    assert (parsed(embedder).task, parsed().task) == ("embed", "generate")
+def test_each_task_is_asked_for_by_name_and_pods_that_generate_stay_as_they_are() -> None:
+    for task in Task:
+        assert parsed(replace(DEPLOYMENT, model=replace(DEPLOYMENT.model, task=task))).task == task.value
+    assert parsed().task == "generate"
     assert not any("--task" in word for word in rendered()["args"])
 
 
