@@ -45,6 +45,7 @@ def registry(
         settings.watching.client_timeout = 330
         settings.watching.inactivity_timeout = 70  # the API server sends a bookmark every minute
         settings.watching.chunk_size = 100
+        settings.queueing.idle_timeout = 0.2  # s in which a whole event is held after its work: 60 kB of a pod
         settings.networking.connect_timeout = REQUEST_TIMEOUT
         settings.networking.request_timeout = 30  # of a list's page; the relist has its own
         settings.networking.error_backoffs = Patience()
