@@ -120,8 +120,10 @@ class Scheduler:
     def observe(self, step: Step, seconds: float) -> None:
         """How long a step took."""
         fills = [chunk for chunk in step.chunks if chunk.token_ids]
-        context = max((chunk.start for chunk in fills), default=0)
-        self.pace.observe(len(step.chunks) - len(fills), step.prompt_tokens, context, seconds)
+        prompt_tokens = step.prompt_tokens
+        # Of the average prompt token: one that ends a long prompt beside the first hundred of another tells of these.
+        context = sum(chunk.start * chunk.tokens for chunk in fills) // max(1, prompt_tokens)
+        self.pace.observe(len(step.chunks) - len(fills), prompt_tokens, context, seconds)
 
     def commit(
         self,

@@ -9,7 +9,7 @@ from headrace_server.config import EngineConfig
 from headrace_server.engine.pace import SMALLEST
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Sequence, Step
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from machines import MACHINES, Machine
 
@@ -48,6 +48,8 @@ def simulation(machine: Machine, max_tokens: int = 2048) -> Simulation:
     return Simulation(machine, Scheduler(config, PAGES))
 
 
+# The last token of one prompt in a step with the first 130 of the next: they were taken for tokens after a long context.
+@example(Machine(weights=0.042, sequence=0.0, token=0.00012, read=3.75e-7, gather=0.0), 12, [402, 727])
 @examples(40)
 @given(MACHINES, st.integers(1, 16), st.lists(st.integers(300, 3000), min_size=1, max_size=3))
 def test_neither_long_prompts_nor_those_who_decode(machine: Machine, decoders: int, prompts: list[int]) -> None:
