@@ -48,7 +48,7 @@ def simulation(machine: Machine, max_tokens: int = 2048) -> Simulation:
     return Simulation(machine, Scheduler(config, PAGES))
 
 
-# The last token of one prompt in a step with the first 130 of the next: they were taken for tokens after a long context.
+# The last token of a prompt in a step with the first 130 of the next: all were taken for tokens after a long context.
 @example(Machine(weights=0.042, sequence=0.0, token=0.00012, read=3.75e-7, gather=0.0), 12, [402, 727])
 @examples(40)
 @given(MACHINES, st.integers(1, 16), st.lists(st.integers(300, 3000), min_size=1, max_size=3))
