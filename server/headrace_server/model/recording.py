@@ -1,6 +1,7 @@
 """Recording by torch's own profiler: the operations of all threads, the GPU's kernels, and our named ranges."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -8,6 +9,12 @@ from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile, record_function
 
 _NOWHERE: AbstractContextManager[object] = nullcontext()
+
+
+@contextmanager
+def _both(name: str) -> Iterator[None]:
+    with record_function(name), torch.cuda.nvtx.range(name):
+        yield
 
 
 class TorchRecorder:
@@ -34,8 +41,10 @@ class TorchRecorder:
         self._profile.stop()
 
     def range(self, name: str) -> AbstractContextManager[object]:
-        """On a GPU the profiler shows it beside the kernels, too."""
-        return record_function(name) if self._recording else _NOWHERE
+        """On a GPU the profiler shows it beside the kernels, and so does Nsight Systems, which reads NVTX."""
+        if not self._recording:
+            return _NOWHERE
+        return _both(name) if torch.cuda.is_available() else record_function(name)
 
     def save(self, path: Path) -> None:
         if self._profile is None:
