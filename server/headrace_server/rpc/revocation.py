@@ -52,9 +52,16 @@ def load_revoked(path: Path, authorities: Path) -> Revoked:
     except ValueError as broken:
         raise ModelRefused(f"{where}: --tls-client-ca {authorities} holds no certificate: {broken}") from broken
     lists = list(_lists(raw, where))
-    for one in lists:
-        _check_signature(one, trusted, where)
-        _check_whole(one, where)
+    try:
+        for one in lists:
+            _check_signature(one, trusted, where)
+            _check_whole(one, where)
+        return _told(lists, where)
+    except ValueError as broken:  # the library reads each part when it is asked for
+        raise ModelRefused(f"{where}: is no certificate revocation list: {broken}") from broken
+
+
+def _told(lists: list[x509.CertificateRevocationList], where: str) -> Revoked:
     ends = {one.issuer.rfc4514_string(): one.next_update_utc for one in lists if one.next_update_utc is not None}
     for authority, end in ends.items():
         if end < datetime.now(UTC):  # noqa: TID251 - compared with a date that the authority wrote

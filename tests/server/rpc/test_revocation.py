@@ -1,6 +1,7 @@
 """Client certificates that were withdrawn: both doors, new lists while the server runs, lists that make no sense."""
 
 import asyncio
+import base64
 import logging
 import shutil
 from datetime import timedelta
@@ -13,6 +14,8 @@ from headrace_server.config import AccessConfig, TlsFiles
 from headrace_server.errors import ModelRefused, Unauthenticated
 from headrace_server.rpc.api_keys import line, new_key
 from headrace_server.rpc.revocation import load_revoked
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from open_server import HOST, PATIENCE, OpenServer
 from over_tls import generate, over_tls, post
 from scripted_runner import ScriptedRunner
@@ -128,3 +131,22 @@ def test_what_is_no_list_of_ours_is_refused_by_name(authority: Authority, tmp_pa
     ):
         with pytest.raises(ModelRefused, match=message):
             load_revoked(path, authority.certificate)
+
+
+@given(place=st.integers(0, 400), byte=st.integers(0, 255), rest=st.binary(max_size=20))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_list_is_refused_and_breaks_nothing(
+    authority: Authority, tmp_path: Path, place: int, byte: int, rest: bytes
+) -> None:
+    whole = authority.revoke("whole", name="ours").read_bytes()
+    body = bytearray(base64.b64decode(b"".join(whole.splitlines()[1:-1])))
+    place %= len(body)
+    damaged = bytes(body[:place]) + bytes([byte]) + rest + bytes(body[place + 1 :])
+    path = tmp_path / "damaged"
+    path.write_bytes(b"-----BEGIN X509 CRL-----\n" + base64.encodebytes(damaged) + b"-----END X509 CRL-----\n")
+    said = ""
+    try:
+        load_revoked(path, authority.certificate)
+    except ModelRefused as refused:
+        said = str(refused)
+    assert "--tls-client-crl" in said or damaged == bytes(body)
