@@ -10,7 +10,7 @@ STAMP := $(VENV)/.headrace-setup
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 export PYTHONPATH := tests
 
-.PHONY: help setup demo test test-nightly test-gpu check generate docs bench lock clean
+.PHONY: help setup demo test test-nightly test-gpu check generate docs bench lock sbom wheels audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,11 +44,12 @@ check: setup ## format, lint, types, import walls
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generate: setup ## write again what is generated: gRPC code, the chart's copy of the CRD, its page
+generate: setup ## write again what is generated: gRPC code, the chart's copy of the CRD, its page, its golden renders
 	server/generate.sh $(BIN)/python
-	$(BIN)/python docs/site/crd.py
 	PYTHONPATH=charts $(BIN)/python -m dashboards
-	cp crds/*.yaml charts/headrace/crds/
+	$(BIN)/python docs/site/crd.py
+	cp crds/*.yaml charts/headrace/files/crds/
+	PYTHONPATH=tests:tests/support $(BIN)/python -m chart
 
 docs: setup ## the documentation as a site, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -71,6 +72,19 @@ lock: setup ## resolve requirements/*.in again
 	$(COMPILE) --upgrade requirements/build.in -o requirements/build.txt
 	$(COMPILE) -c requirements/build.txt --upgrade requirements/dev.in -o requirements/dev.txt
 	for image in operator server router; do $(COMPILE) -c requirements/dev.txt requirements/$$image.in -o requirements/$$image.txt; done
+	$(COMPILE) --no-emit-package torch -c requirements/server.txt --override requirements/server-cpu.overrides requirements/server-cpu.in -o requirements/server-cpu.txt
+	$(COMPILE) --upgrade requirements/audit.in -o requirements/audit.txt
+
+sbom: setup ## a CycloneDX bill of materials for each image, and the licences in it, into dist/sbom
+	$(BIN)/python requirements/sbom.py operator server router --into dist/sbom
+
+wheels: setup ## what the images install of ours, into dist/wheels; the same bytes every time
+	for project in operator server router; do $(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist/wheels $$project; done
+
+audit: setup ## known vulnerabilities of what the images hold; asks PyPI, and fails where it cannot
+	$(BIN)/uv venv --quiet --clear build/audit
+	$(BIN)/uv pip install --quiet --python build/audit/bin/python --require-hashes -r requirements/audit.txt
+	for image in operator server router; do build/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/$$image.txt; done
 
 clean: ## remove .venv and caches of this checkout (the control-plane build stays in the user's cache)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

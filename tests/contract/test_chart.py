@@ -1,36 +1,20 @@
 """The chart renders what the operator accepts, grants what it needs, and refuses what it does not know."""
 
 import argparse
-import subprocess
+import json
 from pathlib import Path
 from typing import Any
 
 import headrace_operator.__main__ as operator
 import pytest
 import yaml
-from cluster.binaries import ensure
+from chart import CHART, ROOT, VARIANTS, Body, described, golden, golden_file, helm, of_kind, readme, render
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "headrace"
 pytestmark = pytest.mark.timeout(120)
+VALUES = (CHART / "values.yaml").read_text()
 
 
-def helm(*words: str) -> "subprocess.CompletedProcess[str]":
-    program = str(ensure(lambda line: None).helm)
-    return subprocess.run([program, *words], capture_output=True, text=True, check=False)
-
-
-def rendered(*options: str) -> list[dict[str, Any]]:
-    done = helm("template", "headrace", str(CHART), "--namespace", "headrace-system", *options)
-    assert done.returncode == 0, done.stderr
-    return [body for body in yaml.safe_load_all(done.stdout) if body]
-
-
-def of_kind(bodies: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [body for body in bodies if body["kind"] == kind]
-
-
-def operator_options(bodies: list[dict[str, Any]]) -> argparse.Namespace:
+def operator_options(bodies: list[Body]) -> argparse.Namespace:
     (deployment,) = of_kind(bodies, "Deployment")
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert [*container["command"], container["args"][0]] == ["headrace", "operator"]
@@ -40,17 +24,26 @@ def operator_options(bodies: list[dict[str, Any]]) -> argparse.Namespace:
 
 
 def test_helm_lint_finds_nothing() -> None:
-    done = helm("lint", "--strict", str(CHART))
+    done = helm("lint", "--strict", CHART)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_chart_carries_the_crd_as_it_is() -> None:
     ours = {file.name: file.read_text() for file in (ROOT / "crds").iterdir()}
-    assert {file.name: file.read_text() for file in (CHART / "crds").iterdir()} == ours
+    assert {file.name: file.read_text() for file in (CHART / "files" / "crds").iterdir()} == ours
+    assert not (CHART / "crds").exists(), "Helm would install it, and never upgrade it"
+
+
+def test_the_schema_is_rendered_as_it_is_and_stays_after_an_uninstall() -> None:
+    (rendered,) = of_kind(render(), "CustomResourceDefinition")
+    source = yaml.safe_load((ROOT / "crds" / f"{rendered['metadata']['name']}.yaml").read_text())
+    assert rendered["spec"] == source["spec"]
+    assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert not of_kind(render("--set", "crds.install=false"), "CustomResourceDefinition")
 
 
 def test_the_whole_cluster_is_watched_by_default() -> None:
-    bodies = rendered()
+    bodies = render()
     options = operator_options(bodies)
     assert options.all_namespaces
     assert options.server_image == "headrace-server:0.1.0"
@@ -60,12 +53,12 @@ def test_the_whole_cluster_is_watched_by_default() -> None:
 
 
 def test_gpu_budgets_reach_the_operator() -> None:
-    options = operator_options(rendered("--set", "gpuBudgets.team-a=16,gpuBudgets.team-b=1000000"))
+    options = operator_options(render("--set", "gpuBudgets.team-a=16,gpuBudgets.team-b=1000000"))
     assert dict(options.gpu_budgets) == {"team-a": 16, "team-b": 1_000_000}
 
 
 def test_watched_namespaces_need_no_rights_elsewhere() -> None:
-    bodies = rendered("--set", "watchNamespaces={team-a,team-b}")
+    bodies = render("--set", "watchNamespaces={team-a,team-b}")
     options = operator_options(bodies)
     assert options.namespaces == ["team-a", "team-b"]
     assert [body["metadata"]["name"] for body in of_kind(bodies, "ClusterRoleBinding")] == ["headrace-nodes"]
@@ -74,7 +67,7 @@ def test_watched_namespaces_need_no_rights_elsewhere() -> None:
 
 
 def test_nodes_can_be_left_alone() -> None:
-    bodies = rendered("--set", "watchNamespaces={team-a}", "--set", "watchNodes=false")
+    bodies = render("--set", "watchNamespaces={team-a}", "--set", "watchNodes=false")
     assert not operator_options(bodies).watch_nodes
     assert not of_kind(bodies, "ClusterRoleBinding")
     assert "nodes" not in str(of_kind(bodies, "ClusterRole"))
@@ -84,7 +77,7 @@ def test_no_secrets_no_wildcards_and_no_writes_to_what_users_own() -> None:
     rules = [
         rule
         for kind in ("Role", "ClusterRole")
-        for body in of_kind(rendered(), kind)
+        for body in of_kind(render(), kind)
         if not body["metadata"]["name"].endswith(("-view", "-edit"))  # for people, not for the operator
         for rule in body["rules"]
     ]
@@ -104,13 +97,117 @@ def test_no_secrets_no_wildcards_and_no_writes_to_what_users_own() -> None:
         ("interval=0", "interval"),
         ("image.pullPolicy=Often", "pullPolicy"),
         ("gpuBudgets.team-a=-1", "gpuBudgets"),
+        ("crds.enabled=true", "crds"),
+        ("image.digest=latest", "digest"),
+        ("admissionPolicy.tenants.actions={Deny,Warn}", "actions"),
+        ("admissionPolicy.tenants.maxGpus=-1", "maxGpus"),
+        ("networkPolicy.operator.apiServerPorts={0}", "apiServerPorts"),
+        ("watchNamespaces={Team}", "watchNamespaces"),
+        ("monitoring.podMonitor.interval=soon", "interval"),
     ],
 )
 def test_an_unknown_or_impossible_value_is_refused(option: str, field: str) -> None:
-    done = helm("template", "headrace", str(CHART), "--set", option)
+    done = helm("template", "headrace", CHART, "--set", option)
     assert done.returncode != 0
     assert field in done.stderr
 
 
 def test_rendering_twice_gives_the_same() -> None:
-    assert rendered() == rendered()
+    assert render() == render()
+
+
+@pytest.mark.parametrize("values", VARIANTS, ids=lambda path: path.name.removesuffix("-values.yaml"))
+def test_a_render_is_as_it_was_read_last(values: Path) -> None:
+    """A change of a template shows in a diff: `make generate`, and read it."""
+    assert golden(values) == golden_file(values).read_text()
+    assert helm("lint", "--strict", CHART, "--values", values).returncode == 0
+
+
+def test_every_golden_render_has_its_values() -> None:
+    assert {file.name for file in golden_file(VARIANTS[0]).parent.iterdir()} == {golden_file(v).name for v in VARIANTS}
+
+
+def test_every_value_is_documented_and_typed() -> None:
+    rows = list(described(VALUES))
+    assert (CHART / "README.md").read_text() == readme(VALUES), "`make generate`"
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for path, default, comment in rows:
+        assert len(comment) > 10, path
+        node = schema
+        for part in path.split("."):
+            node = properties(node, schema)[part]
+        if isinstance(default, dict) and default:
+            assert default.keys() <= properties(node, schema).keys() or path == "resources"
+
+
+def properties(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if reference := node.get("$ref"):
+        node = schema["definitions"][reference.rpartition("/")[2]]
+    assert node.get("additionalProperties") is False or "properties" not in node
+    found: dict[str, Any] = node.get("properties", {})
+    return found
+
+
+def test_a_value_without_words_is_found() -> None:
+    with pytest.raises(LookupError, match=r"a\.c has no comment"):
+        list(described("a:\n  # Told.\n  b: 1\n  c: 2\n"))
+
+
+def test_several_operators_spread_and_leave_one_for_an_eviction() -> None:
+    bodies = render()
+    (deployment,) = of_kind(bodies, "Deployment")
+    pod = deployment["spec"]["template"]
+    assert deployment["spec"]["replicas"] == 2
+    (spread,) = pod["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (budget,) = of_kind(bodies, "PodDisruptionBudget")
+    assert budget["spec"]["selector"] == spread["labelSelector"] == deployment["spec"]["selector"]
+    assert not of_kind(render("--set", "replicas=1"), "PodDisruptionBudget")
+
+
+def test_a_digest_counts_instead_of_a_tag() -> None:
+    digest = "sha256:" + "0" * 64
+    bodies = render("--set", f"server.image.digest={digest},server.image.tag=v7,image.digest={digest}")
+    assert operator_options(bodies).server_image == f"headrace-server@{digest}"
+    (deployment,) = of_kind(bodies, "Deployment")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == f"headrace-operator@{digest}"
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("networkPolicy.servers.enabled=true", "networkPolicy.servers.namespaces or watchNamespaces"),
+        ("admissionPolicy.tenants.enabled=true", "nothing is limited; set images"),
+    ],
+)
+def test_what_would_do_nothing_is_refused_with_the_remedy(option: str, remedy: str) -> None:
+    done = helm("template", "headrace", CHART, "--set", option)
+    assert done.returncode != 0
+    assert remedy in done.stderr
+
+
+def test_only_clients_reach_models_and_only_the_operator_and_prometheus_the_admin_port() -> None:
+    bodies = render("--set", "watchNamespaces={team-a,team-b},networkPolicy.servers.enabled=true")
+    servers = [body for body in of_kind(bodies, "NetworkPolicy") if body["metadata"]["name"].endswith("-servers")]
+    assert [body["metadata"]["namespace"] for body in servers] == ["team-a", "team-b"]
+    clients, admin = servers[0]["spec"]["ingress"]
+    assert [port["port"] for port in clients["ports"]] == ["grpc", "http"]
+    assert "from" not in clients
+    assert [port["port"] for port in admin["ports"]] == ["admin"]
+    own, prometheus = admin["from"]
+    (deployment,) = of_kind(bodies, "Deployment")
+    assert own["podSelector"]["matchLabels"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert own["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "headrace-system"}
+    assert "podSelector" not in prometheus
+
+
+def test_alerts_and_dashboards_are_those_of_the_chart() -> None:
+    bodies = render("--set", "monitoring.prometheusRule.enabled=true,monitoring.dashboards.enabled=true")
+    alerts = CHART / "files" / "alerts.yaml"
+    rules = [body["spec"] for body in of_kind(bodies, "PrometheusRule")]
+    assert rules == ([yaml.safe_load(alerts.read_text())] if alerts.exists() else [])
+    boards = {file.name: json.loads(file.read_text()) for file in (CHART / "files" / "dashboards").glob("*.json")}
+    maps = [
+        body for body in of_kind(bodies, "ConfigMap") if body["metadata"].get("labels", {}).get("grafana_dashboard")
+    ]
+    assert {name: json.loads(text) for body in maps for name, text in body["data"].items()} == boards

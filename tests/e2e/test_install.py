@@ -2,18 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from cluster import LocalCluster
 from cluster.commands import CommandFailed
 from demo import story
-from deployments import manifest, pods, status, wait_ready
+from deployments import manifest, pods, wait_ready
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ACCOUNT = f"system:serviceaccount:{story.RELEASE_NAMESPACE}:headrace"
-SCHEMA = story.CHART / "crds" / "inferencedeployments.headrace.dev.yaml"
-NOTES = story.CHART / "templates" / "NOTES.txt"
 ELSEWHERE = "elsewhere"  # a namespace that the operator is not to look at
 
 
@@ -69,40 +66,6 @@ def test_an_operator_of_one_namespace_leaves_the_others_alone_and_still_sees_nod
     assert "status" not in cluster.object("infdep", "not-ours", f"--namespace={ELSEWHERE}")
     assert cluster.pods(ELSEWHERE, "") == []
     cluster.kubectl("delete", "infdep", "not-ours", f"--namespace={ELSEWHERE}")
-
-
-def test_an_upgraded_schema_touches_no_deployment(
-    cluster: LocalCluster, deploy: Callable[..., str], tmp_path: Path
-) -> None:
-    """As the chart's notes tell it, with a schema that says more than the one that helm installed."""
-    name = deploy(minReplicas=1, maxReplicas=1)
-    wait_ready(cluster, name, 1)
-    before, (pod,) = cluster.object("infdep", name), pods(cluster, name)
-    words = "A model kept warm on as many GPUs as its queue needs."
-    text = SCHEMA.read_text()
-    assert text.count(words) == 1
-    newer = tmp_path / "crds"
-    newer.mkdir()
-    (newer / SCHEMA.name).write_text(text.replace(words, f"{words} Newer."))
-    apply = ("apply", "--server-side", "--force-conflicts", "-f")
-    assert " ".join(("kubectl", *apply, "crds/")) in NOTES.read_text()
-    with pytest.raises(CommandFailed, match='conflict with "helm"'):
-        cluster.kubectl("apply", "--server-side", "-f", newer)
-    try:
-        cluster.kubectl(*apply, newer)
-        described = cluster.object("crd", "inferencedeployments.headrace.dev")["spec"]["versions"][0]["schema"]
-        assert described["openAPIV3Schema"]["description"].endswith("Newer.")
-        deploy(minReplicas=1, maxReplicas=2)  # still understood, and by an operator that still hears
-        cluster.wait(
-            "the edit is seen",
-            lambda: status(cluster, name)["observedGeneration"] > before["metadata"]["generation"],
-            timeout=40,
-        )
-    finally:
-        cluster.kubectl(*apply, SCHEMA)
-    after = cluster.object("infdep", name)
-    assert after["metadata"]["uid"] == before["metadata"]["uid"]
-    assert [now["metadata"]["uid"] for now in pods(cluster, name)] == [pod["metadata"]["uid"]]
 
 
 def test_after_an_uninstall_a_deployment_goes_with_its_pods_and_nothing_holds_it(

@@ -1,6 +1,5 @@
 """InferenceDeployments on the local cluster, as the end-to-end tests make and watch them."""
 
-import json
 from typing import Any
 
 import psutil
@@ -51,10 +50,10 @@ def wait_ready(cluster: LocalCluster, name: str, replicas: int) -> None:
 
 
 def operator_process(cluster: LocalCluster) -> psutil.Process:
-    """The running operator, found by the pod name that it is told to be. Raises LookupError."""
-    listed = json.loads(cluster.kubectl("get", "pods", "-n", story.RELEASE_NAMESPACE, "-o", "json"))
-    identities = {f"--identity={pod['metadata']['name']}" for pod in listed["items"]}
+    """The operator that leads, found by the pod name that it is told to be. Raises LookupError."""
+    lease = cluster.object("lease", "headrace", "-n", story.RELEASE_NAMESPACE)
+    identity = f"--identity={lease['spec']['holderIdentity']}"
     for process in psutil.process_iter(["cmdline"]):
-        if identities & set(process.info["cmdline"] or ()):
+        if identity in (process.info["cmdline"] or ()):
             return process
-    raise LookupError("no operator process")
+    raise LookupError(f"no operator process with {identity}")
