@@ -2,12 +2,21 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 from comparison.wire import Answers, Door, Settings, Tokens, Work, now, settings_from_argv
-from headrace_server.config import EngineConfig, ServerConfig, page_size_for
+from headrace_server.config import (
+    EngineConfig,
+    KvCacheDtype,
+    QuantizationConfig,
+    ServerConfig,
+    WeightFormat,
+    page_size_for,
+)
 from headrace_server.engine.loop import Engine
 from headrace_server.metrics import ServerMetrics
 from headrace_server.model.loading import Loaded, load_model
@@ -16,8 +25,13 @@ from prometheus_client import CollectorRegistry
 
 
 class Headrace:
-    def __init__(self, settings: Settings, overlap: bool) -> None:
-        self._config = config_of(settings, overlap)
+    def __init__(self, settings: Settings, words: Sequence[str]) -> None:
+        """`words`: synchronous, weights=FORMAT, kv=DTYPE; each may be missing."""
+        plain = config_of(settings, overlap="synchronous" not in words)
+        said = dict(word.partition("=")[::2] for word in words)
+        engine = replace(plain.engine, kv_cache_dtype=KvCacheDtype(said.get("kv", "auto")))
+        weights = WeightFormat(said["weights"]) if "weights" in said else None
+        self._config = replace(plain, engine=engine, quantization=QuantizationConfig(weights))
         self._model = load(self._config)
         self._model.runner.warm_up()
 
@@ -36,7 +50,7 @@ class Headrace:
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
         tokens, times = zip(*found, strict=True)
-        return Answers(began, tokens, times, ended, _busy(registry))
+        return Answers(began, tokens, times, ended, _busy(registry), resident())
 
 
 def load(config: ServerConfig) -> Loaded:
@@ -63,6 +77,12 @@ def _busy(registry: CollectorRegistry) -> float:
     return steps - (registry.get_sample_value("headrace_device_gap_seconds_total") or 0.0)
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
 def config_of(settings: Settings, overlap: bool) -> ServerConfig:
     directory = Path(settings.model)
     return ServerConfig(
@@ -87,4 +107,4 @@ def config_of(settings: Settings, overlap: bool) -> ServerConfig:
 
 if __name__ == "__main__":
     door = Door()
-    door.serve(Headrace(settings_from_argv(), overlap="synchronous" not in sys.argv[2:]))
+    door.serve(Headrace(settings_from_argv(), sys.argv[2:]))

@@ -42,6 +42,7 @@ class Answers:
     times: tuple[tuple[float, ...], ...] | None  # when each token was there; None: the side shows only the end
     ended: float
     busy: float | None = None  # seconds that the device computed; None: the side does not tell
+    resident: int | None = None  # bytes of the side's process after the work; likewise
     margins: tuple[tuple[tuple[int, float], ...], ...] | None = None  # the oracle's second choices, and how far behind
 
     @property

@@ -115,6 +115,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
             prefix_cache=options.prefix_cache,
             plain_kernels=options.plain_kernels,
             check_gathers=options.check_gathers,
+            kv_cache_dtype=options.kv_cache_dtype,
             kv_cache_bytes=options.kv_cache_mib and options.kv_cache_mib * 2**20,
         ),
         batches=_batches(options),

@@ -14,6 +14,13 @@ def page_size_for(device: str) -> int:
     return PAGE_SIZES[device]
 
 
+class KvCacheDtype(StrEnum):
+    """What keys and values are kept in."""
+
+    AUTO = "auto"  # the model's dtype
+    INT8 = "int8"  # a scale for each token and head: nearly twice the tokens. docs/quantisation.md
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """What the scheduler and the KV cache are allowed to use."""
@@ -36,6 +43,7 @@ class EngineConfig:
     prefix_cache: bool = True  # keep the KV of full pages for prompts of the same tenant that begin alike
     check_gathers: bool = False  # debugging: prove that nothing is read on the device before it was written
     kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
 
 
 class WeightFormat(StrEnum):

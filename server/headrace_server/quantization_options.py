@@ -2,7 +2,7 @@
 
 import argparse
 
-from headrace_server.config import QuantizationConfig, Task, WeightFormat
+from headrace_server.config import KvCacheDtype, QuantizationConfig, Task, WeightFormat
 from headrace_server.errors import ModelRefused
 
 DEFAULTS = QuantizationConfig()
@@ -15,6 +15,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         type=WeightFormat,
         choices=tuple(WeightFormat),
         help="keep the matrices in so many bits (default: as the checkpoint has them)",
+    )
+    add(
+        "--kv-cache-dtype",
+        type=KvCacheDtype,
+        choices=tuple(KvCacheDtype),
+        default=KvCacheDtype.AUTO,
+        help="keep keys and values in so many bits, a scale for each token and head (default: as --dtype)",
     )
     add(
         "--quantization-group-size",

@@ -28,7 +28,8 @@ def test_help_groups_the_commands_by_distribution() -> None:
     operators = [
         "drain", "explain", "operator", "pause", "replay", "report", "resume", "shadow", "simulate", "status", "ui",
     ]  # fmt: skip
-    assert named == [*operators, "route", "batch", "chat", "complete", "embed", "key", "load", "serve"]
+    servers = ["batch", "chat", "complete", "embed", "evaluate", "key", "load", "quantize", "serve"]
+    assert named == [*operators, "route", *servers]
     assert all(len(line.split()) > 3 for line in lines if line.startswith("  ")), "each says what it does"
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,7 +13,7 @@ from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture, read_architecture
 from headrace_server.model.attention import HeadNorms, Heads
 from headrace_server.model.backend import Backend, backend_for
-from headrace_server.model.cache import empty_cache, pages_that_fit
+from headrace_server.model.cache import bytes_per_token, cache_dtype, empty_cache, pages_that_fit
 from headrace_server.model.cpu.threads import settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice
 from headrace_server.model.quantisation import settled
@@ -54,8 +54,9 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     fewer_bits = _fewer_bits(config, backend, dtype)
     weights = load_weights(config.model, shape, device, dtype, layout, fewer_bits=fewer_bits)
     on_phase("kv_cache")
-    limits = _limits(shape, config, device, dtype)
-    cache = empty_cache(shape, config.engine, limits.kv_pages, device, dtype, heads_apart=backend.heads_apart)
+    kept = cache_dtype(config.engine, dtype)
+    limits = _limits(shape, config, device, kept)
+    cache = empty_cache(shape, config.engine, limits.kv_pages, device, kept, heads_apart=backend.heads_apart)
     cos, sin = shape.rope.tables(limits.max_context, shape.head_dim, device)
     on_phase("kernels")
     heads = Heads(shape.heads, shape.kv_heads, shape.head_dim)
@@ -65,6 +66,7 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     captures = backend.captures and not config.engine.check_gathers  # checking asks the device, a graph cannot
     runner = ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures)
     work = work_of(shape, dtype, fewer_bits.how if fewer_bits else None)
+    work = replace(work, kv_bytes_per_token=float(bytes_per_token(shape, kept)))
     return Loaded(runner, limits, weights.embedding.device.type, work, gpu_of(device))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -81,6 +82,15 @@ class ModelRunner:
         self._ring.send(place, layout)
         described = self._ring.read(place, layout)
         return self._transformer.logits(self._hidden(step.starts, described)[described.sampled_rows])
+
+    @torch.inference_mode()
+    def all_logits(self, step: Step) -> Iterator[Tensor]:
+        """float32 (rows, vocab) on the host, a few rows at a time: of every token of the step. Likewise."""
+        place, layout = self._ring.write(step)
+        self._ring.send(place, layout)
+        hidden = self._hidden(step.starts, self._ring.read(place, layout))
+        for some in torch.split(hidden, SCORED_AT_ONCE):
+            yield self._transformer.logits(some).cpu()
 
     def sleep(self) -> None:
         """Gives the KV cache's memory back. No step may be in flight, and none may follow before `wake_up`."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from checkpoints import Checkpoint, write_checkpoint
 from engines import answer_of
-from headrace_server.config import EngineConfig
+from headrace_server.config import EngineConfig, KvCacheDtype, QuantizationConfig, WeightFormat
 from headrace_server.engine.loop import Engine
 from headrace_server.metrics import ServerMetrics
 from headrace_server.model.loading import load_model
@@ -29,14 +29,29 @@ SAMPLINGS = (
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), intermediate_size=128)
+
+
+WHOLE = QuantizationConfig()
+# However weights and pages are kept, the engine's promises are the same.
+KEPT = pytest.mark.parametrize(
+    ("weights", "kv"),
+    [
+        pytest.param(WHOLE, KvCacheDtype.AUTO, id="whole"),
+        pytest.param(QuantizationConfig(WeightFormat.INT8), KvCacheDtype.AUTO, id="int8 weights"),
+        pytest.param(QuantizationConfig(WeightFormat.INT4, group_size=32), KvCacheDtype.AUTO, id="int4 weights"),
+        pytest.param(WHOLE, KvCacheDtype.INT8, id="int8 pages"),
+    ],
+)
 
 
 @asynccontextmanager
-async def an_engine(directory: Path, **settings: object) -> AsyncIterator[tuple[Engine, CollectorRegistry]]:
+async def an_engine(
+    directory: Path, weights: QuantizationConfig = WHOLE, **settings: object
+) -> AsyncIterator[tuple[Engine, CollectorRegistry]]:
     """Every gather on the device is checked."""
     config = EngineConfig(**({"page_size": 8, "max_tokens_per_step": 32, "check_gathers": True} | settings))
-    loaded = load_model(a_config(directory, engine=config), on_phase=lambda phase: None)
+    loaded = load_model(a_config(directory, engine=config, quantization=weights), on_phase=lambda phase: None)
     registry = CollectorRegistry()
     engine = Engine(loaded.runner, config, loaded.limits, ServerMetrics(registry))
     heartbeat = asyncio.create_task(engine.run())
@@ -54,24 +69,33 @@ def some_requests(**fields: object) -> list[Request]:
     ]
 
 
-async def answers(directory: Path, requests: list[Request], **settings: object) -> list[list[int | None]]:
-    async with an_engine(directory, **settings) as (engine, _):
+async def answers(
+    directory: Path, requests: list[Request], weights: QuantizationConfig = WHOLE, **settings: object
+) -> list[list[int | None]]:
+    async with an_engine(directory, weights, **settings) as (engine, _):
         found = await asyncio.gather(*(answer_of(engine, request) for request in requests))
     return [[token.id for token in tokens] for tokens in found]
 
 
-async def test_overlap_changes_no_token_greedy_or_seeded(checkpoint: Checkpoint) -> None:
+@KEPT
+async def test_overlap_changes_no_token_greedy_or_seeded(
+    checkpoint: Checkpoint, weights: QuantizationConfig, kv: KvCacheDtype
+) -> None:
     directory, requests = checkpoint.directory, some_requests()
-    plain = await answers(directory, requests, overlap=False)
-    assert await answers(directory, requests, overlap=True) == plain
+    plain = await answers(directory, requests, weights, overlap=False, kv_cache_dtype=kv)
+    assert await answers(directory, requests, weights, overlap=True, kv_cache_dtype=kv) == plain
     assert len({len(answer) for answer in plain}) > 1, "some of them stop early, so that a token is thrown away"
 
 
-async def test_neither_preemption_nor_the_prefix_cache_changes_a_token(checkpoint: Checkpoint) -> None:
+@KEPT
+async def test_neither_preemption_nor_the_prefix_cache_changes_a_token(
+    checkpoint: Checkpoint, weights: QuantizationConfig, kv: KvCacheDtype
+) -> None:
     directory, requests = checkpoint.directory, some_requests()
-    roomy = await answers(directory, requests, prefix_cache=False)
-    page = 2 * 3 * 2 * 16 * 8 * 4  # bytes: keys and values, layers, KV heads, head size, tokens, float32
-    async with an_engine(directory, kv_cache_bytes=34 * page) as (engine, registry):
+    roomy = await answers(directory, requests, weights, prefix_cache=False, kv_cache_dtype=kv)
+    head = 16 * 4 if kv is KvCacheDtype.AUTO else 16 + 2  # bytes: float32; INT8 and its scale
+    page = 2 * 3 * 2 * head * 8  # bytes: keys and values, layers, KV heads, a head, tokens
+    async with an_engine(directory, weights, kv_cache_bytes=34 * page, kv_cache_dtype=kv) as (engine, registry):
         crowded = await asyncio.gather(*(answer_of(engine, request) for request in requests))
         preempted = registry.get_sample_value("headrace_preemptions_total")
         found = registry.get_sample_value("headrace_prefix_cache_hits_total")

@@ -14,12 +14,13 @@ from headrace_server.model.cpu import parallel
 from headrace_server.model.cpu.kernel import PARAMETERS, KernelShape, compiled
 from headrace_server.model.descriptor import Fill
 
+STORED = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
 EVERYTHING = 2**40  # a window that nothing falls out of
 
 
 def is_available(dtype: torch.dtype) -> bool:
     """Of the cache."""
-    return parallel.is_available() and dtype in {torch.float32, torch.bfloat16}
+    return parallel.is_available() and dtype in STORED
 
 
 class CpuAttention:
@@ -31,8 +32,8 @@ class CpuAttention:
         self._cache = cache
         self._cos = cos.contiguous()
         self._sin = sin.contiguous()
-        half = cache.keys.dtype == torch.bfloat16
-        self._kernel = compiled(KernelShape(heads.query, heads.kv, heads.dim, cache.page_size, half))
+        stored = STORED[cache.keys.dtype]
+        self._kernel = compiled(KernelShape(heads.query, heads.kv, heads.dim, cache.page_size, stored))
         self._parameters = np.zeros(PARAMETERS, dtype=np.int64)
         self._scratch = Scratch(), Scratch()  # of keys, of values
 
@@ -55,9 +56,11 @@ class CpuAttention:
             x, self._cache.keys[layer], self._cache.values[layer], batch.pages, batch.slots, batch.positions,
             self._cos, self._sin, found, scores,
         )  # fmt: skip
+        scales = self._cache.scales
         self._parameters[:] = [
             len(x), batch.layout.decoding, self._cache.pages + 1, batch.pages.shape[1], window or EVERYTHING, longest,
             *(tensor.data_ptr() for tensor in tensors),
+            *((each[layer].data_ptr() for each in scales) if scales else (0, 0)),
         ]  # fmt: skip
         parallel.in_parallel(self._kernel.address, self._parameters.ctypes.data, threads)
 
@@ -66,7 +69,8 @@ class CpuAttention:
         query, kv = self._heads.query, self._heads.kv
         # Those that share a KV head, beside each other.
         queries = x[:, :query].transpose(0, 1).reshape(kv, query // kv, fill.tokens, -1)
-        if fill.start:
+        # From pages in INT8 its own keys are read back, too: how a prompt was cut into chunks must change nothing.
+        if fill.start or self._cache.scales:
             keys, values = self._read(layer, batch, fill)
         else:
             keys, values = x[:, query : query + kv].transpose(0, 1), x[:, query + kv :].transpose(0, 1)
@@ -81,9 +85,12 @@ class CpuAttention:
     def _read(self, layer: int, batch: Batch, fill: Fill) -> tuple[Tensor, Tensor]:
         """What earlier chunks left in the cache, and this one: (kv_heads, tokens, head_dim). Until the next call."""
         pages = batch.pages[fill.slot, : -(-fill.end // self._cache.page_size)]
+        scales = self._cache.scales or (None, None)
         keys, values = (
-            scratch.gathered(pool[layer].transpose(1, 2), pages)
-            for scratch, pool in zip(self._scratch, (self._cache.keys, self._cache.values), strict=True)
+            scratch.gathered(
+                pool[layer].transpose(1, 2), pages, None if scale is None else scale[layer].transpose(1, 2)
+            )
+            for scratch, pool, scale in zip(self._scratch, (self._cache.keys, self._cache.values), scales, strict=True)
         )
         return keys[:, : fill.end], values[:, : fill.end]
 
@@ -95,8 +102,11 @@ class Scratch:
         self._selected = torch.empty(0)
         self._joined = torch.empty(0)
 
-    def gathered(self, pool: Tensor, pages: Tensor) -> Tensor:
-        """pool (pages, kv_heads, page_size, head_dim), contiguous -> float32 (kv_heads, tokens, head_dim)."""
+    def gathered(self, pool: Tensor, pages: Tensor, scales: Tensor | None) -> Tensor:
+        """pool (pages, kv_heads, page_size, head_dim), contiguous -> float32 (kv_heads, tokens, head_dim).
+
+        scales (pages, kv_heads, page_size): of what is in INT8.
+        """
         kv_heads, page_size, dim = pool.shape[1:]
         count = len(pages) * kv_heads * page_size * dim
         if len(self._joined) < count:
@@ -106,4 +116,6 @@ class Scratch:
         torch.index_select(pool, 0, pages, out=selected)
         joined = self._joined[:count].view(kv_heads, len(pages), page_size, dim)
         joined.copy_(selected.transpose(0, 1))
+        if scales is not None:
+            joined *= scales.index_select(0, pages).transpose(0, 1).unsqueeze(3)
         return joined.view(kv_heads, -1, dim)

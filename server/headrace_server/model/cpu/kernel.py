@@ -19,7 +19,7 @@ SMALLEST = np.float32(-126.0)  # exponent of the smallest normal float32
 MOST_INT8, MIDDLE_INT8 = np.float32(127), np.int32(128)
 LEAST = np.float32(1e-30)  # a row of less is one of zeros
 MANY = 1 << 40  # more than any table has; what is read is bounded by positions
-PARAMETERS = 16  # int64 each, in the order in which the kernel reads them
+PARAMETERS = 18  # int64 each, in the order in which the kernel reads them
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class KernelShape:
     kv_heads: int
     head_dim: int
     page_size: int
-    half: bool  # the pages hold bfloat16, else float32
+    stored: str  # what the pages hold: float32, bfloat16, or int8 with a bfloat16 scale for each token and head
 
 
 @intrinsic
@@ -68,10 +68,20 @@ def _widen(x):
 
 
 @njit(inline="always")
+def _whole(x):
+    """INT8 -> float32."""
+    return np.float32(x)
+
+
+@njit(inline="always")
 def _narrow(x):
     """float32 -> the bits of bfloat16, rounded to nearest even."""
     bits = np.float32(x).view(np.uint32)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+STORED = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
+LOAD = {"float32": _same, "bfloat16": _widen, "int8": _whole}
 
 
 @njit(inline="always")
@@ -104,12 +114,13 @@ def compiled(shape: KernelShape) -> Any:
     Parameters (int64): tokens, decoding, pages, pages each, window, longest; then addresses of projected float32
     (tokens, heads + 2 kv heads, dim), keys and values (pages, kv heads, page size, dim), block table int32 (slots,
     pages each), slots int32, positions int32, cos and sin float32 (positions, dim / 2), found float32 (decoding, heads,
-    dim), scores float32 (threads, heads per kv head, longest). `projected` is rotated in place.
+    dim), scores float32 (threads, heads per kv head, longest); of INT8 pages also scales of keys and of values bfloat16
+    (pages, kv heads, page size). `projected` is rotated in place.
     """
     heads, kv_heads, dim, page_size = shape.heads, shape.kv_heads, shape.head_dim, shape.page_size
     group, half, width = heads // kv_heads, dim // 2, heads + 2 * kv_heads
-    stored = np.uint16 if shape.half else np.float32
-    write_own, score, weigh = _write_own(shape), _score(shape), _weigh(shape)
+    stored = STORED[shape.stored]
+    rotate_own, put, score, weigh = _rotate_own(shape), _put(shape), _score(shape), _weigh(shape)
     number, count = thread_number(), thread_count()
 
     @cfunc(types.void(types.voidptr), fastmath=True)
@@ -127,72 +138,105 @@ def compiled(shape: KernelShape) -> Any:
         found = carray(_at(p[14]), (decoding, heads, dim), np.float32)
         me, all_of_us = number(), count()
         scores = carray(_at(p[15]), (all_of_us, group, longest), np.float32)[me]
+        key_scales = carray(_at(p[16]), (pages, kv_heads, page_size), np.uint16)
+        value_scales = carray(_at(p[17]), (pages, kv_heads, page_size), np.uint16)
         for item in range(me, tokens * kv_heads, all_of_us):
             token = item // kv_heads
             head = item - token * kv_heads
             position = positions[token]
             row = slots[token] * each
             page = table[row + position // page_size]
-            write_own(
-                x[token], head, cosines[position], sines[position], keys[page, head], values[page, head], position
-            )
+            rotate_own(x[token], head, cosines[position], sines[position])
+            put(x[token, heads + head], position % page_size, keys[page, head], key_scales, page, head)
+            put(x[token, heads + kv_heads + head], position % page_size, values[page, head], value_scales, page, head)
             if token < decoding:
                 first = max(0, position + 1 - window)
-                score(x[token], head, keys, table, row, first, position, scores)
+                score(x[token], head, keys, key_scales, table, row, first, position, scores)
                 for g in range(group):
                     _softmax(scores[g], position + 1 - first)
-                weigh(found[token], head, values, table, row, first, position, scores)
+                weigh(found[token], head, values, value_scales, table, row, first, position, scores)
 
     return attend
 
 
-def _write_own(shape: KernelShape) -> Any:
-    heads, kv_heads, dim, page_size = shape.heads, shape.kv_heads, shape.head_dim, shape.page_size
-    group, half = heads // kv_heads, dim // 2
-    store = _narrow if shape.half else _same
+def _rotate_own(shape: KernelShape) -> Any:
+    group, half, heads = shape.heads // shape.kv_heads, shape.head_dim // 2, shape.heads
 
     @njit(fastmath=True, inline="always")
-    def write_own(x, head, cos, sin, keys, values, position):
-        """Rotates a token's key and the queries that share it; the key and its value go to their place in the page."""
-        key, value = x[heads + head], x[heads + kv_heads + head]
-        _rotate(key, cos, sin, half)
-        place = position % page_size
-        for d in range(dim):
-            keys[place, d] = store(key[d])
-            values[place, d] = store(value[d])
+    def rotate_own(x, head, cos, sin):
+        """A token's key and the queries that share it."""
+        _rotate(x[heads + head], cos, sin, half)
         for g in range(group):
             _rotate(x[head * group + g], cos, sin, half)
 
-    return write_own
+    return rotate_own
+
+
+def _put(shape: KernelShape) -> Any:
+    """A token's key or value of one head to its place in a page."""
+    dim = shape.head_dim
+    store = _narrow if shape.stored == "bfloat16" else _same
+
+    @njit(fastmath=True, inline="always")
+    def put(row, place, kept, scales, page, head):
+        for d in range(dim):
+            kept[place, d] = store(row[d])
+
+    @njit(fastmath=True, inline="always")
+    def put_rounded(row, place, kept, scales, page, head):
+        most = np.float32(0)
+        for d in range(dim):
+            most = max(most, abs(row[d]))
+        scales[page, head, place] = _narrow(most / MOST_INT8)
+        scale = _widen(scales[page, head, place])
+        inverse = np.float32(1) / scale if scale > LEAST else np.float32(0)
+        for d in range(dim):
+            value = np.rint(row[d] * inverse)
+            kept[place, d] = np.int8(min(max(value, -MOST_INT8), MOST_INT8))
+
+    return put_rounded if shape.stored == "int8" else put
+
+
+def _scale(shape: KernelShape) -> Any:
+    @njit(inline="always")
+    def one(scales, page, head, place):
+        return np.float32(1)
+
+    @njit(inline="always")
+    def of_a_token(scales, page, head, place):
+        return _widen(scales[page, head, place])
+
+    return of_a_token if shape.stored == "int8" else one
 
 
 def _score(shape: KernelShape) -> Any:
     dim, page_size = shape.head_dim, shape.page_size
     group, scale = shape.heads // shape.kv_heads, np.float32(dim**-0.5)
-    load = _widen if shape.half else _same
+    load, scale_of = LOAD[shape.stored], _scale(shape)
 
     @njit(fastmath=True, inline="always")
-    def score(x, head, keys, table, row, first, position, scores):
+    def score(x, head, keys, key_scales, table, row, first, position, scores):
         for block in range(first // page_size, position // page_size + 1):
             page, begin = table[row + block], block * page_size
             for at in range(max(first, begin), min(position + 1, begin + page_size)):
                 key = keys[page, head, at - begin]
+                scaled = scale * scale_of(key_scales, page, head, at - begin)
                 for g in range(group):
                     query = x[head * group + g]
                     product = np.float32(0)
                     for d in range(dim):
                         product += query[d] * load(key[d])
-                    scores[g, at - first] = product * scale
+                    scores[g, at - first] = product * scaled
 
     return score
 
 
 def _weigh(shape: KernelShape) -> Any:
     dim, page_size, group = shape.head_dim, shape.page_size, shape.heads // shape.kv_heads
-    load = _widen if shape.half else _same
+    load, scale_of = LOAD[shape.stored], _scale(shape)
 
     @njit(fastmath=True, inline="always")
-    def weigh(found, head, values, table, row, first, position, scores):
+    def weigh(found, head, values, value_scales, table, row, first, position, scores):
         for g in range(group):
             for d in range(dim):
                 found[head * group + g, d] = np.float32(0)
@@ -201,7 +245,7 @@ def _weigh(shape: KernelShape) -> Any:
             for g in range(group):
                 out = found[head * group + g]
                 for at in range(max(first, begin), min(position + 1, begin + page_size)):
-                    weight = scores[g, at - first]
+                    weight = scores[g, at - first] * scale_of(value_scales, page, head, at - begin)
                     value = values[page, head, at - begin]
                     for d in range(dim):
                         out[d] += weight * load(value[d])

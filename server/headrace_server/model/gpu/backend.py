@@ -42,6 +42,11 @@ class GpuBackend:
         )
 
     def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
+        if cache.scales is not None:
+            raise ModelRefused(
+                "--kv-cache-dtype=int8 is served on a CPU only as yet: no kernel reads such pages on a GPU; "
+                "leave it out"
+            )
         prompts, why = prompt_attention(cache)
         log.info("attention: answers by our own kernel, prompts by %s", why)
         return GpuAttention(cache, cos, sin, prompts, _by_layer(norms, heads))
