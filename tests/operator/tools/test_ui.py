@@ -35,7 +35,7 @@ def body(name: str = "chat", status: Body | None = None, **autoscaling: Any) -> 
 
 
 def look(*objects: Body, **more: Any) -> Look:
-    return Look(NOW, 1, "https://127.0.0.1:6443", None, objects, **more)
+    return Look(NOW, 1, "https://127.0.0.1:6443", None, 2.0, objects, **more)
 
 
 def decision(at: float, before: int, after: int, reason: str = "LoadRose", message: str = "more") -> Body:

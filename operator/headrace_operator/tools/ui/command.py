@@ -19,7 +19,7 @@ async def serve(connection: Connection, options: argparse.Namespace) -> int:
     """Returns 0 after SIGINT or SIGTERM. Raises ToolFailed where it cannot listen."""
     host, port = options.listen
     namespace = None if options.all_namespaces else connection.namespace
-    looks = Looks(connection.api.guarded(_refuse), namespace, connection.server, _now)
+    looks = Looks(connection.api.guarded(_refuse), namespace, connection.server, _now, options.interval)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -29,15 +29,15 @@ async def serve(connection: Connection, options: argparse.Namespace) -> int:
         await _listen(runner, host, port)
         sys.stdout.write(_said(runner.addresses[0], namespace, connection.server))
         sys.stdout.flush()
-        await _until(ended, looks, options.interval)
+        await _until(ended, looks)
     finally:
         await runner.cleanup()
     return 0
 
 
-async def _until(ended: asyncio.Event, looks: Looks, interval: float) -> None:
+async def _until(ended: asyncio.Event, looks: Looks) -> None:
     """A look that raises what it should not ends the page, too: a page that stands still would lie."""
-    looking, ending = asyncio.create_task(looks.run(interval)), asyncio.create_task(ended.wait())
+    looking, ending = asyncio.create_task(looks.run()), asyncio.create_task(ended.wait())
     done, others = await asyncio.wait({looking, ending}, return_when=asyncio.FIRST_COMPLETED)
     for task in others:
         task.cancel()

@@ -20,19 +20,21 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Looks:
-    def __init__(self, api: Kube, namespace: str | None, server: str, clock: Callable[[], float]) -> None:
-        """`namespace`: None = all. `clock` gives epoch seconds."""
+    def __init__(
+        self, api: Kube, namespace: str | None, server: str, clock: Callable[[], float], interval: float = 2.0
+    ) -> None:
+        """`namespace`: None = all. `clock` gives epoch seconds. `interval`: from the end of a look to the next one."""
         self._api = api
         self._clock = clock
         self._history: dict[str, deque[Point]] = {}
         self._looked = asyncio.Condition()
-        self.latest = Look(at=clock(), number=0, server=server, namespace=namespace)
+        self.latest = Look(at=clock(), number=0, server=server, namespace=namespace, interval=interval)
 
-    async def run(self, interval: float) -> None:
-        """Until cancelled. `interval`: seconds from the end of a look to the next one."""
+    async def run(self) -> None:
+        """Until cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(interval)
+            await asyncio.sleep(self.latest.interval)
 
     async def after(self, seen: int) -> Look:
         """The first look with a higher number than `seen`."""

@@ -17,6 +17,7 @@ from headrace_operator.tools.ui.verdict import Level, is_notable, verdict
 Body = Mapping[str, Any]
 Json = dict[str, Any]
 LATEST = 60  # points of a small line in the overview: ten minutes
+SHORTEST_GAP = 20.0  # seconds without a point after which a line is broken
 THIN = 2  # of so many points, the overview has one: hundreds of deployments are sent at every look
 
 
@@ -94,6 +95,7 @@ def _about(look: Look) -> Json:
     return {
         "at": look.at,
         "number": look.number,
+        "gap": max(SHORTEST_GAP, 4 * look.interval),
         "server": look.server,
         "namespace": look.namespace,
         "problem": problem and {"what": problem.what, "remedy": problem.remedy, "since": problem.since},

@@ -36,6 +36,7 @@ class Look:
     number: int  # of looks so far
     server: str  # the API server's address
     namespace: str | None  # None = all
+    interval: float = 2.0  # seconds between two looks
     objects: Sequence[Body] = ()
     pods: Mapping[tuple[str, str], Sequence[Body]] = field(default_factory=dict)  # by namespace, deployment
     events: Mapping[str, Sequence[Body]] = field(default_factory=dict)  # by the deployment's UID

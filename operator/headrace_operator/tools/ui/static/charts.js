@@ -4,7 +4,6 @@ import { s } from "./dom.js";
 import { clock } from "./format.js";
 
 const WIDTH = 420, HEIGHT = 168, LEFT = 52, RIGHT = 12, TOP = 20, BOTTOM = 24;
-const GAP = 20; // seconds without a point after which a line is broken
 const STEPS = [1, 2, 2.5, 5, 10];
 
 // The lowest round number, in the unit of the values, of which a few make `most`.
@@ -15,7 +14,7 @@ const roundStep = (most, whole) => {
   return whole ? Math.max(1, Math.ceil(step)) : step;
 };
 
-// points: [[at, value or null], ...] in order
+// points: [[at, value or null], ...] in order. gap: seconds without a point after which a line is broken
 const pieces = (points, gap) => {
   const found = [];
   let last = null;
@@ -51,7 +50,7 @@ const valueAt = (points, at, gap) => {
 };
 
 // lines: [{points, name, dashed, step}], the first is filled. target: a value, or null. marks: [{at, up, text}]
-export const chart = ({ id, title, described, lines, now, seconds, target, targetText, format, whole, marks, cursor, gap = GAP }) => {
+export const chart = ({ id, title, described, lines, now, seconds, target, targetText, format, whole, marks, cursor, gap }) => {
   const from = now - seconds;
   const seen = lines.map((line) => ({ ...line, points: line.points.filter(([at]) => at >= from - gap) }));
   const values = seen.flatMap((line) => line.points.map(([, value]) => value)).filter((value) => value !== null);
@@ -103,7 +102,7 @@ const area = (piece, x, y, isStep) =>
 const triangle = (x, y, size) => `M${x},${y}l${size / 2},${size}h${-size}z`;
 
 // A small line without scales, for a table's cell.
-export const spark = (points, { now, seconds, target = null, described }) => {
+export const spark = (points, { now, seconds, gap, target = null, described }) => {
   const width = 112, height = 28, from = now - seconds;
   const seen = points.filter(([at]) => at >= from);
   const most = Math.max(...seen.map(([, value]) => value ?? 0), target ?? 0) * 1.1 || 1;
@@ -111,5 +110,5 @@ export const spark = (points, { now, seconds, target = null, described }) => {
   const y = (value) => height - 2 - ((height - 4) * value) / most;
   return s("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": described },
     target === null ? null : s("line", { class: "target", x1: 0, x2: width, y1: y(target), y2: y(target) }),
-    pieces(seen, GAP).map((piece) => s("path", { class: "line", d: path(piece, x, y, false) })));
+    pieces(seen, gap).map((piece) => s("path", { class: "line", d: path(piece, x, y, false) })));
 };

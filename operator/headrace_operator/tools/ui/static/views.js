@@ -42,7 +42,7 @@ export const overview = (page, words, now) => {
     tiles(page.summary),
     h("section", { "aria-labelledby": "all" },
       h("h1", { id: "all", class: "visually-hidden" }, "InferenceDeployments"),
-      rows.length ? table(rows.slice(0, MOST_ROWS), now) : h("p", { class: "quiet" }, "Nothing matches the filter."),
+      rows.length ? table(rows.slice(0, MOST_ROWS), page.gap, now) : h("p", { class: "quiet" }, "Nothing matches the filter."),
       rows.length > MOST_ROWS ? h("p", { class: "quiet" }, `The worst ${MOST_ROWS} of ${rows.length}; the filter finds the others.`) : null),
   ];
 };
@@ -71,14 +71,14 @@ const tiles = (sum) => {
 const tile = (name, value, more, mood = "") =>
   h("div", { class: `tile ${mood}` }, h("dt", {}, name), h("dd", {}, h("strong", {}, value), h("span", {}, more)));
 
-const table = (rows, now) =>
+const table = (rows, gap, now) =>
   h("div", { class: "scroll", role: "region", "aria-label": "InferenceDeployments, a wide table", tabindex: "0" },
     h("table", { class: "deployments" },
       h("thead", {}, h("tr", {}, ["Deployment", "Replicas", "Queue wait, p95", "Tokens/s", "What goes on", "Changed"]
         .map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, rows.map((row) => line(row, now)))));
+      h("tbody", {}, rows.map((row) => line(row, gap, now)))));
 
-const line = (row, now) =>
+const line = (row, gap, now) =>
   h("tr", { class: row.level },
     h("th", { scope: "row" },
       h("a", { href: address(row) }, row.name), pill(row.level), mode(row),
@@ -88,11 +88,11 @@ const line = (row, now) =>
       h("small", {}, inWords(row.phases).join(" · ") || "no pods", " · ", h("span", { class: "nowrap" }, `bounds ${row.minReplicas}–${row.maxReplicas}`))),
     h("td", { class: isLate(row) ? "late" : null },
       h("div", { class: "beside" }, h("span", { class: "figure" }, wait(row.queueWait)),
-        spark(row.history.map((point) => [point[0], point[1]]), { now, seconds: SPARK, target: row.queueWaitTarget, described: "queue wait, the last ten minutes" })),
+        spark(row.history.map((point) => [point[0], point[1]]), { now, seconds: SPARK, gap, target: row.queueWaitTarget, described: "queue wait, the last ten minutes" })),
       h("small", {}, `target ${wait(row.queueWaitTarget)}`)),
     h("td", {},
       h("div", { class: "beside" }, h("span", { class: "figure" }, count(row.tokensPerSecond)),
-        spark(row.history.map((point) => [point[0], point[2]]), { now, seconds: SPARK, described: "tokens/s, the last ten minutes" }))),
+        spark(row.history.map((point) => [point[0], point[2]]), { now, seconds: SPARK, gap, described: "tokens/s, the last ten minutes" }))),
     h("td", { class: "why" }, row.level === "good" ? null : h("p", {}, row.verdict), reason(row.reason), h("small", {}, row.message)),
     h("td", { class: "when" }, row.change ? [h("span", { class: "figure" }, `${row.change.from} → ${row.change.to}`), h("small", {}, time(row.changedAt, now))] : UNKNOWN));
 
@@ -109,7 +109,7 @@ export const detail = (page, seconds, cursor, now) => {
       h("p", { class: "verdict" }, found.verdict),
       h("p", { class: "quiet" }, found.model ?? "")),
     kpis(found, now),
-    charts(found, seconds, cursor, now),
+    charts(found, page.gap, seconds, cursor, now),
     h("div", { class: "columns" }, history(found, now), why(found, now)),
     pods(found, now),
     conditions(found, now),
@@ -131,12 +131,12 @@ const kpis = (found, now) => {
       next && next.at > now ? `in ${span(next.at - now)} at the earliest, ${next.reason}` : "by the passing of time alone"));
 };
 
-const charts = (found, seconds, cursor, now) => {
+const charts = (found, gap, seconds, cursor, now) => {
   const of = (index) => found.history.map((point) => [point[0], point[index]]);
   const latest = (index) => found.history.at(-1)?.[index] ?? null;
   const marks = found.timeline.filter((entry) => entry.kind === "scaling").map((entry) =>
     ({ at: entry.at, up: entry.to > entry.from, text: `${clock(entry.at)} ${entry.from} → ${entry.to} ${entry.reason}` }));
-  const common = { now, seconds, marks, cursor };
+  const common = { now, seconds, gap, marks, cursor };
   const since = found.history.length ? clock(found.history[0][0]) : null;
   return h("section", { "aria-labelledby": "charts" },
     h("div", { class: "bar" }, h("h2", { id: "charts" }, "Over time"),
