@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 Body = dict[str, Any]
@@ -32,7 +32,7 @@ class Unaccounted(Exception):
     """A package of an image that this environment cannot tell about; the message says what to do."""
 
 
-def pins(image: str) -> Iterator[tuple[str, str, list[str]]]:
+def pins(image: str) -> Iterator[tuple[NormalizedName, str, list[str]]]:
     """(name, version, sha256 of every file that may be installed) of what the image holds on this machine."""
     text = (ROOT / "requirements" / f"{image}.txt").read_text().replace("\\\n", " ")
     for line in text.splitlines():
