@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 OBJECT = ("namespace", "name")
 Key = tuple[str, str]  # (namespace, name)
-LOOK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+LOOK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 INTERVAL_SECONDS = (0.1, 0.25, 0.5, 1, 1.5, 2, 2.25, 2.5, 3, 4, 5, 7.5, 10, 15, 30, 60)
 START_SECONDS = (1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800)
 CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)

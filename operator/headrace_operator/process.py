@@ -147,7 +147,11 @@ class Process:
             if (before := looked.get(key)) is not None:
                 self._metrics.look_interval_seconds.observe(now - before)
             looked[key] = now
-            await work.reconcile(key)
+            try:
+                await work.reconcile(key)
+            finally:
+                if not lease.is_held:  # what this look told, another tells from now on
+                    self._metrics.forget(*key)
 
         return reconcile
 

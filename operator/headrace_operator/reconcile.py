@@ -29,7 +29,7 @@ from headrace_operator.decide.startup import Ledger
 from headrace_operator.decide.status import Tick, is_due, status
 from headrace_operator.decide.urgency import is_urgent
 from headrace_operator.decide.values import Observed
-from headrace_operator.errors import InvalidSpec
+from headrace_operator.errors import InvalidSpec, LeaseLost
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import OperatorMetrics
 from headrace_operator.observe.conflicts import Autoscalers
@@ -150,7 +150,9 @@ class Reconciler:
         self._memories.clear()
 
     async def announce_failure(self, key: Key, error: Exception) -> None:
-        """What went wrong, where `kubectl describe` shows it."""
+        """What went wrong, where `kubectl describe` shows it. That another leads by now is no failure."""
+        if isinstance(error, LeaseLost):
+            return
         self._metrics.reconciles.labels(series.Result.of(error)).inc()
         body = self._store.object(key)
         if body is None:
