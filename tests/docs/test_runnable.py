@@ -65,6 +65,7 @@ def test_what_is_not_as_the_page_says_fails(page: Path, tmp_path: Path, text: st
         ("...", "", True),
         ("a\n...\nc", "a\nb\nc\n", True),
         ("a  \n\n", "a", True),
+        ("a b", "a    b", True),
         ("a", "a b", False),
         ("a...c", "a", False),
         ("a.c", "abc", False),

@@ -46,13 +46,13 @@ def blocks(page: Path, session: str) -> list[Block]:
 
 
 def matches(expected: str, said: str) -> bool:
-    """Trailing spaces and empty lines at the end say nothing."""
+    """How many spaces stand between words says nothing: columns are as wide as what is in them."""
     pattern = ".*".join(re.escape(part) for part in _settled(expected).split("..."))
     return re.fullmatch(pattern, _settled(said), re.DOTALL) is not None
 
 
 def _settled(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+    return "\n".join(re.sub(" +", " ", line.rstrip()) for line in text.strip("\n").splitlines())
 
 
 class Shell:
