@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from embed_server import FACTS, FixedEmbedder, vector_of
+from embed_server import CROSS, FACTS, FixedEmbedder, logit_of, vector_of
 from headrace_server.config import CacheConfig
-from headrace_server.embedding import EmbedAsk
+from headrace_server.embedding import EmbedAsk, Input, Pair
 from headrace_server.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.caches.embeddings import CachedEmbedder
@@ -49,8 +49,19 @@ def lookups(registry: CollectorRegistry, outcome: str) -> float:
     return registry.get_sample_value("headrace_cache_lookups_total", labels) or 0.0
 
 
-def inputs(inner: FixedEmbedder) -> list[tuple[str | tuple[int, ...], ...]]:
+def inputs(inner: FixedEmbedder) -> list[tuple[Input, ...]]:
     return [ask.inputs for ask in inner.asked]
+
+
+async def test_a_cross_encoders_scores_are_kept_pair_by_pair(clock: Clock, registry: CollectorRegistry) -> None:
+    inner = FixedEmbedder(CROSS)
+    cached = CachedEmbedder(inner, ROOM, CacheConfig(ttl=10.0), ServerMetrics(registry), clock)
+    one, other, turned = Pair("a b", "a"), Pair("a b", "c"), Pair("a", "a b")
+    await cached.embed(EmbedAsk((one,), tenant="team-a"))
+    found = await cached.embed(EmbedAsk((other, one, turned), tenant="team-a"))
+    await cached.embed(EmbedAsk((one,), tenant="team-b"))
+    assert [ask.inputs for ask in inner.asked] == [(one,), (other, turned), (one,)]
+    assert found.vectors[:, 0].tolist() == [logit_of(pair) for pair in (other, one, turned)]
 
 
 async def test_only_texts_that_nobody_asked_for_are_computed(
