@@ -16,7 +16,7 @@ HEADRACE = Path(sys.executable).parent / "headrace"
 NAME = "tiny"
 ADMIN = re.compile(r"metrics and drain: (\S+)")
 LISTENING = re.compile(r"listening: gRPC (\S+), HTTP (\S+)")
-PATIENCE = 40  # seconds; importing torch takes most of them on a busy machine
+PATIENCE = 90  # seconds; importing torch takes most of them on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
