@@ -52,7 +52,7 @@ generate: setup ## write again what is generated: gRPC code, the chart's copy of
 	PYTHONPATH=tests:tests/support $(BIN)/python -m chart
 
 docs: setup ## the documentation as a site, into build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
 bench: setup ## what we claim, measured here, with what every checkout has: prints all sides in one run (BENCH="host_step window" for some)
