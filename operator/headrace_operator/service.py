@@ -21,6 +21,13 @@ class Mode(StrEnum):
     EXTERNAL = "External"  # an HPA, KEDA or a person sets spec.replicas through the scale subresource
 
 
+class Forecast(StrEnum):
+    """May replicas be ordered for what the trend of the last minutes says?"""
+
+    DISABLED = "Disabled"  # "Off" would be a boolean in a manifest
+    TREND = "Trend"
+
+
 class Strategy(StrEnum):
     ROLLING = "Rolling"
     CANARY = "Canary"  # the new revision beside the old one, promoted or rolled back on what was measured
@@ -81,6 +88,8 @@ class Model:
     dtype: str
     device: str
     task: Task = Task.GENERATE
+    quantization: str = "none"  # of the weights; or int8, int4
+    kv_cache_dtype: str = "auto"  # as dtype; or int8
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,7 @@ class Scaling:
     metrics_hold: float = 120.0  # seconds without any metrics in which the number of replicas is held
     metrics_fallback: int | None = None  # replicas after that; None = go on holding
     replicas: int | None = None  # spec.replicas: what somebody set through the scale subresource
+    forecast: Forecast = Forecast.DISABLED
 
 
 LONGEST_WINDOW = 0.05  # seconds; who waits longer notices
@@ -172,6 +182,8 @@ def _model(model: Section) -> Model:
         dtype=model.one_of("dtype", ("float32", "bfloat16", "float16")),
         device=model.one_of("device", ("cuda", "cpu")),
         task=Task(model.one_of("task", Task, Task.GENERATE)),
+        quantization=model.one_of("quantization", ("none", "int8", "int4"), "none"),
+        kv_cache_dtype=model.one_of("kvCacheDtype", ("auto", "int8"), "auto"),
     )
 
 
@@ -214,6 +226,7 @@ def _scaling(given: Section, replicas: int | None) -> Scaling:
         metrics_hold=given.duration("metricsHold", default=120.0),
         metrics_fallback=given.whole_if_given("metricsFallback"),
         replicas=replicas,
+        forecast=Forecast(given.one_of("forecast", Forecast, default=Forecast.DISABLED)),
     )
     _check_bounds(given, scaling)
     return scaling

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from headrace_operator.decide.bursts import QUIET, Bursts
+from headrace_operator.decide.forecast import UNKNOWN, Trend
 from headrace_operator.decide.rates import SHORTEST, Series
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
 
 WINDOW = 15.0  # seconds of samples that a decision looks at: several scrapes, and short against a cold start
 STARTUPS_KEPT = 20
-LASTING = 15.0  # seconds after which a much higher number was no blink: the scale-down window holds it from then on
+LASTING = 30.0  # seconds after which a much higher number was no blink: the scale-down window holds it from then on
 
 
 class Decided(Protocol):
@@ -41,6 +42,7 @@ class History:
         tuple[float, int], ...
     ] = ()  # (epoch seconds, replicas) of the last seconds, as they were asked
     bursts: Bursts = QUIET
+    trend: Trend = UNKNOWN  # of the arrivals
     silent_since: float | None = None  # since when no ready pod has answered
     capacity: float | None = None  # tokens/s that one warm replica carries, learned when saturated
     work_per_request: float | None = None  # tokens, prompt + generated, of finished requests

@@ -86,6 +86,7 @@ _SENTENCES: dict[Reason, Sentence] = {
     Reason.STEADY: _because,
     Reason.LOAD_ROSE: _because,
     Reason.QUEUE_WAIT_HIGH: _because,
+    Reason.LOAD_FORECAST: _because,
     Reason.LOAD_FELL: _because,
     Reason.HOLDING_FOR_WINDOW: _holding_for_window,
     Reason.HOLDING_TARGET: _holding_target,

@@ -9,6 +9,7 @@ class Reason(StrEnum):
     STEADY = "Steady"
     LOAD_ROSE = "LoadRose"  # demand against learned capacity asks for more
     QUEUE_WAIT_HIGH = "QueueWaitHigh"  # the promise is broken although the capacity model saw no need
+    LOAD_FORECAST = "LoadForecast"  # by the time that a replica takes to start, more will come
     LOAD_FELL = "LoadFell"
     HOLDING_FOR_WINDOW = "HoldingForWindow"  # fewer would do now, more were needed within the scale-down window
     HOLDING_TARGET = "HoldingTarget"  # fewer would break the target with the load of this moment
@@ -31,7 +32,8 @@ class Signal(StrEnum):
     WORK = "work"  # arriving work, and the backlog
     SLOTS = "slots"  # requests in flight, until a replica's capacity is known
     QUEUE_WAIT = "queueWait"  # the promise
-    BURSTS = "bursts"  # what came twice lately and was shorter than a start
+    BURSTS = "bursts"  # what those of the last half hour needed, each shorter than a start
+    FORECAST = "forecast"  # the trend of the last minutes, one start ahead
     FALLBACK = "fallback"  # the manifest's number for times without metrics
     EXTERNAL = "external"  # the scale subresource
 

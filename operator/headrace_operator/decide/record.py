@@ -41,6 +41,7 @@ _POLICY: Fields = {
     "metricsFallback": ("metrics_fallback", _maybe(int)),
     "specReplicas": ("replicas", _maybe(int)),
     "schedules": ("schedules", tuple),
+    "forecast": ("forecast", bool),
 }
 _LOAD: Fields = {
     "askedPods": ("asked", int),
@@ -58,6 +59,7 @@ _LOAD: Fields = {
     "readyUnchangedSeconds": ("ready_unchanged", float),
     "kvCachesHeld": ("kv_held", _or_zero),
     "burstArrivalsPerSecond": ("burst", _maybe(float)),
+    "forecastArrivalsPerSecond": ("forecast", _maybe(float)),
 }
 _SUPPLY: Fields = {"ready": ("ready", int), "startingSeconds": ("starting", tuple)}
 _STUCK: Fields = {"pods": ("pods", int), "message": ("message", _words)}

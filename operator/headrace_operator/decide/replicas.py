@@ -2,7 +2,8 @@
 
 work       arriving work / (capacity of one replica x utilization), and what the backlog needs beside it
 queueWait  ready x wait / target, at most twice, when the p95 wait breaks the target that `work` did not foresee
-bursts     what bursts that came twice need, each shorter than a start
+bursts     what the bursts of the last half hour need, each shorter than a start
+forecast   where it is asked for: what arriving work will be when a replica that is ordered now serves
 result     = max of all, then the rules of `rules.py` in order; the first ones make the recommendation
              of which the scale-down window takes the maximum
 Where a person gave the number (External, Paused, the fallback), only the bounds apply to it.
@@ -21,6 +22,7 @@ from headrace_operator.decide.supply import drain_time, replicas_to_catch_up
 from headrace_operator.service import Mode
 
 MOST_AT_ONCE = 2.0  # the promise proposes at most this multiple of the ready replicas
+MOST_AHEAD = 1.5  # times what arriving work needs: a trend that goes on for so long is a guess
 MOST_CATCHING_UP = 1.5  # times what arriving work needs: a backlog passes, a GPU that was bought for it stays a while
 BLINK, FEW = 2.0, 3  # times, or more than, what was asked for all the while: more must last to be held
 SETTLE = 4.0  # seconds after the ready pods changed before queue waits speak about the new supply
@@ -77,9 +79,14 @@ def decide(situation: Situation) -> Decision:
 
 
 def _lasting(situation: Situation, replicas: int) -> int:
-    """A load that is gone within seconds has ordered what it could need; it does not hold that for a whole window."""
+    """A load that is gone within seconds has ordered what it could need; it does not hold that for a whole window.
+
+    While nobody knows what a replica carries, the next trembling would order it again: then it does.
+    """
     least = situation.lasting
-    return replicas if least is None or replicas <= max(BLINK * least, least + FEW) else least
+    if least is None or situation.signals.capacity is None:
+        return replicas
+    return replicas if replicas <= max(BLINK * least, least + FEW) else least
 
 
 def remembered(history: History, decision: Decision, now: float) -> History:
@@ -105,8 +112,7 @@ def _given(situation: Situation) -> tuple[Proposal, ...] | None:
 def _measured(situation: Situation) -> tuple[Proposal, ...]:
     if situation.signals.all_missing:
         return ()
-    candidates = (_by_work(situation), _by_slots(situation), _by_queue_wait(situation), _by_bursts(situation))
-    return tuple(proposal for proposal in candidates if proposal)
+    return tuple([proposal for signal in _SIGNALS if (proposal := signal(situation))])
 
 
 def _by_work(situation: Situation) -> Proposal | None:
@@ -154,8 +160,21 @@ def _by_bursts(situation: Situation) -> Proposal | None:
     load = situation.burst_load
     if load is None:
         return None
-    why = f"bursts that came twice lately need {situation.signals.burst:g} requests/s carried"
+    why = f"bursts of the last half hour need {situation.signals.burst:g} requests/s carried"
     return Proposal(Signal.BURSTS, max(1, math.ceil(load - HAIR)), why)
+
+
+def _by_forecast(situation: Situation) -> Proposal | None:
+    """Only ever for more than the work that arrives: nobody is taken away for what may come."""
+    load, arrivals, forecast = situation.load, situation.signals.arrivals, situation.signals.forecast
+    if not situation.policy.forecast or not load or not arrivals or forecast is None or forecast <= arrivals:
+        return None
+    replicas = math.ceil(load * min(MOST_AHEAD, forecast / arrivals) - HAIR)
+    why = f"{forecast:g} requests/s are expected {situation.start_time:.0f} s from now, {arrivals:g} arrive"
+    return Proposal(Signal.FORECAST, replicas, why)
+
+
+_SIGNALS = (_by_work, _by_slots, _by_queue_wait, _by_bursts, _by_forecast)
 
 
 def _reason(situation: Situation, proposals: tuple[Proposal, ...], clamps: tuple[Clamp, ...], replicas: int) -> Reason:
@@ -174,6 +193,7 @@ def _reason(situation: Situation, proposals: tuple[Proposal, ...], clamps: tuple
 
 _BY_SIGNAL = {
     Signal.QUEUE_WAIT: Reason.QUEUE_WAIT_HIGH,
+    Signal.FORECAST: Reason.LOAD_FORECAST,
     Signal.EXTERNAL: Reason.EXTERNAL,
     Signal.FALLBACK: Reason.METRICS_FALLBACK,
 }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace_operator.decide import capacity, rates, waits
+from headrace_operator.decide import capacity, horizon, rates, waits
 from headrace_operator.decide.history import WINDOW, History
 from headrace_operator.decide.numbers import rounded
 from headrace_operator.decide.rates import Series
@@ -30,7 +30,8 @@ class Signals:
     queue_drains_in: float  # seconds, at the pace seen; infinite while the queue grows or stands
     ready_unchanged: float  # seconds for which the waits were measured with today's ready pods
     kv_held: float = 0.0  # KV pages that requests hold, in caches of one replica
-    burst: float | None = None  # requests/s that replicas must carry for bursts as came twice lately
+    forecast: float | None = None  # requests/s that will come when a replica that is ordered now serves
+    burst: float | None = None  # requests/s that replicas must carry for bursts as came lately
 
     @property
     def in_flight(self) -> int:
@@ -79,7 +80,8 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
         queue_drains_in=rounded(waits.drains_in(since_change)),
         ready_unchanged=rounded(now - history.ready_changed_at),
         kv_held=rounded(sum([sample.kv_use for sample in samples])),
-        burst=_rounded(history.bursts.repeated()),
+        forecast=_rounded(history.trend.ahead(horizon.start_time(history))),
+        burst=_rounded(history.bursts.usual()),
     )
 
 
@@ -103,6 +105,7 @@ def _learned(observed: Observed, history: History, now: float, *, is_silent: boo
         intervals.append((series[-2], series[-1]))
         if pod.is_ready and pod.ready_at is not None and series[-2].at - pod.ready_at >= capacity.WARM_UP:
             carries = capacity.learned(carries, series)
+    arrived = _arrived(intervals)
     return history.seen(
         observed,
         now,
@@ -110,7 +113,8 @@ def _learned(observed: Observed, history: History, now: float, *, is_silent: boo
         silent_since=history.silence(is_silent=is_silent, now=now),
         work_per_request=capacity.work(history.work_per_request, intervals),
         capacity=carries,
-        bursts=history.bursts.seen(_arrived(intervals), now) if intervals else history.bursts,
+        bursts=history.bursts.seen(arrived, now) if intervals else history.bursts,
+        trend=history.trend.seen(arrived, now) if intervals else history.trend,
     )
 
 

@@ -12,7 +12,7 @@ from headrace_operator.decide.history import History
 from headrace_operator.decide.numbers import rounded
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.values import Observed, PodPhase, PodState
-from headrace_operator.service import Mode, Scaling
+from headrace_operator.service import Forecast, Mode, Scaling
 
 WORDS = 512  # characters of what a scheduler or a server said
 
@@ -31,6 +31,7 @@ class Policy:
     metrics_fallback: int | None = None
     replicas: int | None = None  # spec.replicas
     schedules: tuple[str, ...] = ()  # names of those that are on; both bounds come from them
+    forecast: bool = False  # may order for what is to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Situation:
 
     @property
     def burst_load(self) -> float | None:
-        """What bursts as came twice lately need, in replicas at the wanted utilization. None when not known."""
+        """What bursts as came lately need, in replicas at the wanted utilization. None when not known."""
         signals = self.signals
         if signals.burst is None or not signals.work_per_request or not signals.capacity:
             return None
@@ -121,6 +122,7 @@ def _policy(scaling: Scaling, now: float) -> Policy:
         metrics_fallback=scaling.metrics_fallback,
         replicas=scaling.replicas,
         schedules=bounds.schedules,
+        forecast=scaling.forecast is Forecast.TREND,
     )
 
 

@@ -91,7 +91,7 @@ def _names(text: str, comparison: Comparison) -> list[str]:
     """Raises UnknownPolicy before an hour is simulated, not after."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise InvalidOption(f"--policy must name at least one; there are {', '.join(policies.NAMES)} and static:N")
+        raise InvalidOption(f"--policy must name at least one; there are {policies.KNOWN}")
     for name in names:
         policies.check(name)
     return list(dict.fromkeys(names))

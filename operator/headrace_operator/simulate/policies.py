@@ -1,14 +1,14 @@
-"""Policies by the names of the command line."""
+"""Policies by the names of the command line: NAME, or NAME:TARGET for those that have a number to tune."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from headrace_operator.errors import OperatorError
-from headrace_operator.service import Scaling
+from headrace_operator.service import Forecast, Scaling
 from headrace_operator.simulate.engine import Engine
 from headrace_operator.simulate.headrace import Headrace
-from headrace_operator.simulate.peers import hpa
+from headrace_operator.simulate.peers import aibrix, hpa, keda, ray
 from headrace_operator.simulate.peers.aibrix import AiBrix
 from headrace_operator.simulate.peers.dynamo import Dynamo
 from headrace_operator.simulate.peers.hpa import Hpa
@@ -50,38 +50,75 @@ class Case:
         return Request(0.0, prompt, round(fmean(request.generated for request in self.requests)))
 
 
-WAITING = 5.0  # requests a pod: the queue length at which published examples add replicas
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a policy is made, and the one number that its users tune; None = it has none."""
 
-PEERS: dict[str, Callable[[Case], Policy]] = {
-    "hpa-waiting": lambda case: Hpa(hpa.waiting, WAITING, case.bounds),
-    "hpa-concurrency": lambda case: Hpa(hpa.in_flight, case.engine.slots * UTILIZATION, case.bounds),
-    "hpa-queue-wait": lambda case: Hpa(QueueWait(), case.slo, case.bounds),
-    "kpa": lambda case: Kpa(case.engine.slots, case.bounds),
-    "keda": lambda case: Keda(case.bounds),
-    "ray": lambda case: Ray(case.bounds),
-    "wva-v1": lambda case: WvaV1(case.bounds),
-    "wva-v2": lambda case: WvaV2(case.engine.kv_tokens, case.bounds),
-    "dynamo": lambda case: Dynamo(case.engine, case.mean, case.bounds),
-    "aibrix": lambda case: AiBrix(case.bounds),
+    make: Callable[[Case, float], Policy]
+    usual: Callable[[Case], float] | None = None  # its own default
+
+
+def _utilized(case: Case, utilization: float) -> Policy:
+    scaling = replace(case.scaling, utilization=utilization, forecast=Forecast.DISABLED)
+    return Headrace(scaling, case.interval)
+
+
+def _forecasting(case: Case, utilization: float) -> Policy:
+    return Headrace(replace(case.scaling, utilization=utilization, forecast=Forecast.TREND), case.interval)
+
+
+def _oracle(case: Case, utilization: float) -> Policy:
+    return Oracle(case.engine, case.requests, case.cold_start, case.slo, case.bounds, utilization)
+
+
+WAITING = 5.0  # requests a pod: the queue length at which published examples add replicas
+SHARE = 0.7  # of the slots, or of a replica
+KINDS: dict[str, Kind] = {
+    "headrace": Kind(_utilized, lambda case: case.scaling.utilization),
+    "headrace-forecast": Kind(_forecasting, lambda case: case.scaling.utilization),
+    "hpa-waiting": Kind(lambda case, target: Hpa(hpa.waiting, target, case.bounds), lambda _: WAITING),
+    "hpa-concurrency": Kind(
+        lambda case, target: Hpa(hpa.in_flight, case.engine.slots * target, case.bounds), lambda _: UTILIZATION
+    ),
+    "hpa-queue-wait": Kind(lambda case, target: Hpa(QueueWait(), target, case.bounds), lambda case: case.slo),
+    "kpa": Kind(lambda case, target: Kpa(case.engine.slots, case.bounds, target), lambda _: UTILIZATION),
+    "keda": Kind(lambda case, target: Keda(case.bounds, target), lambda _: keda.THRESHOLD),
+    "ray": Kind(lambda case, target: Ray(case.bounds, target), lambda _: ray.TARGET),
+    "wva-v1": Kind(lambda case, _: WvaV1(case.bounds)),
+    "wva-v2": Kind(lambda case, _: WvaV2(case.engine.kv_tokens, case.bounds)),
+    "dynamo": Kind(lambda case, _: Dynamo(case.engine, case.mean, case.bounds)),
+    "aibrix": Kind(lambda case, target: AiBrix(case.bounds, target), lambda _: aibrix.TARGET),
+    "oracle": Kind(_oracle, lambda _: SHARE),
+    "static": Kind(lambda _, number: Static(int(number))),
 }
-BOUND = "oracle"
-NAMES = ("headrace", *PEERS, BOUND)
+KNOWN = ", ".join(name for name in KINDS if name != "static") + " and static:N"
+TUNABLE = tuple(name for name, kind in KINDS.items() if kind.usual)
 
 
 def check(name: str) -> None:
     """Raises UnknownPolicy."""
     kind, _, number = name.partition(":")
-    if name not in NAMES and not (kind == "static" and number.isdigit() and int(number) > 0):
-        raise UnknownPolicy(f"--policy {name!r} is not known; there are {', '.join(NAMES)} and static:N with N above 0")
+    if kind == "static":
+        if not number.isdigit() or not int(number):
+            raise UnknownPolicy(f"--policy {name!r}: it must be static:N with N above 0")
+    elif kind not in KINDS:
+        raise UnknownPolicy(f"--policy {name!r} is not known; there are {KNOWN}")
+    elif number and kind not in TUNABLE:
+        raise UnknownPolicy(f"--policy {name!r}: {kind} has no target to set; {', '.join(TUNABLE)} have")
+    elif ":" in name and not _is_positive(number):
+        raise UnknownPolicy(f"--policy {name!r}: the target of {kind} must be a number above 0, such as {kind}:0.5")
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
 
 
 def made(name: str, case: Case) -> Policy:
     """Raises UnknownPolicy."""
     check(name)
-    if name == "headrace":
-        return Headrace(case.scaling, case.interval)
-    if name in PEERS:
-        return PEERS[name](case)
-    if name == BOUND:
-        return Oracle(case.engine, case.requests, case.cold_start, case.slo, case.bounds)
-    return Static(int(name.partition(":")[2]))
+    kind, _, number = name.partition(":")
+    known = KINDS[kind]
+    return known.make(case, float(number) if number else known.usual(case) if known.usual else 0.0)

@@ -60,6 +60,7 @@ READERS: dict[str, Any] = {
     "scaleDownWindowSeconds": float,
     "metricsHoldSeconds": float,
     "mode": str,
+    "forecast": lambda text: {"true": True, "false": False}[text],
 }
 
 
@@ -72,8 +73,9 @@ def changes(given: Sequence[str]) -> dict[str, Any]:
             raise InvalidStatus(f"--set {text}: {name!r} is not known; there are {', '.join(READERS)}")
         try:
             found[name] = READERS[name](float(value[:-1]) / 100 if value.endswith("%") else value)
-        except ValueError:
-            raise InvalidStatus(f"--set {text}: {value!r} is no {READERS[name].__name__}") from None
+        except (ValueError, KeyError):
+            kind = "true or false" if name == "forecast" else READERS[name].__name__
+            raise InvalidStatus(f"--set {text}: {value!r} is no {kind}") from None
     return found
 
 

@@ -125,7 +125,7 @@ def after_a_restart(run: Fluid) -> History:
     "at",
     [
         pytest.param(110.0, id="when it is quiet"),
-        pytest.param(320.0, id="while replicas load"),
+        pytest.param(340.0, id="while replicas load"),
         pytest.param(700.0, id="at peak"),
         pytest.param(2200.0, id="in the scale-down window"),
     ],

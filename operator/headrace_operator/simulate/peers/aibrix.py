@@ -22,6 +22,7 @@ COOLDOWN = 300.0  # seconds, down
 @dataclass(slots=True)
 class AiBrix:
     bounds: Bounds
+    target: float = TARGET
     interval: float = RESYNC
     means: deque[tuple[float, float]] = field(default_factory=deque)
     recommendations: deque[tuple[float, int]] = field(default_factory=deque)
@@ -34,7 +35,7 @@ class AiBrix:
         while self.means[0][0] <= look.now - STABLE:
             self.means.popleft()
         value = sum(mean for _, mean in self.means) / len(self.means)
-        wanted = self.bounds.of(by_ratio(value / TARGET, look.desired))
+        wanted = self.bounds.of(by_ratio(value / self.target, look.desired))
         self.recommendations.append((look.now, wanted))
         while self.recommendations[0][0] <= look.now - COOLDOWN:
             self.recommendations.popleft()

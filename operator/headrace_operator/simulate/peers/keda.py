@@ -18,6 +18,7 @@ THRESHOLD = 5.0  # waiting requests a replica
 @dataclass(slots=True)
 class Keda:
     bounds: Bounds
+    threshold: float = THRESHOLD
     interval: float = SYNC
     behavior: Behavior = field(init=False)
 
@@ -28,6 +29,6 @@ class Keda:
         if not look.samples:
             return look.desired
         total = sum(sample.waiting for sample in look.samples)
-        ratio = total / (THRESHOLD * look.desired)
-        wanted = look.desired if abs(ratio - 1) <= TOLERANCE else math.ceil(total / THRESHOLD)
+        ratio = total / (self.threshold * look.desired)
+        wanted = look.desired if abs(ratio - 1) <= TOLERANCE else math.ceil(total / self.threshold)
         return self.behavior.limited(wanted, look.desired, look.now)

@@ -21,6 +21,7 @@ UTILIZATION = 0.7  # of the container's concurrency
 class Kpa:
     concurrency: float  # requests that one container takes
     bounds: Bounds
+    utilization: float = UTILIZATION
     interval: float = SCRAPE
     totals: deque[tuple[float, float]] = field(default_factory=deque)  # (when, requests in flight)
     panics_since: float | None = None
@@ -35,7 +36,7 @@ class Kpa:
             self.panics_since, self.panic_floor = look.now, len(look.ready)
         self.decided_at = look.now
         ready = max(1, len(look.ready))
-        target = self.concurrency * UTILIZATION
+        target = self.concurrency * self.utilization
         least, most = math.floor(ready / MOST_DOWN), math.ceil(MOST_UP * ready)
         stable = max(least, min(most, math.ceil(self._mean(look.now, STABLE) / target)))
         panic = max(least, min(most, math.ceil(self._mean(look.now, PANIC) / target)))
