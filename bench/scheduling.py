@@ -70,6 +70,7 @@ async def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[di
             async with grpc.aio.insecure_channel(server.grpc) as channel:
                 callers = Callers(channel, SIZE, random.Random(1))
                 capacity = await capacity_of(callers)
+                print(f"capacity: {capacity:.1f} requests/s", file=sys.stderr)
                 for times in options.times:
                     rows += await Load(server, callers, times * capacity, seconds).compared(times, options.turns)
                 if options.flood:
@@ -138,6 +139,7 @@ class Load:
             batch = group.create_task(asked_elsewhere(self.server.grpc, SIZE, offline, seconds) if offline else none())
             rare = group.create_task(callers.every(seldom, seconds, "seldom") if seldom else callers.nobody())
             group.create_task(samples.take(seconds))
+        print(f"{name}, turn {seed + 1} is done", file=sys.stderr)
         shares = samples.offline_shares(SETTLING, seconds) if offline else []
         return Seen(name, self.rate, online.result(), rare.result(), samples, batch.result(), shares)
 

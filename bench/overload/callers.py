@@ -61,7 +61,7 @@ class Callers:
         async def again_and_again() -> None:
             while time.monotonic() < begin + seconds:
                 asked.append(one := await self._ask(begin, priority))
-                await asyncio.sleep(one.pushback or 0.0)
+                await asyncio.sleep(min(one.pushback or 0.0, max(0.0, begin + seconds - time.monotonic())))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
