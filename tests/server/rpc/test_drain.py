@@ -38,7 +38,9 @@ async def test_a_replica_that_leaves_under_load_loses_no_request(model: Path, do
         forwarding(leaving.grpc if door == "grpc" else leaving.http.removeprefix("http://")) as service,
     ):
         where = {"target": service.address} if door == "grpc" else {"http": f"http://{service.address}"}
-        plan = LoadPlan(rate=RATE, duration=duration, max_new_tokens=(1, 2), prompt_words=(1, 4), concurrency_limit=OPEN, **where)
+        plan = LoadPlan(
+            rate=RATE, duration=duration, max_new_tokens=(1, 2), prompt_words=(1, 4), concurrency_limit=OPEN, **where
+        )
         load = asyncio.create_task(run_load(plan))
         await asyncio.sleep(1.0)
         service.target = staying.grpc if door == "grpc" else staying.http.removeprefix("http://")
