@@ -27,6 +27,7 @@ from comparison.report import add_json, report
 from kubelet_free import account, kubelet_free, manifest, operator
 from operator_process import OperatorProcess
 
+AT_ONCE = 50  # manifests of one `kubectl apply`, which may take a minute
 NODE_PODS = 100  # of a node; Kubernetes' own limit is 110
 TICK, LOOKS = "headrace_operator_reconcile_seconds", "headrace_operator_look_interval_seconds"
 OURS = ("inferencedeployments", "pods", "events", "services", "controllerrevisions", "poddisruptionbudgets")
@@ -89,8 +90,10 @@ def measure(options: argparse.Namespace, directory: Path) -> list[dict[str, Any]
         process.start()
         try:
             say("the deployments are applied")
-            cluster.apply(*(manifest(f"scale-{n}", replicas=options.pods) for n in range(options.deployments)))
             began = time.monotonic()
+            for first in range(0, options.deployments, AT_ONCE):
+                some = range(first, min(first + AT_ONCE, options.deployments))
+                cluster.apply(*(manifest(f"scale-{n}", replicas=options.pods) for n in some))
             cluster.wait("all pods ready", lambda: are_ready(cluster, options), timeout=options.patience, interval=2)
             say(f"all pods are ready after {time.monotonic() - began:.0f} s")
             rows = []
