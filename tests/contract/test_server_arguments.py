@@ -60,6 +60,14 @@ def test_each_task_is_asked_for_by_name_and_pods_that_generate_stay_as_they_are(
     assert not any("--task" in word for word in rendered()["args"])
 
 
+def test_fewer_bits_are_asked_for_by_name_and_pods_without_stay_as_they_are() -> None:
+    model = replace(DEPLOYMENT.model, device="cpu", quantization="int4", kv_cache_dtype="int8")
+    options = parsed(replace(DEPLOYMENT, model=model))
+    assert (options.quantization, options.kv_cache_dtype) == ("int4", "int8")
+    assert (parsed().quantization, parsed().kv_cache_dtype) == (None, "auto")
+    assert not any("quantization" in word or "kv-cache" in word for word in rendered()["args"])
+
+
 @pytest.mark.parametrize(
     ("source", "model", "hub_cache"),
     [

@@ -231,6 +231,8 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         *([f"--task={model.task}"] if model.task is not Task.GENERATE else []),
         f"--device={model.device}",
         f"--dtype={model.dtype}",
+        *([] if model.quantization == "none" else [f"--quantization={model.quantization}"]),
+        *([] if model.kv_cache_dtype == "auto" else [f"--kv-cache-dtype={model.kv_cache_dtype}"]),
         f"--max-running={batching.max_running}",
         f"--max-tokens-per-step={batching.max_tokens_per_step}",
         f"--max-waiting={batching.max_waiting}",
