@@ -74,3 +74,14 @@ def test_a_spike_that_is_over_before_a_start_is_forgotten_with_the_window(ran: d
 def test_the_same_seed_gives_the_same_run() -> None:
     stress = STRESS["noise of 30 %"]
     assert run(stress.comparison(), "keda").outcome == run(stress.comparison(), "keda").outcome
+
+
+@pytest.mark.parametrize(
+    "name", ["step x8", "diurnal", "noise of 30 %", "spike of 10 s", "burst of 10 s every 3 min", "step, start of 10 s"]
+)
+def test_no_peer_is_better_in_misses_and_in_hours_at_once(ran: dict[str, Run], name: str) -> None:
+    """HPA on queue wait and Ray are the peers that come nearest."""
+    ours = headrace(ran, name).outcome
+    for peer in ("hpa-queue-wait", "ray"):
+        theirs = run(STRESS[name].comparison(), peer).outcome
+        assert ours.slo_miss_share < theirs.slo_miss_share or ours.replica_hours < theirs.replica_hours
