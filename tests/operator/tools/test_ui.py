@@ -164,6 +164,40 @@ def test_a_pod_with_odd_labels_hides_nobody(labels: dict[str, str]) -> None:
     assert pod["name"] == "odd"
 
 
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=5,
+)
+FIELDS = (
+    "lastDecision",
+    "lastChange",
+    "conditions",
+    "decisions",
+    "podPhases",
+    "queueWaitP95",
+    "tokensPerSecond",
+    "rollout",
+)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), anything, min_size=1))
+def test_a_status_that_makes_no_sense_hides_no_other_deployment(status: Body) -> None:
+    seen = look(body("odd", status), body("chat", status_of(4, load=0.95)))
+    rows = {row["name"]: row for row in page.overview(seen)["deployments"]}
+    assert rows["chat"]["ready"] == 4
+    assert rows["odd"]["namespace"] == "default"
+    told = page.detail(seen, "default", "odd")
+    assert told is not None
+    assert told["deployment"]["name"] == "odd"
+
+
+def test_what_cannot_be_read_is_said() -> None:
+    (row,) = page.overview(look(body("odd", {"lastDecision": {"at": "yesterday"}})))["deployments"]
+    assert row["level"] == "unknown"
+    assert "cannot read its status" in row["verdict"]
+
+
 class _Lists:
     """The API server's lists, as they are at each look."""
 

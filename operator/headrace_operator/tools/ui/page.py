@@ -3,7 +3,8 @@
 Everything here was written by others, names and messages alike. It leaves as JSON, and the page sets it as text only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from headrace_operator.decide.conditions import epoch
@@ -23,7 +24,7 @@ THIN = 2  # of so many points, the overview has one: hundreds of deployments are
 
 def overview(look: Look) -> Json:
     """Every deployment in one row, the worst first."""
-    rows = [deployment(body, look) for body in look.objects]
+    rows = [_readable(deployment, body, look) for body in look.objects]
     rows.sort(key=lambda row: (list(Level).index(row["level"]), row["namespace"], row["name"]))
     return {**_about(look), "summary": _summary(rows), "deployments": rows}
 
@@ -32,8 +33,20 @@ def detail(look: Look, namespace: str, name: str) -> Json | None:
     """One deployment whole; None when there is none of that name."""
     for body in look.objects:
         if (body["metadata"]["namespace"], body["metadata"]["name"]) == (namespace, name):
-            return {**_about(look), "deployment": _whole(body, look)}
+            return {**_about(look), "deployment": _readable(_whole, body, look)}
     return None
+
+
+def _readable(told: Callable[[Body, Look], Json], body: Body, look: Look) -> Json:
+    """What `told` makes of it; of a status that somebody else wrote, only that: it must not hide the others."""
+    try:
+        return told(body, look)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        bare = told({"metadata": body["metadata"], "spec": {}}, replace(look, events={}))
+        text = (
+            f"This version of headrace cannot read its status: {error!r}. `kubectl get infdep {bare['name']} -o yaml`"
+        )
+        return {**bare, "verdict": text}
 
 
 def deployment(body: Body, look: Look) -> Json:
