@@ -51,10 +51,11 @@ class Bursts:
 
         None where that is no burst, or with less than a minute of memory.
         """
-        if len(self.blocks) < FEWEST:
+        loud = [(rate, requests) for _, rate, requests in self.blocks if rate]
+        if not loud or len(self.blocks) < FEWEST:
             return None
         left = SHARE * sum([requests for _, _, requests in self.blocks])
-        for rate, requests in sorted([(rate, requests) for _, rate, requests in self.blocks if rate], reverse=True):
+        for rate, requests in sorted(loud, reverse=True):
             left -= requests
             if left < 0:
                 return rate

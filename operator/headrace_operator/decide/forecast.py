@@ -6,7 +6,7 @@ to the sky. It sees minutes, not days: what comes every morning is a schedule's 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 STEP = 15.0  # seconds of which the mean is one value
 LEVEL = 0.5  # weight of the newest value against what was expected of it
@@ -30,7 +30,7 @@ class Trend:
             return Trend(since=now, counted_to=now)
         requests += self.requests
         if now - self.since < STEP:
-            return replace(self, requests=requests, counted_to=now)
+            return Trend(self.level, self.slope, self.values, self.since, now, requests)
         rate = requests / (now - self.since)
         if not self.values:
             return Trend(rate, 0.0, 1, now, now)
