@@ -19,7 +19,7 @@ from headrace_server.engine.loop import Engine
 from headrace_server.engine.stream import Stream
 from headrace_server.request import Priority, Request
 from headrace_server.rpc.readiness import Phase
-from open_server import CONTEXT, NAME, PATIENCE, OpenServer, open_server
+from open_server import CONTEXT, NAME, PAGES, PATIENCE, OpenServer, open_server
 from scripted_runner import ScriptedRunner
 
 FINAL = {"completed", "failed", "expired", "cancelled"}
@@ -212,6 +212,25 @@ async def test_a_batch_that_is_too_late_expires_and_keeps_what_it_has(
     assert len(answers) >= 2
     assert sorted([*answers, *rest]) == sorted(f"r{number}" for number in range(30))
     assert {one["error"]["code"] for one in rest.values()} == {"batch_expired"}
+
+
+async def test_a_line_that_is_too_late_is_a_504_and_never_a_short_answer(
+    model: Path, runner: ScriptedRunner, store: BatchConfig
+) -> None:
+    async with open_server(model, runner, batches=store, max_running=1) as server, a_client(server) as client:
+        runner.gate.clear()
+        batch_id = await created(client, [line("first"), line("late", timeout=0.3), line("last")])
+        await server.until_inside(3)
+        await asyncio.sleep(0.4)  # a real deadline: the whole way from the file to the engine is under test
+        runner.gate.set()
+        batch = await until(client, batch_id)
+        answers, refusals = await results(client, batch.output_file_id), await results(client, batch.error_file_id)
+        await server.until_inside(0)
+        assert server.engine.load().kv_pages_free == PAGES
+    assert batch.request_counts.model_dump() == {"total": 3, "completed": 2, "failed": 1}
+    assert list(answers) == ["first", "last"]
+    assert refusals["late"]["response"]["status_code"] == 504
+    assert refusals["late"]["response"]["body"]["error"]["type"] == "timeout_error"
 
 
 async def test_a_full_queue_delays_a_batch_and_loses_nothing(
