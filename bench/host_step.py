@@ -107,6 +107,7 @@ def measured(sequences: int, context: int, steps: int, waiting: int = 0) -> dict
         "name": f"{sequences} at context {context}" + (f", {waiting} waiting" if waiting else ""),
         "sequences": sequences,
         "context_tokens": context,
+        "step_p10_ms": milliseconds(totals, 10),  # what others on the machine disturb least
         "step_p50_ms": milliseconds(totals, 50),
         "step_p99_ms": milliseconds(totals, 99),
         **{f"{name}_p50_ms": milliseconds([getattr(part, name) for part in parts], 50) for name in PARTS},
