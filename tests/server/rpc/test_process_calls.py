@@ -18,7 +18,7 @@ from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 from headrace_server.rpc.pb.orca_pb2 import OrcaLoadReport
 from headrace_server.rpc.readiness import Phase
-from open_server import NAME, OpenServer, open_server
+from open_server import NAME, PATIENCE, OpenServer, open_server
 from scripted_runner import ScriptedRunner, always
 
 TOKEN = "0b6f7c1e-pod"
@@ -135,6 +135,9 @@ async def test_load_is_vllms_and_more(model: Path, runner: ScriptedRunner) -> No
         runner.gate.clear()
         asking = [asyncio.create_task(completed(server)) for _ in range(3)]
         await server.until_inside(3)
+        async with asyncio.timeout(PATIENCE):
+            while not server.engine.load().running:  # only a step gives a request its pages
+                await asyncio.sleep(0.005)
         status, load = await asked(server, "GET", "/load")
         runner.gate.set()
         await asyncio.gather(*asking)
