@@ -36,7 +36,8 @@ def follow(cluster: LocalCluster, session: str, *, folder: Path = story.ROOT) ->
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """The version before, at work in namespaces that admit only what is restricted."""
-    with LocalCluster(tmp_path_factory.mktemp("upgrade"), nodes=(NodeShape("gpu", gpus=4),), images=story.IMAGES) as running:
+    nodes = (NodeShape("gpu", gpus=4),)
+    with LocalCluster(tmp_path_factory.mktemp("upgrade"), nodes=nodes, images=story.IMAGES) as running:
         follow(running, "prepare")
         running.kubectl("label", "namespace", "default", RESTRICTED)
         running.helm("install", "headrace", BEFORE, "--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout=120s")
