@@ -173,13 +173,13 @@ STORIES: dict[str, tuple[Story, ...]] = {
         quiet("nobody asks", 12, requests(0, 0, "overloaded")),
     ),
     "HeadraceReloadRefused": (
-        fires("a broken certificate", 12, {f'headrace_reload_ok{{{SERVED}, file="certificate"}}': "0+0x60"}),
-        quiet("a good one", 12, {f'headrace_reload_ok{{{SERVED}, file="certificate"}}': "1+0x60"}),
+        fires("a broken certificate", 12, {f'headrace_reload_ok{{{SERVED}, file="tls"}}': "0+0x60"}),
+        quiet("a good one", 12, {f'headrace_reload_ok{{{SERVED}, file="tls"}}': "1+0x60"}),
     ),
     "HeadraceCertificateExpiring": (
-        fires("in three days", 70, ends("certificate_expires", 'file="certificate"', days=3)),
-        quiet("in a month", 70, ends("certificate_expires", 'file="certificate"', days=30)),
-        quiet("it was renewed", 70, ends("certificate_expires", 'file="certificate"', "259200+0x60 2592000+0x100")),
+        fires("in three days", 70, ends("certificate_expires", 'file="tls"', days=3)),
+        quiet("in a month", 70, ends("certificate_expires", 'file="tls"', days=30)),
+        quiet("it was renewed", 70, ends("certificate_expires", 'file="tls"', "259200+0x60 2592000+0x100")),
     ),
     "HeadraceRevocationListOld": (
         fires("an hour over", 130, ends("crl_expires", 'authority="CN=ours"', "3600+0x300")),
