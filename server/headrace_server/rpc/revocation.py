@@ -17,6 +17,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from headrace_server.errors import ModelRefused, Unauthenticated
 
 LIST = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
+# What the library raises for bytes that are no list; not all of them are ValueErrors.
+BROKEN = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 KNOWN_CERTIFICATES = 1024  # whose serial numbers are kept: reading one takes some 20 microseconds
 Mark = tuple[bytes, int]  # the authority's name as DER, and the serial number that it gave
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def load_revoked(path: Path, authorities: Path) -> Revoked:
             _check_signature(one, trusted, where)
             _check_whole(one, where)
         return _told(lists, where)
-    except ValueError as broken:  # the library reads each part when it is asked for
+    except BROKEN as broken:  # the library reads each part when it is asked for
         raise ModelRefused(f"{where}: is no certificate revocation list: {broken}") from broken
 
 
@@ -77,7 +79,7 @@ def _lists(raw: bytes, where: str) -> Iterator[x509.CertificateRevocationList]:
     for one in found:
         try:
             yield x509.load_pem_x509_crl(one)
-        except ValueError as broken:
+        except BROKEN as broken:
             raise ModelRefused(f"{where}: is no certificate revocation list: {broken}") from broken
 
 

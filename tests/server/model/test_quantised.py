@@ -76,6 +76,13 @@ def test_groups_that_do_not_divide_a_row_are_refused_with_those_that_do() -> Non
         quantised("down_proj", torch.randn(16, 40), INT4)
 
 
+def whole_sixteenths(rows: int) -> Tensor:
+    """Activations that INT8 holds exactly: between two of its values each kernel may take either."""
+    x = torch.randint(-127, 128, (rows, 64)) / 16
+    x[:, 0] = 127 / 16
+    return x
+
+
 @KINDS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("biased", [True, False])
@@ -83,7 +90,8 @@ def test_groups_that_do_not_divide_a_row_are_refused_with_those_that_do() -> Non
 def test_the_kernels_give_the_products_of_plain_torch(how: object, dtype: torch.dtype, biased: bool, rows: int) -> None:
     matrix = quantised("w", torch.randn(96, 64), how)  # type: ignore[arg-type]
     bias = torch.randn(96).to(dtype) if biased else None
-    x, residual = torch.randn(rows, 64).to(dtype), torch.randn(rows, 96).to(dtype)
+    x = (whole_sixteenths(rows) if how is INT8 else torch.randn(rows, 64)).to(dtype)
+    residual = torch.randn(rows, 96).to(dtype)
     layouts = (PlainQuantised(dtype), CpuQuantised(dtype))
     plain, kernel = (layout.projection(matrix, bias) for layout in layouts)
     near = {"atol": 1e-3, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.25, "rtol": 0.03}

@@ -143,8 +143,8 @@ REFUSED_CHATS = [
     ),
     pytest.param(
         {"tools": [TOOL], "response_format": {"type": "json_object"}},
-        "response_format",
-        "can call none",
+        "tools",
+        "are not served with this model",
         id="tools and a format",
     ),
     pytest.param({"functions": [TOOL["function"]]}, "functions", "not served here", id="tools by their old name"),
