@@ -1,7 +1,6 @@
 """From the first request that has to wait too long to the next pod, on a replica that was idle until then."""
 
 import asyncio
-import json
 import random
 import time
 from collections import Counter
@@ -25,7 +24,6 @@ PHASE = 4.0  # seconds; two looks: a burst comes at any moment between them
 PATIENCE = 30.0  # seconds from a burst to its pod
 USERS = 40  # of two slots: 38 wait, and each asks again when it is answered
 TOKENS = 200
-COUNTED = 2  # bursts of one deployment: for those that come 90 s after others the operator keeps replicas ready
 
 Fresh = Callable[[], AbstractContextManager[None]]  # a deployment that no burst has reached yet
 
@@ -66,7 +64,7 @@ class Burst:
 async def burst(cluster: LocalCluster, lives: Lives) -> tuple[Burst, float]:
     """The burst, and the seconds from its first late request to the next pod. Raises TimeoutError without one."""
     if len(lives.present()) > 1:
-        raise RuntimeError("an idle replica got a second one: the burst before is not forgotten yet")
+        raise RuntimeError("an idle replica got a second one before any burst")
     before = {life.uid for life in lives.all()}
 
     def new() -> list[Life]:
@@ -85,32 +83,23 @@ async def burst(cluster: LocalCluster, lives: Lives) -> tuple[Burst, float]:
     return seen, new()[0].came - min(seen.late)
 
 
-def bound(cluster: LocalCluster, most: int) -> None:
-    change = json.dumps({"spec": {"autoscaling": {"maxReplicas": most}}})
-    cluster.kubectl("patch", "infdep", NAME, "--type=merge", f"--patch={change}")
-
-
 def until_idle(cluster: LocalCluster, lives: Lives) -> None:
-    bound(cluster, 1)  # takes the pod of the last burst away without its window
     cluster.wait("one replica", lambda: len(lives.present()) == 1, timeout=60)
     time.sleep(IDLE)
-    bound(cluster, 2)
 
 
 def measure(cluster: LocalCluster, say: story.Say, fresh: Fresh, *, bursts: int) -> dict[str, Any]:
-    """The first burst of each fresh deployment is not counted: it teaches the operator what the replica carries."""
+    """One burst for each fresh deployment: after a burst the operator keeps replicas for the next one."""
     lives, delays, failures = follow(cluster, NAME), list[float](), Counter[str]()
     source = random.Random(0)
     while len(delays) < bursts:
         with fresh():
-            for number in range(1 + min(COUNTED, bursts - len(delays))):
-                until_idle(cluster, lives)
-                time.sleep(source.uniform(0, PHASE))
-                seen, delay = asyncio.run(burst(cluster, lives))
-                failures.update(seen.failures)
-                say(f"  a pod {delay:.2f} s after the first of {len(seen.late)} late requests was sent")
-                if number:
-                    delays.append(delay)
+            until_idle(cluster, lives)
+            time.sleep(source.uniform(0, PHASE))
+            seen, delay = asyncio.run(burst(cluster, lives))
+            failures.update(seen.failures)
+            delays.append(delay)
+            say(f"  a pod {delay:.2f} s after the first of {len(seen.late)} late requests was sent")
     return {
         "name": "from a queue to the next pod",
         "bursts": len(delays),
