@@ -61,7 +61,7 @@ class Process:
     @contextlib.asynccontextmanager
     async def _open(self, folder: Path) -> AsyncIterator[Envoy]:
         listening = self._settings.listening
-        questions = web.ServerRunner(web.Server(self._questions.answer, access_log=None))
+        questions = web.ServerRunner(self._questions.server())
         await questions.setup()
         await web.TCPSite(questions, "127.0.0.1", 0).start()
         bootstrap = Bootstrap(

@@ -10,6 +10,7 @@ from headrace_router.values import Load
 
 ASSUMED_SLOTS = 32  # places of a batch, while no replica has said how many it has
 STALE = 10.0  # seconds after which a report says nothing any more: others' requests of then are done
+MOST_EARLY = 1024  # requests whose end was heard of before they were sent anywhere
 SMOOTHING = 0.05  # share of a finished request in the mean of how long they take
 
 
@@ -29,11 +30,15 @@ class Busy:
 
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     under_way: dict[str, tuple[str, float]] = field(default_factory=dict)  # request -> replica, when it was sent
+    early: dict[str, None] = field(default_factory=dict)  # requests that are over already, the oldest first
     request_seconds: float = 1.0  # mean of how long a request takes there
 
     def sent(self, request: str, uid: str, now: float) -> None:
         """A second word on the same request replaces the first."""
         self._forget(request)
+        if request in self.early:  # its client left while it was asked where to go, and nothing will end it again
+            del self.early[request]
+            return
         self.under_way[request] = (uid, now)
         self._ledger(uid).own += 1
 
@@ -41,6 +46,9 @@ class Busy:
         """Returns the UID of the replica that it was sent to; None for a request that was sent nowhere."""
         found = self._forget(request)
         if found is None:
+            self.early[request] = None
+            if len(self.early) > MOST_EARLY:
+                del self.early[next(iter(self.early))]
             return None
         uid, sent_at = found
         self.request_seconds += SMOOTHING * (now - sent_at - self.request_seconds)

@@ -33,6 +33,10 @@ class Questions:
         self._clock = clock
         self._open: dict[str, asyncio.Future[Answer]] = {}  # by stream, of requests that are held
 
+    def server(self) -> web.Server:
+        """Who asks may take the question back: a held request whose client left makes room."""
+        return web.Server(self.answer, handler_cancellation=True, access_log=None)
+
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
         door = Door(request.path.split("/", 2)[1])

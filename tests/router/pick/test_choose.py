@@ -1,6 +1,6 @@
 """Which replica a request goes to, as a pure choice."""
 
-from headrace_router.pick.busy import STALE, Busy
+from headrace_router.pick.busy import MOST_EARLY, STALE, Busy
 from headrace_router.pick.choose import ALTERNATIVES, MOST_ABOVE_MEAN, SLACK, choose
 from headrace_router.values import Asked, Door, Endpoint, Load, Ports, Reason
 from hypothesis import given
@@ -82,6 +82,16 @@ def test_a_report_adds_what_others_sent_and_grows_stale() -> None:
     busy.finished("mine", NOW + 1)
     assert busy.inside("uid-0", NOW + 1) == 4
     assert busy.inside("uid-0", NOW + STALE + 1) == 0
+
+
+def test_a_request_that_ended_before_it_was_sent_counts_nowhere() -> None:
+    busy = Busy()
+    assert busy.finished("gone", NOW) is None
+    busy.sent("gone", "uid-0", NOW)
+    assert busy.inside("uid-0", NOW) == 0
+    for number in range(2 * MOST_EARLY):
+        busy.finished(f"refused-{number}", NOW)
+    assert len(busy.early) == MOST_EARLY
 
 
 def test_a_request_counts_once_whatever_is_said_of_it() -> None:
