@@ -1,6 +1,7 @@
 """What fails between the operator and the API server, and how soon it is as if nothing had failed."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,9 @@ def test_a_third_of_all_calls_fail(cluster: LocalCluster, proxy: FaultProxy, sta
     assert_no_orphans(cluster, name)
     assert operator.is_running
     assert sum(status == 0 for _, status in proxy.calls) > len(proxy.calls) / 10, "there were faults"
+    told = operator.metrics()
+    for code in (0, 200, 429):
+        assert re.search(rf'headrace_operator_api_requests_total{{code="{code}",.*}} [1-9]', told), code
 
 
 def test_watches_that_fall_silent(cluster: LocalCluster, proxy: FaultProxy, start: Start, name: str) -> None:
@@ -127,6 +131,10 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_wakes(cluster: LocalCl
         first.send(signal.SIGCONT)
         cluster.wait("it knows", lambda: not first.leads, timeout=30)
         time.sleep(3)
+        assert f'name="{name}"' not in first.metrics(), (
+            "one operator tells of a deployment, and what it was is not told"
+        )
+        assert f'name="{name}"' in second.metrics()
         assert of_first.writes(since=wakes) == []
         assert second.leads
         assert is_settled(cluster, name, 3)
