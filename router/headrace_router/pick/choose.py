@@ -25,8 +25,9 @@ def choose(asked: Asked, endpoints: Sequence[Endpoint], busy: Busy, now: float) 
     by_wait = sorted(endpoints, key=lambda one: (waits[one.uid], shares[one.uid], ranks[one.uid]))
     least = waits[by_wait[0].uid]
     if asked.affinity is not None:
+        bounds = _bounds(endpoints, busy, now)
         allowed = [
-            one for one in endpoints if waits[one.uid] <= least and _within_bound(one, endpoints, busy, now)
+            one for one in endpoints if waits[one.uid] <= least and busy.inside(one.uid, now) < bounds[one.uid]
         ]  # fmt: skip
         if allowed:
             home = min(allowed, key=lambda one: ranks[one.uid])
@@ -35,11 +36,12 @@ def choose(asked: Asked, endpoints: Sequence[Endpoint], busy: Busy, now: float) 
     return Pick(tuple(by_wait[:ALTERNATIVES]), Reason.LEAST_WAIT)
 
 
-def _within_bound(one: Endpoint, endpoints: Sequence[Endpoint], busy: Busy, now: float) -> bool:
+def _bounds(endpoints: Sequence[Endpoint], busy: Busy, now: float) -> dict[str, int]:
+    """Requests that each may have, this one included. One pass over the replicas: it is made for every request."""
     total = sum(busy.inside(each.uid, now) for each in endpoints) + 1
-    places = sum(busy.slots(each.uid) for each in endpoints)
-    bound = math.ceil(MOST_ABOVE_MEAN * total * busy.slots(one.uid) / places)
-    return busy.inside(one.uid, now) + 1 <= bound + SLACK
+    slots = {each.uid: busy.slots(each.uid) for each in endpoints}
+    fair = MOST_ABOVE_MEAN * total / sum(slots.values())
+    return {uid: math.ceil(fair * places) + SLACK for uid, places in slots.items()}
 
 
 def _rank(affinity: bytes | None, uid: str) -> bytes:
