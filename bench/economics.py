@@ -9,6 +9,7 @@ Quality is that of the shipped model on golden texts, which it never saw. The si
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -75,6 +76,7 @@ MODES = (
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("asked to stop"))  # and take the sides along
     options = parsed(sys.argv[1:])
     modes = [mode for mode in MODES if mode.name in options.modes]
     with tempfile.TemporaryDirectory() as scratch:
@@ -112,7 +114,7 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     add("--size", choices=("1m", "144m", "1b"), default="144m", help="of random weights (default %(default)s)")
     add("--quality", type=Path, default=MODELS / "scripture-5m", help="checkpoint whose quality is measured")
     add("--golden", type=Path, default=MODELS / "golden.jsonl", help="held-out texts of it")
-    add("--modes", type=lambda names: names.split(";"), default=[mode.name for mode in MODES], help="such as int8;int4")
+    add("--modes", type=_modes, default=[mode.name for mode in MODES], help="some, such as 'int8;int4'")
     add("--no-quality", action="store_true", help="measure speed and memory alone")
     add("--requests", type=lambda words: tuple(map(int, words.split(","))), default=(1, 16), help="together")
     add("--prompt", type=int, default=32, help="tokens")
@@ -120,6 +122,14 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="turns of each side; the median counts")
     add_json(parser)
     return parser.parse_args(words)
+
+
+def _modes(words: str) -> list[str]:
+    known, names = [mode.name for mode in MODES], words.split(";")
+    strange = [name for name in names if name not in known]
+    if strange:
+        raise argparse.ArgumentTypeError(f"names {'; '.join(strange)}; known: {'; '.join(known)}")
+    return names
 
 
 def made(size: str, directory: Path) -> Path:
@@ -168,7 +178,7 @@ def speed(kind: str, plan: Plan) -> Speeds:
     if kind != "int8":
         return Speeds.measured(plan.shape, kind, "cpu")
     matrix = quantised("square", torch.randn(SQUARE, SQUARE), quantisation(WeightFormat.INT8, 64, ()))
-    product, x = CpuQuantised(torch.float32).projection(matrix, None), torch.randn(SQUARE, SQUARE)
+    product, x = CpuQuantised().projection(matrix, None), torch.randn(SQUARE, SQUARE)
     buffer = torch.ones(plan.shape.streamed, dtype=torch.int8)
     return Speeds(
         read=buffer.nbytes / median_seconds(buffer.view(torch.float32).sum, "cpu"),

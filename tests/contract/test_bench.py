@@ -54,6 +54,20 @@ def test_headrace_alone_is_measured_from_end_to_end() -> None:
         assert 0 < found["ttft_p50_ms"] <= found["ttft_p95_ms"] < 1000 * found["load_s"]
 
 
+@pytest.mark.timeout(120)
+def test_fewer_bits_are_measured_beside_float32() -> None:
+    command = [sys.executable, "bench/economics.py", "--model", str(SHIPPED), "--modes", "float32;int8, kv-int8"]
+    more = ["--requests", "2", "--output", "4", "--rounds", "1", "--no-quality", "--json", "-"]
+    done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole, fewer = json.loads(done.stdout)["rows"]
+    assert (whole["name"], fewer["name"]) == ("float32", "int8, kv-int8")
+    assert whole["times_float32"] == 1.0
+    assert fewer["weights_mib"] < 0.3 * whole["weights_mib"]
+    assert fewer["kv_bytes_per_token"] == whole["kv_bytes_per_token"] * (32 + 2) / (32 * 4)
+    assert all(row["decode_tokens_per_s"] > 0 and row["resident_mib"] > 0 for row in (whole, fewer))
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

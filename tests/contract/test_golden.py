@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from headrace_operator.decide.questions import Door, Questions
 from headrace_operator.observe.golden import RETRY, GoldenProbe, mean_logprob
 from headrace_operator.service import GoldenPrompt
 from headrace_server.rpc.api_keys import line, new_key
-from served_process import NAME, serve_command, served
+from served_process import HEADRACE, NAME, environment, serve_command, served
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 LIGHT = GoldenPrompt("And God said, Let there be light:", " and there was light.")
@@ -65,6 +66,17 @@ async def answered(probe: GoldenProbe, questions: Questions) -> tuple[Score, ...
     return scores
 
 
+def as_evaluated(golden: GoldenPrompt, folder: Path) -> float:
+    """The same loss, in nats a token, by `headrace evaluate`: what a canary would say, before it is rolled out."""
+    lines, result = folder / "golden.jsonl", folder / "result.json"
+    lines.write_text(json.dumps({"prompt": golden.prompt, "answer": golden.answer}))
+    models = [f"--model={MODELS / 'scripture-1m'}", f"--against={MODELS / 'scripture-5m'}"]
+    subprocess.run(
+        [str(HEADRACE), "evaluate", *models, f"--golden={lines}", f"--json={result}"], env=environment(), check=False
+    )
+    return float(json.loads(result.read_text())["quality"]["nats_lost"])
+
+
 async def test_a_smaller_model_thinks_these_words_less_likely(probe: GoldenProbe, tmp_path: Path) -> None:
     # As a deployment with keys has it: a tenant's port refuses, the operator's own asks nothing of a tenant.
     keys = tmp_path / "keys"
@@ -83,6 +95,7 @@ async def test_a_smaller_model_thinks_these_words_less_likely(probe: GoldenProbe
         scores = await answered(probe, asked)
         same = Questions("u", NAME, old, old, (LIGHT,))
         (equal,) = await answered(probe, same)
+    assert scores[0].loss == pytest.approx(as_evaluated(LIGHT, tmp_path), abs=1e-3)
     assert [score.key for score in scores] == [key(LIGHT), key(MEEK)]
     assert sum(score.loss for score in scores) / 2 > 0.05
     assert all(score.stable < 0 for score in scores)

@@ -6,8 +6,10 @@ from kernel_cases import (
     Sequences,
     check_add_rms_norm,
     check_attend_paged,
+    check_attend_paged_in_int8,
     check_neighbours_change_nothing,
     check_rope_write,
+    check_rope_write_in_int8,
     check_silu_mul,
 )
 
@@ -36,6 +38,12 @@ def test_queries_and_keys_are_rotated_and_written(
     check_rope_write(shape, normed, dtype, device)
 
 
+@BOTH
+@pytest.mark.parametrize("shape", [(32, 8, 128), (14, 2, 64)], ids=str)
+def test_keys_and_values_are_written_in_int8(device: str, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    check_rope_write_in_int8(shape, dtype, device)
+
+
 CASES = [
     pytest.param(Sequences((1,) * 4, (1, 8191, 300, 0), 32, 8, 128, 256, room=32768), id="answers"),
     pytest.param(Sequences((1,) * 3, (5000, 70, 64), 28, 4, 128, 16), id="small pages, seven share a head"),
@@ -50,6 +58,12 @@ CASES = [
 @pytest.mark.parametrize("case", CASES)
 def test_queries_see_what_is_before_them(device: str, case: Sequences, dtype: torch.dtype) -> None:
     check_attend_paged(case, dtype, device)
+
+
+@BOTH
+@pytest.mark.parametrize("case", CASES)
+def test_queries_see_what_is_kept_in_int8(device: str, case: Sequences, dtype: torch.dtype) -> None:
+    check_attend_paged_in_int8(case, dtype, device)
 
 
 def test_a_sequence_gets_the_same_bits_in_any_company(device: str) -> None:

@@ -13,7 +13,15 @@ from headrace_server.config import page_size_for
 from headrace_server.engine.sequence import Chunk, Grant, Step
 from headrace_server.model.gpu.backend import GpuBackend
 from headrace_server.request import Request
-from runner_cases import SAMPLINGS, a_captured_model, check_overlap, check_padding, check_tokens, served
+from runner_cases import (
+    SAMPLINGS,
+    a_captured_model,
+    check_overlap,
+    check_padding,
+    check_pages_in_int8,
+    check_tokens,
+    served,
+)
 from steps import a_start
 
 pytestmark = pytest.mark.gpu
@@ -40,6 +48,10 @@ def test_tokens_are_those_of_plain_torch_on_a_cpu(
 ) -> None:
     directory = write_checkpoint(tmp_path, num_hidden_layers=2, **fields).directory
     check_tokens(directory, device, page_size, 30, 90)
+
+
+def test_pages_in_int8_say_what_they_say_on_a_cpu(device: str, checkpoint: Checkpoint) -> None:
+    check_pages_in_int8(checkpoint.directory, device, PAGE)
 
 
 def test_overlap_and_capture_change_no_token(device: str, checkpoint: Checkpoint) -> None:

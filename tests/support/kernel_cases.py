@@ -7,6 +7,7 @@ NaN, and what it must not write is compared too.
 from dataclasses import dataclass
 
 import torch
+from headrace_server.model.cache import in_int8
 from headrace_server.model.kernels.add_rms_norm import add_rms_norm, add_rms_norm_in_torch
 from headrace_server.model.kernels.layout import Packed
 from headrace_server.model.kernels.paged_attention import attend_paged, attend_paged_in_torch
@@ -57,6 +58,31 @@ def check_rope_write(shape: tuple[int, int, int], normed: bool, dtype: torch.dty
     assert_close(pool[1], expected_pool[1], rtol=0, atol=0)
 
 
+def check_rope_write_in_int8(shape: tuple[int, int, int], dtype: torch.dtype, device: str) -> None:
+    """What is kept, times its scale, is within a step of what torch would keep; and only there anything is written."""
+    heads, kv_heads, head_dim = shape
+    tokens, page_size, pages = 3, 4, 2
+    projected = a_tensor(tokens, heads + 2 * kv_heads, head_dim, dtype=dtype, device=device)
+    projected[1] = 0
+    angles = 7 * torch.rand(9, head_dim // 2, device=device)
+    numbers = torch.tensor([[0, 3, 8], [7, 0, 5]], device=device, dtype=torch.int32)
+    places = Places(numbers[0], numbers[1], angles.cos(), angles.sin())
+    size = (pages, page_size, kv_heads, head_dim)
+    pool = [torch.full(size, 99, dtype=torch.int8, device=device) for _ in range(2)]
+    scales = tuple(torch.full(size[:3], 3.0, dtype=torch.bfloat16, device=device) for _ in range(2))
+    expected_pool, expected_scales = [each.clone() for each in pool], tuple(each.clone() for each in scales)
+    expected = rope_write_in_torch(projected, places, *expected_pool, None, expected_scales)  # type: ignore[arg-type]
+    equal(rope_write(projected, places, *pool, None, scales), expected)  # type: ignore[arg-type]
+    for kept, of, right, of_right in zip(pool, scales, expected_pool, expected_scales, strict=True):
+        step = of_right.float().unsqueeze(3)
+        # A step, and what the interpreter cuts off the scale where a GPU rounds.
+        assert ((kept.float() * of.float().unsqueeze(3) - right.float() * step).abs() <= 1.51 * step + 1e-6).all()
+        untouched = [row for row in range(pages * page_size) if row not in numbers[1].tolist()]
+        assert torch.equal(kept.flatten(0, 1)[untouched], right.flatten(0, 1)[untouched])
+        assert torch.equal(of.flatten(0, 1)[untouched], of_right.flatten(0, 1)[untouched])
+        assert (kept.abs() <= 127).all()
+
+
 @dataclass(frozen=True, slots=True)
 class Sequences:
     """A packed step: for each sequence, its queries and its keys, in tokens."""
@@ -74,6 +100,14 @@ class Sequences:
 def check_attend_paged(case: Sequences, dtype: torch.dtype, device: str) -> None:
     step = a_step(case, dtype, device)
     equal(attend_paged(*step, case.window), attend_paged_in_torch(*step, case.window))
+
+
+def check_attend_paged_in_int8(case: Sequences, dtype: torch.dtype, device: str) -> None:
+    """What nobody owns has scales of NaN."""
+    queries, keys, values, packed = a_step(case, dtype, device)
+    pools, scales = zip(*(in_int8(pool) for pool in (keys, values)), strict=True)
+    found = attend_paged(queries, *pools, packed, case.window, scales=scales)
+    equal(found, attend_paged_in_torch(queries, *pools, packed, case.window, scales=scales))
 
 
 def check_neighbours_change_nothing(case: Sequences, dtype: torch.dtype, device: str) -> None:

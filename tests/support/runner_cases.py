@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from engines import answer_of
-from headrace_server.config import EngineConfig
+from headrace_server.config import EngineConfig, KvCacheDtype
 from headrace_server.engine.loop import Engine
 from headrace_server.engine.scheduler import Scheduler
-from headrace_server.engine.sequence import Step
+from headrace_server.engine.sequence import Chunk, Grant, Step
 from headrace_server.metrics import ServerMetrics
 from headrace_server.model.backend import Backend, PlainBackend
 from headrace_server.model.gpu.backend import GpuBackend
@@ -22,6 +22,7 @@ from headrace_server.model.runner import ModelRunner
 from headrace_server.request import Request, Sampling
 from models import Model, a_config, asked
 from prometheus_client import CollectorRegistry
+from steps import a_start
 from torch import Tensor
 
 MAX_RUNNING = 5  # sizes 1, 2, 4 and 5
@@ -66,6 +67,23 @@ def check_tokens(directory: Path, device: str, page_size: int, new_tokens: int, 
         6: [asked("drawn", (7, 8, 9), 2 * new_tokens, Sampling(temperature=1.1, seed=5))],
     }
     assert kernels.answers(requests) == plain.answers(requests)
+
+
+def check_pages_in_int8(directory: Path, device: str, page_size: int) -> None:
+    """A prompt in two pieces, then tokens one by one: what comes next is as likely as with plain torch on a CPU.
+
+    Not to the bit: of a value between two of INT8 each may take either.
+    """
+    kernels = a_captured_model(directory, device, GpuBackend(page_size), page_size, kv_cache_dtype=KvCacheDtype.INT8)
+    config = a_config(directory, engine=kernels.config.engine)
+    plain = Model(load_model(config, lambda phase: None, PlainBackend()), config)
+    ids = tuple(range(3, 15))
+    start, grants = (a_start(1),), (Grant(1, 0, 0),)
+    for first, last in ((0, 7), (7, 10), (10, 11), (11, 12)):
+        step = Step(start, grants, (Chunk(1, first, ids[first:last], samples=True),))
+        [found], [expected] = (model.loaded.runner.logits(step) for model in (kernels, plain))
+        assert torch.nn.functional.cosine_similarity(found.cpu(), expected, dim=0) > 0.999
+        start, grants = (), ()
 
 
 def check_overlap(directory: Path, device: str, backend: Backend, page_size: int) -> None:

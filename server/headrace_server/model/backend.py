@@ -22,8 +22,8 @@ class Backend(Protocol):
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         """How weights lie in memory; and how that was found, for the log."""
 
-    def quantised(self, dtype: torch.dtype) -> tuple[LayoutOf[Quantised], str]:
-        """Likewise, of weights in fewer bits; `dtype`: of the activations. Raises ModelRefused if there is no such."""
+    def quantised(self) -> tuple[LayoutOf[Quantised], str]:
+        """Likewise, of weights in fewer bits. Raises ModelRefused if there is no such."""
 
     def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
         """cos and sin: float32 (positions, head_dim / 2)."""
@@ -40,8 +40,8 @@ class PlainBackend:
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         return Plain(), "as the checkpoint has them"
 
-    def quantised(self, dtype: torch.dtype) -> tuple[LayoutOf[Quantised], str]:
-        return PlainQuantised(dtype), "plain torch"
+    def quantised(self) -> tuple[LayoutOf[Quantised], str]:
+        return PlainQuantised(), "plain torch"
 
     def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:
         return with_norms(GatherAttention(heads, cache, cos, sin), norms, heads)

@@ -51,7 +51,7 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
         settle()
     layout, why = backend.layout(shape, dtype)
     log.info("weight layout %s: %s", layout.name, why)
-    fewer_bits = _fewer_bits(config, backend, dtype)
+    fewer_bits = _fewer_bits(config, backend)
     weights = load_weights(config.model, shape, device, dtype, layout, fewer_bits=fewer_bits)
     on_phase("kv_cache")
     kept = cache_dtype(config.engine, dtype)
@@ -70,11 +70,11 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     return Loaded(runner, limits, weights.embedding.device.type, work, gpu_of(device))
 
 
-def _fewer_bits(config: ServerConfig, backend: Backend, dtype: torch.dtype) -> FewerBits | None:
+def _fewer_bits(config: ServerConfig, backend: Backend) -> FewerBits | None:
     how, is_stored = settled(config.model, config.quantization)
     if how is None:
         return None
-    layout, why = backend.quantised(dtype)
+    layout, why = backend.quantised()
     log.info("weights in %s, without %s: %s", how.weights, ", ".join(sorted(how.excluded)) or "exception", why)
     return FewerBits(how, layout, is_stored)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from headrace_server.model.projection import PlainGated, PlainProjection
+from headrace_server.model.projection import Projection
 from headrace_server.model.quantised import MOST, Int4, Int8, Quantised
 from headrace_server.model.row_sizes import ANY
 
@@ -35,12 +35,35 @@ class PlainInt8:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainInt8Gated:
-    both: PlainInt8
+class PlainInt4:
+    """Activations, scales and results in bfloat16, as torch's kernel has them; sums in float32."""
+
+    weight: Tensor  # float32 (out, in)
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, weight: Int4, bias: Tensor | None) -> "PlainInt4":
+        scales, offsets = weight.scales.bfloat16().float(), weight.offsets.bfloat16().float()
+        return cls(Int4(weight.values, scales, offsets).dense(), bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        found = (x.bfloat16().float() @ self.weight.T).bfloat16().to(x.dtype)
+        return found if self.bias is None else found + self.bias
+
+    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        return residual + self(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return gelu(self(x))
+
+
+@dataclass(frozen=True, slots=True)
+class SiluGated:
+    both: Projection
 
     def __call__(self, x: Tensor) -> Tensor:
         gate, up = self.both(x).chunk(2, dim=-1)
-        return silu(gate) * up
+        return silu(gate).mul_(up)
 
 
 class PlainQuantised:
@@ -49,18 +72,11 @@ class PlainQuantised:
     name = "plain, fewer bits"
     rows = ANY
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
+    def projection(self, weight: Quantised, bias: Tensor | None) -> Projection:
+        return PlainInt4.of(weight, bias) if isinstance(weight, Int4) else PlainInt8(weight, bias)
 
-    def projection(self, weight: Quantised, bias: Tensor | None) -> PlainInt8 | PlainProjection:
-        if isinstance(weight, Int8):
-            return PlainInt8(weight, bias)
-        return PlainProjection(weight.dense().to(self._dtype), bias)
-
-    def gated(self, weight: Quantised, bias: Tensor | None) -> PlainInt8Gated | PlainGated:
-        if isinstance(weight, Int4):
-            return PlainGated(PlainProjection(weight.dense().to(self._dtype), bias))
-        return PlainInt8Gated(PlainInt8(weight, bias))
+    def gated(self, weight: Quantised, bias: Tensor | None) -> SiluGated:
+        return SiluGated(self.projection(weight, bias))
 
 
 def rows_in_int8(x: Tensor) -> tuple[Tensor, Tensor]:

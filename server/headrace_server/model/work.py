@@ -7,7 +7,7 @@ from headrace_server.model.quantisation import Quantisation
 from headrace_server.model.weights import count_matrix_weights, count_parameters, quantised_matrices
 from headrace_server.telemetry.work import ModelWork
 
-SCALE = 4  # bytes
+SCALE, SCALE_AND_OFFSET = 4, 4  # bytes: float32; two bfloat16
 
 
 def work_of(shape: Architecture, dtype: torch.dtype, fewer_bits: Quantisation | None = None) -> ModelWork:
@@ -28,6 +28,6 @@ def _saved(shape: Architecture, dtype: torch.dtype, how: Quantisation) -> float:
     saved = 0.0
     for outputs, inputs in quantised_matrices(shape, how).values():
         values = outputs * inputs
-        scales = outputs * SCALE if how.group_size is None else values / how.group_size * 2 * dtype.itemsize
+        scales = outputs * SCALE if how.group_size is None else values / how.group_size * SCALE_AND_OFFSET
         saved += values * (dtype.itemsize - how.bytes_per_weight) - scales
     return saved

@@ -48,6 +48,23 @@ def test_a_prompts_attention_multiplies_by_warpgroup(tmp_path: Path) -> None:
     assert "HGMMA" in kernels["_attend"].assembly
 
 
+@pytest.mark.parametrize("max_q", [1, 512], ids=["an answer", "a prompt"])
+def test_pages_in_int8_are_read_on_tensor_cores_without_spills(max_q: int, tmp_path: Path) -> None:
+    packed = Packed(cu_q=_ints(3), used_k=_ints(2), block_table=_ints(2, 32), max_q=max_q, max_k=8192)
+    places = Places(_ints(2), _ints(2), torch.zeros(8192, 64), torch.zeros(8192, 64))
+    pages = torch.zeros(PAGES, dtype=torch.int8)
+    scales = (_half(*PAGES[:3]), _half(*PAGES[:3]))
+
+    def layer() -> None:
+        rope_write(_half(2, 48, 128), places, pages, pages, None, scales)
+        attend_paged(_half(2, 32, 128), pages, pages, packed, scales=scales)
+
+    kernels = built(layer, tmp_path)
+    assert kernels["_rope_write"].stack == kernels["_attend"].stack == 0
+    assert "MMA." in kernels["_attend"].assembly
+    assert kernels["_attend"].resident >= 2
+
+
 def test_where_a_steps_numbers_begin_does_not_compile_a_kernel_anew(tmp_path: Path) -> None:
     """That would take seconds, in the middle of somebody's answer."""
 

@@ -9,8 +9,10 @@ from kernel_cases import (
     Sequences,
     check_add_rms_norm,
     check_attend_paged,
+    check_attend_paged_in_int8,
     check_neighbours_change_nothing,
     check_rope_write,
+    check_rope_write_in_int8,
     check_silu_mul,
 )
 
@@ -45,6 +47,24 @@ def test_queries_and_keys_are_rotated_and_written(
     interpreted: Check, shape: tuple[int, int, int], normed: bool, dtype: torch.dtype
 ) -> None:
     interpreted(check_rope_write, shape, normed, dtype, "cpu")
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 16), (6, 2, 12)], ids=["a KV head each", "three heads share a KV head"])
+def test_keys_and_values_are_written_in_int8_with_their_scales(interpreted: Check, shape: tuple[int, int, int]) -> None:
+    interpreted(check_rope_write_in_int8, shape, torch.float32, "cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(Sequences((1, 1, 1), (1, 260, 0), 4, 2, 16, 16), id="answers, one key, many, none"),
+        pytest.param(Sequences((1, 1), (300, 90), 4, 1, 24, 32, window=70), id="a window, one KV head for all"),
+        pytest.param(Sequences((40, 7), (40, 90), 6, 2, 24, 16), id="prompts, whole and continued, three share a head"),
+    ],
+)
+def test_pages_in_int8_are_read_with_their_scales(interpreted: Check, case: Sequences, dtype: torch.dtype) -> None:
+    interpreted(check_attend_paged_in_int8, case, dtype, "cpu")
 
 
 # float16 stands for the 16-bit types: the interpreter multiplies matrices of bfloat16 as if their bits were integers.

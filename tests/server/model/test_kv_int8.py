@@ -7,14 +7,11 @@ import torch
 from checkpoints import write_checkpoint, write_config
 from families import WINDOW
 from headrace_server.config import EngineConfig, KvCacheDtype
-from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import read_architecture
 from headrace_server.model.cache import bytes_per_token, empty_cache, in_int8, pages_that_fit
-from headrace_server.model.gpu.backend import GpuBackend
-from headrace_server.model.loading import load_model
 from hypothesis import given
 from hypothesis import strategies as st
-from models import a_config, a_model, asked
+from models import a_model, asked
 
 INT8 = KvCacheDtype.INT8
 PROMPT = tuple(range(3, 120))
@@ -83,9 +80,3 @@ def test_a_cache_that_slept_holds_what_comes_after(directory: Path) -> None:
     model.loaded.runner.sleep()
     model.loaded.runner.wake_up()
     assert model.answer(PROMPT, 12) == before
-
-
-def test_a_gpu_has_no_kernel_for_it_as_yet(directory: Path) -> None:
-    config = a_config(directory, engine=EngineConfig(kv_cache_dtype=INT8))
-    with pytest.raises(ModelRefused, match=r"--kv-cache-dtype=int8 is served on a CPU only as yet.*leave it out"):
-        load_model(config, lambda phase: None, GpuBackend(16))

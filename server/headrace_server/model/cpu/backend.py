@@ -25,8 +25,8 @@ class CpuBackend:
     def layout(self, shape: Architecture, dtype: torch.dtype) -> tuple[Layout, str]:
         return fastest_layout(shape, dtype)
 
-    def quantised(self, dtype: torch.dtype) -> tuple[LayoutOf[Quantised], str]:
-        layout = CpuQuantised(dtype)
+    def quantised(self) -> tuple[LayoutOf[Quantised], str]:
+        layout = CpuQuantised()
         return layout, layout.describe()
 
     def attention(self, heads: Heads, cache: KvCache, cos: Tensor, sin: Tensor, norms: HeadNorms | None) -> Attention:

@@ -1,6 +1,7 @@
 """Products with INT8 and INT4 weights on a CPU, by the kernels that torch ships.
 
-INT8 x INT8 is oneDNN's, by the operators that torch's own compiler emits; INT4 is torch's kernel for weights alone.
+INT8 x INT8 is oneDNN's, by the operators that torch's own compiler emits. The kernels for weights alone are torch's;
+they compute in bfloat16, because in float32 they have no vector instructions.
 """
 
 from dataclasses import dataclass
@@ -8,20 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu
 
 from headrace_server.errors import ModelRefused
 from headrace_server.model.cpu import parallel
 from headrace_server.model.cpu.kernel import PARAMETERS, compiled_rounding
 from headrace_server.model.projection import Gated, Projection
 from headrace_server.model.quantised import Int4, Int8, Quantised
-from headrace_server.model.quantised_products import rows_in_int8
+from headrace_server.model.quantised_products import SiluGated, rows_in_int8
 from headrace_server.model.row_sizes import ANY
 
-MIDDLE = (
-    128  # what an activation of 0 is. For signed ones oneDNN has no kernel: 64 x 256 x 1408 took 500 ms, not 0.1 ms
-)
-OUTPUTS_AT_ONCE = 16  # that the kernel for INT4 computes: their number must be a multiple
+# What an activation of 0 is. For signed ones oneDNN has no kernel: 64 x 256 x 1408 took 500 ms instead of 0.1 ms.
+MIDDLE = 128
+AT_ONCE = 16  # outputs that the kernel for INT4 computes, and inputs that the one for INT8 alone reads
 
 
 def multiplies_int8() -> bool:
@@ -35,33 +35,20 @@ class CpuQuantised:
     name = "fewer bits"
     rows = ANY
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        """`dtype`: of the activations."""
-        self._dtype = dtype
-
     def projection(self, weight: Quantised, bias: Tensor | None) -> Projection:
         if isinstance(weight, Int4):
-            return Int4Product.of(weight, bias, self._dtype)
+            return Int4Product.of(weight, bias)
         if multiplies_int8():
             return Int8Product.of(weight, bias)
-        return Int8WeightOnly(weight.values, weight.scales.to(self._dtype), bias)
+        return Int8WeightOnly.of(weight, bias)
 
     def gated(self, weight: Quantised, bias: Tensor | None) -> Gated:
         return SiluGated(self.projection(weight, bias))
 
     def describe(self) -> str:
         """For the log."""
-        how = "INT8 activations" if multiplies_int8() else "activations as they are: this processor has no VNNI"
+        how = "INT8 activations" if multiplies_int8() else "activations in bfloat16: this processor has no VNNI"
         return f"torch's kernels; INT8 weights meet {how}"
-
-
-@dataclass(frozen=True, slots=True)
-class SiluGated:
-    both: Projection
-
-    def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self.both(x).chunk(2, dim=-1)
-        return silu(gate).mul_(up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +90,24 @@ class Int8Product:
 @dataclass(frozen=True, slots=True)
 class Int8WeightOnly:
     values: Tensor  # int8 (out, in)
-    scales: Tensor  # (out), in the activations' dtype
+    scales: Tensor  # (out), bfloat16
     bias: Tensor | None
 
+    @classmethod
+    def of(cls, weight: Int8, bias: Tensor | None) -> "Int8WeightOnly":
+        """Raises ModelRefused for a number of inputs that the kernel would read beyond."""
+        inputs = weight.values.shape[1]
+        if inputs % AT_ONCE:
+            raise ModelRefused(
+                f"a matrix of {inputs} inputs cannot be kept in int8 on a processor without VNNI: the kernel takes "
+                f"multiples of {AT_ONCE}; leave out --quantization"
+            )
+        return cls(weight.values, weight.scales.bfloat16(), bias)
+
     def __call__(self, x: Tensor) -> Tensor:
-        found: Tensor = torch.ops.aten._weight_int8pack_mm(x.contiguous(), self.values, self.scales)
-        return found if self.bias is None else found.add_(self.bias)
+        found: Tensor = torch.ops.aten._weight_int8pack_mm(x.bfloat16().contiguous(), self.values, self.scales)
+        found = found.to(x.dtype)
+        return found if self.bias is None else found + self.bias
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         return residual + self(x)
@@ -120,28 +119,29 @@ class Int8WeightOnly:
 @dataclass(frozen=True, slots=True)
 class Int4Product:
     values: Tensor  # uint8 (out, in / 2), in the order that the kernel reads
-    scales_and_offsets: Tensor  # (in / group, out, 2), in the activations' dtype
+    scales_and_offsets: Tensor  # bfloat16 (in / group, out, 2)
     group_size: int
     bias: Tensor | None
 
     @classmethod
-    def of(cls, weight: Int4, bias: Tensor | None, dtype: torch.dtype) -> "Int4Product":
+    def of(cls, weight: Int4, bias: Tensor | None) -> "Int4Product":
         """Raises ModelRefused for a number of outputs that the kernel has no place for."""
         outputs = len(weight.values)
-        if outputs % OUTPUTS_AT_ONCE:
+        if outputs % AT_ONCE:
             raise ModelRefused(
                 f"a matrix of {outputs} outputs cannot be kept in int4 on a CPU: the kernel takes multiples of "
-                f"{OUTPUTS_AT_ONCE}; take int8"
+                f"{AT_ONCE}; take int8"
             )
-        both = torch.stack((weight.scales.T, weight.offsets.T), dim=2).to(dtype).contiguous()
+        both = torch.stack((weight.scales.T, weight.offsets.T), dim=2).bfloat16().contiguous()
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight.values.int(), 1)
         return cls(packed, both, weight.group_size, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         found: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x.contiguous(), self.values, self.group_size, self.scales_and_offsets
+            x.bfloat16().contiguous(), self.values, self.group_size, self.scales_and_offsets
         )
-        return found if self.bias is None else found.add_(self.bias)
+        found = found.to(x.dtype)
+        return found if self.bias is None else found + self.bias
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         return residual + self(x)

@@ -57,8 +57,16 @@ class GpuAttention:
         groups: list[tuple[slice, AttendPaged, Packed]],
     ) -> Tensor:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        queries = rope_write(projected, places, keys, values, self._norms[layer] if self._norms else None)
-        parts = [attend(queries[rows], keys, values, packed, window) for rows, attend, packed in groups]
+        norm = self._norms[layer] if self._norms else None
+        if self._cache.scales is None:
+            queries = rope_write(projected, places, keys, values, norm)
+            parts = [attend(queries[rows], keys, values, packed, window) for rows, attend, packed in groups]
+        else:
+            scales = (self._cache.scales[0][layer], self._cache.scales[1][layer])
+            queries = rope_write(projected, places, keys, values, norm, scales)
+            parts = [
+                attend_paged(queries[rows], keys, values, packed, window, scales=scales) for rows, _, packed in groups
+            ]
         found = parts[0] if len(parts) == 1 else torch.cat(parts)
         return found.flatten(1)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -14,6 +15,19 @@ class Packed:
     block_table: Tensor  # int32 (N, pages each)
     max_q: int  # no sequence has more queries
     max_k: int  # or more keys; a captured graph keeps it, so there it is the most that will ever be
+
+
+Scales = tuple[Tensor, Tensor]  # of keys and of values in INT8: (pages, page_size, kv_heads)
+
+
+def require_scales(pages: Tensor, scales: Scales | None) -> None:
+    """Pages in INT8 have them, others have none. Raises ValueError."""
+    if (scales is not None) != (pages.dtype == torch.int8):
+        raise ValueError(f"pages of {pages.dtype} must come {'with' if scales is None else 'without'} scales")
+    if scales is not None:
+        require_contiguous(key_scales=scales[0], value_scales=scales[1])
+        require_shape("key_scales", scales[0], tuple(pages.shape[:3]))
+        require_shape("value_scales", scales[1], tuple(pages.shape[:3]))
 
 
 def require_contiguous(**tensors: Tensor) -> None:

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from headrace_server.model.kernels.layout import Packed, require_contiguous, require_shape
+from headrace_server.model.kernels.layout import Packed, Scales, require_contiguous, require_scales, require_shape
 
 SPLIT_KEYS = 256  # a split reads at least so many keys: less is not worth joining
 PROGRAMS = 128  # that one sequence may be split into, over all its KV heads
@@ -24,15 +24,23 @@ LOG2_E = 1.4426950408889634
 
 
 def attend_paged(
-    queries: Tensor, key_pages: Tensor, value_pages: Tensor, packed: Packed, window: int | None = None
+    queries: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    packed: Packed,
+    window: int | None = None,
+    *,
+    scales: Scales | None = None,
 ) -> Tensor:
     """queries (T, heads, head_dim) -> the same shape and dtype; a sequence without keys gets zeros.
 
-    key_pages and value_pages (pages, page_size, kv_heads, head_dim). window: a query sees so many keys, its own
-    included; None: all before it. Scores and sums are float32. A first call of its kind compiles: what counts is the
-    tile for max_q and, for few queries, max_k up to a power of two. Raises ValueError for tensors that do not fit.
+    key_pages and value_pages (pages, page_size, kv_heads, head_dim); in INT8 with `scales` of both (pages,
+    page_size, kv_heads). window: a query sees so many keys, its own included; None: all before it. Scores and sums are
+    float32. A first call of its kind compiles: what counts is the tile for max_q and, for few queries, max_k up to a
+    power of two. Raises ValueError for tensors that do not fit.
     """
     _check(queries, key_pages, value_pages, packed)
+    require_scales(key_pages, scales)
     tokens, heads, head_dim = queries.shape
     page_size, kv_heads = key_pages.shape[1:3]
     tiling = _tiling(heads // kv_heads, kv_heads, head_dim * queries.dtype.itemsize, packed.max_q, packed.max_k)
@@ -46,6 +54,7 @@ def attend_paged(
         queries,
         key_pages,
         value_pages,
+        *(scales or (None, None)),
         packed.cu_q,
         packed.used_k,
         packed.block_table,
@@ -75,9 +84,18 @@ def attend_paged(
 
 
 def attend_paged_in_torch(
-    queries: Tensor, key_pages: Tensor, value_pages: Tensor, packed: Packed, window: int | None = None
+    queries: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    packed: Packed,
+    window: int | None = None,
+    *,
+    scales: Scales | None = None,
 ) -> Tensor:
     """What `attend_paged` computes: gathers the pages of one sequence after the other, in float32."""
+    if scales is not None:
+        pools = zip((key_pages, value_pages), scales, strict=True)
+        key_pages, value_pages = (pool.float() * scale.float().unsqueeze(3) for pool, scale in pools)
     found = torch.zeros_like(queries)
     ends = packed.cu_q.tolist()
     for index, used in enumerate(packed.used_k.tolist()):
@@ -145,6 +163,8 @@ def _attend(
     queries,
     key_pages,
     value_pages,
+    key_scales,
+    value_scales,
     cu_q,
     used_k,
     block_table,
@@ -202,19 +222,21 @@ def _attend(
         key = at + tl.arange(0, block_keys)
         is_key = key < end
         pool_row = _pool_rows(table, key, is_key, at, page_size, block_keys)
-        key_at = (pool_row * kv_heads + kv_head) * head_dim
+        token_head = pool_row * kv_heads + kv_head
+        key_at = token_head * head_dim
         is_wanted = is_key[:, None] & is_column[None, :]
         keys = tl.load(key_pages + key_at[:, None] + column[None, :], is_wanted, 0.0)
         values = tl.load(value_pages + key_at[:, None] + column[None, :], is_wanted, 0.0)
 
-        scores = tl.dot(q, tl.trans(keys), input_precision="ieee") * scale
+        scores = _scaled(tl.dot(q, tl.trans(keys.to(q.dtype)), input_precision="ieee"), key_scales, token_head, is_key)
         visible = is_key[None, :] & (key[None, :] <= position[:, None])
         if window > 0:
             visible = visible & (key[None, :] > position[:, None] - window)
-        scores = tl.where(visible, scores, float("-inf"))
+        scores = tl.where(visible, scores * scale, float("-inf"))
         weights, kept, highest = _weigh(scores, highest)
         mass = mass * kept + tl.sum(weights, 1)
-        total = total * kept[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+        weights = _scaled(weights, value_scales, token_head, is_key)
+        total = total * kept[:, None] + tl.dot(weights.to(q.dtype), values.to(q.dtype), input_precision="ieee")
 
     safe = tl.where(mass > 0.0, mass, 1.0)  # a row that saw no key: zeros, of mass 2 ** -inf
     found = total / safe[:, None]
@@ -222,6 +244,14 @@ def _attend(
     tl.store(parts + part_at[:, None] * head_dim + column[None, :], found.to(parts.dtype.element_ty), is_value)
     if splits > 1:
         tl.store(masses + part_at, highest + tl.log2(safe), is_row)
+
+
+@triton.jit
+def _scaled(x, scales, token_head, is_key):
+    """x (rows, keys), each key's column by its scale; as it is where there are none."""
+    if scales is not None:
+        x = x * tl.load(scales + token_head, is_key, 0.0).to(tl.float32)[None, :]
+    return x
 
 
 @triton.jit

@@ -8,7 +8,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
-from headrace_server.model.kernels.layout import require_contiguous, require_shape
+from headrace_server.model.cache import in_int8
+from headrace_server.model.kernels.layout import Scales, require_contiguous, require_scales, require_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,17 @@ class Places:
 
 
 def rope_write(
-    projected: Tensor, places: Places, key_pages: Tensor, value_pages: Tensor, norm: HeadNorm | None
+    projected: Tensor,
+    places: Places,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    norm: HeadNorm | None,
+    scales: Scales | None = None,
 ) -> Tensor:
     """projected (T, heads + 2 * kv_heads, head_dim), queries, keys, values -> queries (T, heads, head_dim).
 
-    Writes keys and values into key_pages and value_pages (pages, page_size, kv_heads, head_dim). Computes in float32
+    Writes keys and values into key_pages and value_pages (pages, page_size, kv_heads, head_dim); in INT8 also into
+    `scales` of keys and of values (pages, page_size, kv_heads). Computes in float32
     and rounds once. Pairs element i of a head with i + head_dim / 2. Raises ValueError for tensors that do not fit.
     """
     require_contiguous(projected=projected, key_pages=key_pages, value_pages=value_pages)
@@ -45,6 +52,7 @@ def rope_write(
     heads, half = together - 2 * kv_heads, head_dim // 2
     require_shape("key_pages", key_pages, (*key_pages.shape[:3], head_dim))
     require_shape("value_pages", value_pages, tuple(key_pages.shape))
+    require_scales(key_pages, scales)
     require_shape("places.positions", places.positions, (tokens,))
     require_shape("places.rows", places.rows, (tokens,))
     require_shape("places.cos", places.cos, (len(places.cos), half))
@@ -55,6 +63,7 @@ def rope_write(
         queries,
         key_pages,
         value_pages,
+        *(scales or (None, None)),
         places.positions,
         places.rows,
         places.cos,
@@ -74,7 +83,12 @@ def rope_write(
 
 
 def rope_write_in_torch(
-    projected: Tensor, places: Places, key_pages: Tensor, value_pages: Tensor, norm: HeadNorm | None
+    projected: Tensor,
+    places: Places,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    norm: HeadNorm | None,
+    scales: Scales | None = None,
 ) -> Tensor:
     """What `rope_write` computes."""
     kv_heads, head_dim = key_pages.shape[2:]
@@ -85,8 +99,13 @@ def rope_write_in_torch(
         keys = rms_norm(keys, (head_dim,), norm.key.float(), norm.eps)
     cos, sin = (table[places.positions.long()].unsqueeze(1) for table in (places.cos, places.sin))
     rows = places.rows.long()
-    key_pages.flatten(0, 1)[rows] = _rotated(keys, cos, sin).to(key_pages.dtype)
-    value_pages.flatten(0, 1)[rows] = values
+    keys = _rotated(keys, cos, sin)
+    if scales is None:
+        key_pages.flatten(0, 1)[rows] = keys.to(key_pages.dtype)
+        value_pages.flatten(0, 1)[rows] = values
+    else:
+        for pages, of_pages, new in zip((key_pages, value_pages), scales, (keys, values), strict=True):
+            pages.flatten(0, 1)[rows], of_pages.flatten(0, 1)[rows] = in_int8(new)
     return _rotated(queries, cos, sin).to(projected.dtype)
 
 
@@ -101,6 +120,8 @@ def _rope_write(
     queries,
     key_pages,
     value_pages,
+    key_scales,
+    value_scales,
     positions,
     rows,
     cos,
@@ -131,13 +152,37 @@ def _rope_write(
     _store_halves(queries + token * group * kv_heads * 2 * half + head_at, first, second, c, s, wanted, half)
 
     row = tl.load(rows + token).to(tl.int64)
-    page_at = (row * kv_heads + kv_head) * 2 * half + columns[None, :]
+    token_head = row * kv_heads + kv_head
+    page_at = token_head * 2 * half + columns[None, :]
     key_at = (group * kv_heads + kv_head) * 2 * half + columns[None, :]
     first, second = _halves(token_at + key_at, inside, key_norm, eps, half, half_block)
-    _store_halves(key_pages + page_at, first, second, c, s, inside, half)
     value_at = token_at + key_at + kv_heads * 2 * half
-    tl.store(value_pages + page_at, tl.load(value_at, inside), inside)
-    tl.store(value_pages + page_at + half, tl.load(value_at + half, inside), inside)
+    if key_scales is None:
+        _store_halves(key_pages + page_at, first, second, c, s, inside, half)
+        tl.store(value_pages + page_at, tl.load(value_at, inside), inside)
+        tl.store(value_pages + page_at + half, tl.load(value_at + half, inside), inside)
+    else:
+        turned = second * c + first * s
+        _store_rounded(key_pages + page_at, key_scales + token_head, first * c - second * s, turned, inside, half)
+        first, second = _halves(value_at, inside, None, eps, half, half_block)
+        _store_rounded(value_pages + page_at, value_scales + token_head, first, second, inside, half)
+
+
+@triton.jit
+def _store_rounded(at, scale_at, first, second, wanted, half: tl.constexpr):
+    """One head in INT8 and its scale; what is masked is 0."""
+    most = tl.max(tl.maximum(tl.abs(first), tl.abs(second)))
+    scale = (most / 127.0).to(scale_at.dtype.element_ty)
+    tl.store(scale_at, scale)
+    wide = scale.to(tl.float32)
+    inverse = tl.where(wide > 0.0, 1.0 / wide, 0.0)
+    tl.store(at, _nearest(first * inverse).to(tl.int8), wanted)
+    tl.store(at + half, _nearest(second * inverse).to(tl.int8), wanted)
+
+
+@triton.jit
+def _nearest(x):
+    return tl.minimum(tl.maximum(tl.floor(x + 0.5), -127.0), 127.0)
 
 
 @triton.jit
