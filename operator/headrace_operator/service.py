@@ -10,6 +10,7 @@ from headrace_operator.cache_fields import Caches, caches
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
 from headrace_operator.pod_fields import PodFields, pod_fields
+from headrace_operator.routing_fields import Routing, routing
 from headrace_operator.sources import Source, source
 from headrace_operator.tenant_fields import Tenants, tenants
 
@@ -107,6 +108,7 @@ class Scaling:
     metrics_fallback: int | None = None  # replicas after that; None = go on holding
     replicas: int | None = None  # spec.replicas: what somebody set through the scale subresource
     forecast: Forecast = Forecast.DISABLED
+    idle_timeout: float = 600.0  # seconds without a request after which the last replica goes, with min_replicas 0
 
 
 LONGEST_WINDOW = 0.05  # seconds; who waits longer notices
@@ -147,6 +149,7 @@ class InferenceDeployment:
     auth: Auth = field(default_factory=Auth)
     tenants: Tenants = field(default_factory=Tenants)
     caches: Caches = field(default_factory=Caches)
+    routing: Routing = field(default_factory=Routing)
 
     def __hash__(self) -> int:
         """Cheap, for caches: one made of every field takes longer than what they save."""
@@ -157,6 +160,7 @@ class InferenceDeployment:
         """Raises InvalidSpec, which names the field. The API server has validated before; this is the second door."""
         metadata, spec = body["metadata"], Section(body.get("spec", {}), "spec")
         model = _model(spec.part("model"))
+        way = routing(spec.part("routing"))
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
@@ -164,7 +168,7 @@ class InferenceDeployment:
             generation=metadata.get("generation", 0),
             model=model,
             resources=_resources(spec.part("resources")),
-            scaling=_scaling(spec.part("autoscaling"), spec.whole_if_given("replicas")),
+            scaling=_scaling(spec.part("autoscaling"), spec.whole_if_given("replicas"), way),
             batching=_batching(spec.part("batching")),
             drain_timeout=spec.part("drain").duration("timeout"),
             image=spec.text_if_given("image"),
@@ -173,6 +177,7 @@ class InferenceDeployment:
             auth=auth(spec.part("auth")),
             tenants=tenants(spec.part("tenants")),
             caches=caches(spec.part("caches")),
+            routing=way,
         )
 
 
@@ -211,10 +216,10 @@ def _window(batching: Section) -> float:
     return seconds
 
 
-def _scaling(given: Section, replicas: int | None) -> Scaling:
+def _scaling(given: Section, replicas: int | None, way: Routing) -> Scaling:
     targets = given.part("targets")
     scaling = Scaling(
-        min_replicas=given.whole("minReplicas"),
+        min_replicas=given.whole("minReplicas", least=0),
         max_replicas=given.whole("maxReplicas"),
         queue_wait_target=targets.positive_duration("queueWaitP95"),
         utilization=targets.percent("utilization"),
@@ -227,8 +232,11 @@ def _scaling(given: Section, replicas: int | None) -> Scaling:
         metrics_fallback=given.whole_if_given("metricsFallback"),
         replicas=replicas,
         forecast=Forecast(given.one_of("forecast", Forecast, default=Forecast.DISABLED)),
+        idle_timeout=given.positive_duration("idleTimeout") if given.has("idleTimeout") else 600.0,
     )
     _check_bounds(given, scaling)
+    if not way.holds:
+        _check_minimum(given, scaling)
     return scaling
 
 
@@ -238,7 +246,7 @@ def _schedule(given: Section) -> Schedule:
         start=given.cron("start"),
         end=given.cron("end"),
         time_zone=given.time_zone("timeZone", default="UTC"),
-        min_replicas=given.whole_if_given("minReplicas"),
+        min_replicas=given.whole_if_given("minReplicas", least=0),
         max_replicas=given.whole_if_given("maxReplicas"),
     )
 
@@ -252,6 +260,18 @@ def _check_bounds(given: Section, scaling: Scaling) -> None:
             scaling.min_replicas if schedule.min_replicas is None else schedule.min_replicas,
             scaling.max_replicas if schedule.max_replicas is None else schedule.max_replicas,
         )
+
+
+def _check_minimum(given: Section, scaling: Scaling) -> None:
+    """Without a router, requests would be refused while there is no replica, and nobody would know of them."""
+    sections = [given, *given.parts("schedules")]
+    bounds = [scaling.min_replicas, *(schedule.min_replicas for schedule in scaling.schedules)]
+    for section, least in zip(sections, bounds, strict=True):
+        if least == 0:
+            why = (
+                "must be at least 1, or spec.routing.mode Headrace: its routers hold requests until a replica is ready"
+            )
+            raise InvalidSpec(section.field("minReplicas"), why)
 
 
 def _ordered(given: Section, least: int, most: int) -> None:

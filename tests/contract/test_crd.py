@@ -54,6 +54,7 @@ def manifest(changes: dict[str, Any] | None = None, name: str = "chat") -> dict[
 
 OFFICE = {"name": "office", "start": "0 8 * * 1-5", "end": "0 18 * * 1-5", "minReplicas": 1}
 GOLD = {"prompt": "x", "answer": "y"}
+PICKED = {"spec.routing.mode": "GatewayInferencePool", "spec.routing.endpointPicker.serviceName": "epp"}
 BOUNDS = {"spec.autoscaling.minReplicas": 2, "spec.autoscaling.maxReplicas": 2}
 
 
@@ -78,6 +79,14 @@ REFUSED = [
     ("tenants of another namespace", {"spec.tenants.configMapName": "other/shares"}, "spec.tenants.configMapName"),
     ("trust that is a word", {"spec.tenants.trustHeader": "yes"}, "spec.tenants.trustHeader"),
     ("no replicas", {"spec.autoscaling.minReplicas": 0}, "spec.autoscaling.minReplicas"),
+    ("no replicas at night", schedule(minReplicas=0), "spec.autoscaling.minReplicas"),
+    ("never idle", {"spec.autoscaling.idleTimeout": "0s"}, "spec.autoscaling.idleTimeout"),
+    ("no replicas behind a gateway", PICKED | {"spec.autoscaling.minReplicas": 0}, "spec.autoscaling.minReplicas"),
+    ("an unknown way", {"spec.routing.mode": "Envoy"}, "spec.routing.mode"),
+    ("no routers", {"spec.routing.replicas": 0}, "spec.routing.replicas"),
+    ("held for a day", {"spec.routing.hold.timeout": "24h"}, "spec.routing.hold.timeout"),
+    ("a pool without picker", {"spec.routing.mode": "GatewayInferencePool"}, "spec.routing.endpointPicker"),
+    ("a picker without pool", PICKED | {"spec.routing.mode": "Headrace"}, "spec.routing.endpointPicker"),
     ("an unknown field", {"spec.autoscaling.minReplica": 2}, "spec.autoscaling.minReplica"),
     ("a negative window", {"spec.autoscaling.scaleDownWindow": "-10s"}, "spec.autoscaling.scaleDownWindow"),
     ("a window without unit", {"spec.autoscaling.scaleDownWindow": "10"}, "spec.autoscaling.scaleDownWindow"),
@@ -229,7 +238,7 @@ def test_what_an_older_schema_lacks_the_operator_fills_in_as_the_newer_one_does(
     older = deepcopy(body)
     for path in ("rollout", "pod"):
         del older["spec"][path]
-    for field in ("warmStandby", "unschedulableAfter", "metricsHold"):
+    for field in ("warmStandby", "unschedulableAfter", "metricsHold", "idleTimeout"):
         del older["spec"]["autoscaling"][field]
     assert parse(older) == parse(body)
 

@@ -39,6 +39,11 @@ def conditions(deployment: InferenceDeployment, observed: Observed, decision: De
 
 def _ready(decision: Decision, observed: Observed) -> Condition:
     ready, needed = len(observed.ready), decision.situation.policy.min_replicas
+    if not (needed or decision.replicas):
+        return Condition(
+            "Ready", True, Health.SCALED_TO_ZERO, "no replica is wanted; the routers hold the next request"
+        )
+    needed = max(1, needed)  # from zero, the promise is the one that is on its way
     message = f"{ready} of at least {needed} replicas are ready"
     if ready >= needed:
         return Condition("Ready", True, Health.ENOUGH_READY, message)

@@ -36,6 +36,7 @@ def _turns(situation: Situation) -> list[float]:
         policy.scale_down_window - situation.peak_ago,
         min(WINDOW, policy.scale_down_window) - (WINDOW if lowered is None else lowered),
         policy.metrics_hold - situation.silent_for,
+        -1.0 if policy.idle_timeout is None or not situation.idle_for else policy.idle_timeout - situation.idle_for,
         *(seconds - situation.signals.ready_unchanged for seconds in settled),
     ]
     return sorted(seconds + 1.0 for seconds in turns if seconds >= 0)
@@ -51,5 +52,6 @@ def _later(decision: Decision, after: float) -> Situation:
         peak=situation.peak if is_held else decision.recommended,
         peak_ago=situation.peak_ago + after if is_held else 0.0,
         lowered_ago=None if lowered is None else lowered + after,
+        idle_for=situation.idle_for + after if situation.idle_for else 0.0,
         silent_for=situation.silent_for + after if signals.asked and not signals.answered else 0.0,
     )

@@ -62,6 +62,8 @@ def _scaling_active(decision: Decision) -> Condition:
         return Condition("ScalingActive", False, *idle)
     if decision.situation.policy.mode is Mode.EXTERNAL:
         return _external(decision.situation.policy.replicas)
+    if signals.held or decision.situation.least == decision.replicas == 0:
+        return Condition("ScalingActive", True, Health.VALID_METRIC_FOUND, f"routers hold {signals.held} requests")
     if not signals.asked:
         return Condition("ScalingActive", False, Reason.NONE_READY, answered)
     if signals.all_missing:

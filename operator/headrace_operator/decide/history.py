@@ -44,6 +44,8 @@ class History:
     bursts: Bursts = QUIET
     trend: Trend = UNKNOWN  # of the arrivals
     silent_since: float | None = None  # since when no ready pod has answered
+    busy_at: float | None = None  # when a request was seen last, or somebody was not heard who may have had one
+    has_served: bool = False  # a replica was Ready once
     capacity: float | None = None  # tokens/s that one warm replica carries, learned when saturated
     work_per_request: float | None = None  # tokens, prompt + generated, of finished requests
     ready_uids: frozenset[str] = frozenset()
@@ -68,6 +70,7 @@ class History:
             ready_changed_at=now,
             bursts=QUIET if burst is None else Bursts.restored(burst, now),
             startups=tuple(seconds for seconds in quantiles if seconds is not None),
+            has_served=bool(status.get("hasBeenReady", False)),
         )
 
     def remembered(self) -> dict[str, float]:

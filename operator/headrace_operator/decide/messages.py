@@ -69,7 +69,9 @@ def _over_budget(situation: Situation, because: str) -> str:
 
 
 def _minimum(situation: Situation) -> str:
-    return f"minReplicas is {situation.policy.min_replicas}{_by_schedule(situation)}"
+    least = situation.policy.min_replicas
+    first = "" if least else ", and no replica has been ready yet: until one was, one is kept"
+    return f"minReplicas is {least}{_by_schedule(situation)}{first}"
 
 
 def _maximum(situation: Situation) -> str:
@@ -88,6 +90,9 @@ _SENTENCES: dict[Reason, Sentence] = {
     Reason.QUEUE_WAIT_HIGH: _because,
     Reason.LOAD_FORECAST: _because,
     Reason.LOAD_FELL: _because,
+    Reason.SCALE_FROM_ZERO: _because,
+    Reason.IDLE_TO_ZERO: _because,
+    Reason.AT_ZERO: lambda *_: "nobody asks; the routers hold the next request until a replica is ready",
     Reason.HOLDING_FOR_WINDOW: _holding_for_window,
     Reason.HOLDING_TARGET: _holding_target,
     Reason.BELOW_MINIMUM: lambda situation, _: _minimum(situation),

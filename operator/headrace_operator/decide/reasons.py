@@ -11,6 +11,9 @@ class Reason(StrEnum):
     QUEUE_WAIT_HIGH = "QueueWaitHigh"  # the promise is broken although the capacity model saw no need
     LOAD_FORECAST = "LoadForecast"  # by the time that a replica takes to start, more will come
     LOAD_FELL = "LoadFell"
+    SCALE_FROM_ZERO = "ScaleFromZero"  # routers hold requests, and no replica is ready
+    IDLE_TO_ZERO = "IdleToZero"  # no request for idleTimeout: the last replica goes
+    AT_ZERO = "AtZero"  # nobody asks, and no replica is there
     HOLDING_FOR_WINDOW = "HoldingForWindow"  # fewer would do now, more were needed within the scale-down window
     HOLDING_TARGET = "HoldingTarget"  # fewer would break the target with the load of this moment
     BELOW_MINIMUM = "BelowMinimum"
@@ -33,6 +36,8 @@ class Signal(StrEnum):
     SLOTS = "slots"  # requests in flight, until a replica's capacity is known
     QUEUE_WAIT = "queueWait"  # the promise
     BURSTS = "bursts"  # what those of the last half hour needed, each shorter than a start
+    HELD = "held"  # requests at the routers
+    IDLE = "idle"  # none anywhere, for long
     FORECAST = "forecast"  # the trend of the last minutes, one start ahead
     FALLBACK = "fallback"  # the manifest's number for times without metrics
     EXTERNAL = "external"  # the scale subresource
@@ -89,6 +94,7 @@ class Health(StrEnum):
 
     ENOUGH_READY = "EnoughReady"
     TOO_FEW_READY = "TooFewReady"
+    SCALED_TO_ZERO = "ScaledToZero"  # none is wanted; the routers hold the next request
     STARTING = "Starting"
     WAITING_FOR_GPU = "WaitingForGPU"
     PULLING = "Pulling"

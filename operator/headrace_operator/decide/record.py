@@ -26,6 +26,11 @@ def _or_zero(value: str | None) -> float:
     return float(value or 0.0)
 
 
+def _or_none(value: int | None) -> int:
+    """Likewise, of a count."""
+    return value or 0
+
+
 def _words(value: str | None) -> str:
     return value or ""
 
@@ -42,6 +47,7 @@ _POLICY: Fields = {
     "specReplicas": ("replicas", _maybe(int)),
     "schedules": ("schedules", tuple),
     "forecast": ("forecast", bool),
+    "idleTimeoutSeconds": ("idle_timeout", _maybe(float)),
 }
 _LOAD: Fields = {
     "askedPods": ("asked", int),
@@ -57,6 +63,8 @@ _LOAD: Fields = {
     "typicalQueueWaitSeconds": ("typical_wait", _maybe(float)),
     "queueDrainsInSeconds": ("queue_drains_in", float),
     "readyUnchangedSeconds": ("ready_unchanged", float),
+    "heldRequests": ("held", _or_none),
+    "oldestHeldSeconds": ("oldest_held", _or_zero),
     "kvCachesHeld": ("kv_held", _or_zero),
     "burstArrivalsPerSecond": ("burst", _maybe(float)),
     "forecastArrivalsPerSecond": ("forecast", _maybe(float)),
@@ -71,6 +79,8 @@ _MEMORY: Fields = {
     "loweredSecondsAgo": ("lowered_ago", _maybe(float)),
     "silentSeconds": ("silent_for", float),
     "budgetReplicas": ("budget", _maybe(int)),
+    "idleSeconds": ("idle_for", _or_zero),
+    "hasBeenReady": ("has_served", bool),
     "lastingReplicas": ("lasting", _maybe(int)),
 }
 

@@ -2,6 +2,8 @@
 
 work       arriving work / (capacity of one replica x utilization), and what the backlog needs beside it
 queueWait  ready x wait / target, at most twice, when the p95 wait breaks the target that `work` did not foresee
+held       what waits at the routers while no replica answers
+idle       nothing, where minReplicas is 0 and nobody has asked for idleTimeout
 bursts     what the bursts of the last half hour need, each shorter than a start
 forecast   where it is asked for: what arriving work will be when a replica that is ordered now serves
 result     = max of all, then the rules of `rules.py` in order; the first ones make the recommendation
@@ -18,7 +20,7 @@ from headrace_operator.decide.reasons import Reason, Signal
 from headrace_operator.decide.rules import MOST_SLOTS, Clamp
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.situation import Situation
-from headrace_operator.decide.supply import drain_time, replicas_to_catch_up
+from headrace_operator.decide.supply import drain_time, replicas_for_held, replicas_to_catch_up
 from headrace_operator.service import Mode
 
 MOST_AT_ONCE = 2.0  # the promise proposes at most this multiple of the ready replicas
@@ -110,9 +112,21 @@ def _given(situation: Situation) -> tuple[Proposal, ...] | None:
 
 
 def _measured(situation: Situation) -> tuple[Proposal, ...]:
+    if situation.is_idle:
+        why = f"no request for {situation.idle_for:.0f} s, idleTimeout is {situation.policy.idle_timeout:g} s"
+        return (Proposal(Signal.IDLE, 0, why),)
     if situation.signals.all_missing:
-        return ()
+        return _by_held(situation)
     return tuple([proposal for signal in _SIGNALS if (proposal := signal(situation))])
+
+
+def _by_held(situation: Situation) -> tuple[Proposal, ...]:
+    """While no replica answers, the routers alone know what is asked for."""
+    signals = situation.signals
+    if not signals.held:
+        return ()
+    why = f"routers hold {signals.held} requests, the oldest for {signals.oldest_held:.1f} s"
+    return (Proposal(Signal.HELD, replicas_for_held(situation), why),)
 
 
 def _by_work(situation: Situation) -> Proposal | None:
@@ -186,7 +200,9 @@ def _reason(situation: Situation, proposals: tuple[Proposal, ...], clamps: tuple
         return _BY_SIGNAL.get(strongest.signal, Reason.LOAD_ROSE)
     given = _given_reason(situation, strongest)
     if replicas < current:
-        return _lowered_by(situation, clamps) or given or Reason.LOAD_FELL
+        return _lowered_by(situation, clamps) or given or (Reason.LOAD_FELL if replicas else Reason.IDLE_TO_ZERO)
+    if not replicas:
+        return given or Reason.AT_ZERO
     problem = None if given else rules.trouble(situation)
     return problem or _held_by(situation, clamps) or given or Reason.STEADY
 
@@ -194,6 +210,7 @@ def _reason(situation: Situation, proposals: tuple[Proposal, ...], clamps: tuple
 _BY_SIGNAL = {
     Signal.QUEUE_WAIT: Reason.QUEUE_WAIT_HIGH,
     Signal.FORECAST: Reason.LOAD_FORECAST,
+    Signal.HELD: Reason.SCALE_FROM_ZERO,
     Signal.EXTERNAL: Reason.EXTERNAL,
     Signal.FALLBACK: Reason.METRICS_FALLBACK,
 }
@@ -215,7 +232,7 @@ def _lowered_by(situation: Situation, clamps: tuple[Clamp, ...]) -> Reason | Non
 def _held_by(situation: Situation, clamps: tuple[Clamp, ...]) -> Reason | None:
     """The last rule that held the number. Being at the minimum is no news."""
     quiet = {Reason.BELOW_MINIMUM}
-    if situation.current <= situation.policy.min_replicas:
+    if situation.current <= situation.least:
         quiet |= {Reason.HOLDING_FOR_WINDOW, Reason.HOLDING_TARGET}
     held = [clamp.reason for clamp in clamps if clamp.reason not in quiet]
     return held[-1] if held else None

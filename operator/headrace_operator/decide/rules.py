@@ -71,6 +71,8 @@ def _holding(situation: Situation, *, full: int) -> int:
 def _window(situation: Situation, replicas: int) -> int:
     """Down only to the most that was recommended within the window; and in one go, not along a falling edge."""
     held = max(replicas, _held(situation, replicas))
+    if replicas == 0 and held == 1:
+        return 0  # the last replica has a window of its own, idleTimeout
     return held if held > situation.policy.min_replicas else replicas  # below it the minimum is why, not the window
 
 
@@ -86,11 +88,11 @@ def _held(situation: Situation, replicas: int) -> int:
 def _scheduler(situation: Situation, replicas: int) -> int:
     """While pods have no place, ordering more changes nothing; needing fewer still does."""
     is_full = situation.supply.without_gpu.pods > 0
-    return min(replicas, max(situation.current, situation.policy.min_replicas)) if is_full else replicas
+    return min(replicas, max(situation.current, situation.least)) if is_full else replicas
 
 
 def _minimum(situation: Situation, replicas: int) -> int:
-    return max(replicas, situation.policy.min_replicas)
+    return max(replicas, situation.least)
 
 
 def _maximum(situation: Situation, replicas: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace_operator.decide import capacity, horizon, rates, waits
+from headrace_operator.decide import busy, capacity, horizon, rates, waits
 from headrace_operator.decide.history import WINDOW, History
 from headrace_operator.decide.numbers import rounded
 from headrace_operator.decide.rates import Series
@@ -32,10 +32,12 @@ class Signals:
     kv_held: float = 0.0  # KV pages that requests hold, in caches of one replica
     forecast: float | None = None  # requests/s that will come when a replica that is ordered now serves
     burst: float | None = None  # requests/s that replicas must carry for bursts as came lately
+    held: int = 0  # requests at the routers, for want of a replica
+    oldest_held: float = 0.0  # seconds
 
     @property
     def in_flight(self) -> int:
-        return self.running + self.waiting
+        return self.running + self.waiting + self.held
 
     @property
     def demand(self) -> float | None:
@@ -47,7 +49,7 @@ class Signals:
     @property
     def backlog(self) -> float:
         """Tokens that wait; 0 when the work of a request is not known yet."""
-        return self.waiting * (self.work_per_request or 0.0)
+        return (self.waiting + self.held) * (self.work_per_request or 0.0)
 
     @property
     def all_missing(self) -> bool:
@@ -63,6 +65,7 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
     serving = [pod for pod in observed.pods if pod.sample is not None]  # draining pods still carry load
     series = [history.samples[pod.uid] for pod in serving if pod.uid in history.samples]
     samples = [pod.sample for pod in serving if pod.sample is not None]
+    held = [router.sample for router in observed.routers if router.sample is not None]
     since_change = _since_ready_changed(ready, history, now)
     waited = waits.measured(since_change)
     return history, Signals(
@@ -82,6 +85,8 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
         kv_held=rounded(sum([sample.kv_use for sample in samples])),
         forecast=_rounded(history.trend.ahead(horizon.start_time(history))),
         burst=_rounded(history.bursts.usual()),
+        held=sum([told.held for told in held]),
+        oldest_held=rounded(max([told.oldest_held for told in held], default=0.0)),
     )
 
 
@@ -106,6 +111,8 @@ def _learned(observed: Observed, history: History, now: float, *, is_silent: boo
         if pod.is_ready and pod.ready_at is not None and series[-2].at - pod.ready_at >= capacity.WARM_UP:
             carries = capacity.learned(carries, series)
     arrived = _arrived(intervals)
+    has_come = any(before.received != after.received for before, after in intervals)  # also after a long silence
+    is_busy = history.busy_at is None or has_come or busy.may_be_busy(observed)
     return history.seen(
         observed,
         now,
@@ -115,6 +122,8 @@ def _learned(observed: Observed, history: History, now: float, *, is_silent: boo
         capacity=carries,
         bursts=history.bursts.seen(arrived, now) if intervals else history.bursts,
         trend=history.trend.seen(arrived, now) if intervals else history.trend,
+        busy_at=now if is_busy else history.busy_at,
+        has_served=history.has_served or bool(observed.ready),
     )
 
 

@@ -32,6 +32,7 @@ class Policy:
     replicas: int | None = None  # spec.replicas
     schedules: tuple[str, ...] = ()  # names of those that are on; both bounds come from them
     forecast: bool = False  # may order for what is to come
+    idle_timeout: float | None = None  # seconds without a request until the last replica goes; None = it stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,18 @@ class Situation:
     silent_for: float = 0.0  # seconds in which no ready pod answered
     budget: int | None = None  # replicas that the namespace's GPU budget allows, never fewer than those that run
     lasting: int | None = None  # the least that was asked for in the last seconds; None = nothing was
+    idle_for: float = 0.0  # seconds in which no request was seen anywhere, and everybody was heard
+    has_served: bool = False  # a replica was Ready once
+
+    @property
+    def least(self) -> int:
+        """Replicas at least: one also with minReplicas 0, until it was Ready once. What never served is not idle."""
+        return self.policy.min_replicas if self.has_served else max(1, self.policy.min_replicas)
+
+    @property
+    def is_idle(self) -> bool:
+        timeout = self.policy.idle_timeout
+        return self.has_served and timeout is not None and self.idle_for >= timeout
 
     @property
     def burst_load(self) -> float | None:
@@ -106,6 +119,8 @@ def look(
         silent_for=0.0 if history.silent_since is None else rounded(now - history.silent_since),
         budget=budget,
         lasting=history.lasting(now),
+        idle_for=0.0 if history.busy_at is None else rounded(now - history.busy_at),
+        has_served=history.has_served,
     )
 
 
@@ -123,6 +138,7 @@ def _policy(scaling: Scaling, now: float) -> Policy:
         replicas=scaling.replicas,
         schedules=bounds.schedules,
         forecast=scaling.forecast is Forecast.TREND,
+        idle_timeout=None if bounds.min_replicas else scaling.idle_timeout,
     )
 
 

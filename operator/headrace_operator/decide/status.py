@@ -68,6 +68,7 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "revision": revisions.asked(deployment),
         "queueWaitP95": _steady(before.get("queueWaitP95"), milliseconds(signals.queue_wait_p95)),
         "tokensPerSecond": _steady(before.get("tokensPerSecond"), rounded(signals.throughput)),
+        "hasBeenReady": tick.history.has_served,
         "capacity": {
             name: _steady(before.get("capacity", {}).get(name), rounded(value), NOTABLE_LEARNED)
             for name, value in tick.history.remembered().items()

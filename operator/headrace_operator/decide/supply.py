@@ -8,6 +8,7 @@ import math
 
 from headrace_operator.decide.situation import Situation
 
+SHORTEST = 1.0  # seconds over which the pace of held requests is taken at least: the first one has waited for none
 DRAIN = 10.0  # seconds in which a backlog is to be gone: long enough not to buy a GPU for a blink
 
 
@@ -26,3 +27,14 @@ def replicas_to_catch_up(situation: Situation) -> int:
     seconds = supply.ready * until + sum(max(0.0, until - remaining) for remaining in supply.starting)
     short = signals.backlog + signals.demand * until - signals.capacity * seconds
     return supply.ready + len(supply.starting) + math.ceil(short / (signals.capacity * drain) - 1e-9)
+
+
+def replicas_for_held(situation: Situation) -> int:
+    """So that what waits at the routers is gone one drain time after the start, and what goes on to come is carried."""
+    signals = situation.signals
+    if not (signals.capacity and signals.work_per_request):
+        return 1  # nobody knows yet what a replica carries
+    pace = signals.held / max(SHORTEST, signals.oldest_held)  # requests/s
+    arriving = pace * signals.work_per_request / (signals.capacity * situation.policy.utilization)
+    waiting = signals.backlog / (signals.capacity * drain_time(situation))
+    return max(1, math.ceil(max(arriving, waiting) - 1e-9))

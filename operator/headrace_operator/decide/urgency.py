@@ -11,7 +11,9 @@ MEASURED = {Mode.AUTO, Mode.SHADOW}  # in the other modes the load decides nothi
 def is_urgent(observed: Observed, decision: Decision) -> bool:
     policy = decision.situation.policy
     can_grow = policy.mode in MEASURED and decision.replicas < policy.max_replicas
-    return can_grow and any(pod.sample is not None and _is_pressed(pod.sample) for pod in observed.ready)
+    return can_grow and (
+        decision.signals.held > 0 or any(pod.sample is not None and _is_pressed(pod.sample) for pod in observed.ready)
+    )
 
 
 def _is_pressed(sample: PodSample) -> bool:

@@ -49,6 +49,23 @@ class PodSample:
     drained: bool | None = None  # told to drain, and the last answer is out; None = a server that does not say
 
 
+@dataclass(frozen=True, slots=True)
+class RouterSample:
+    """One reading of one router's /metrics."""
+
+    held: int  # requests that wait there, for want of a replica
+    oldest_held: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RouterState:
+    """One router of one InferenceDeployment."""
+
+    name: str
+    is_ready: bool
+    sample: RouterSample | None = None  # None = asked and not answered, or not ready to be asked
+
+
 class Role(StrEnum):
     """What a pod is kept for."""
 
@@ -149,6 +166,7 @@ class Observed:
     revisions: tuple[Revision, ...] = ()
     refused: str | None = None  # why the API server created no pod at the last try: a ResourceQuota
     standby_room: int | None = None  # standby pods that the GPU budget allows beside those here; None = no budget
+    routers: tuple[RouterState, ...] = ()
 
     @property
     def live(self) -> tuple[PodState, ...]:

@@ -41,6 +41,7 @@ policies = st.builds(
     utilization=st.integers(1, 100).map(lambda percent: percent / 100),
     scale_down_window=st.floats(0, 3600),
     metrics_hold=st.floats(0, 3600),
+    idle_timeout=st.none() | st.floats(1, 3600),
     metrics_fallback=st.none() | replicas,
     replicas=st.none() | st.integers(0, 1000),
     schedules=st.lists(st.sampled_from(["office", "launch"])).map(tuple),
@@ -61,6 +62,8 @@ measured = st.builds(
     queue_drains_in=numbers | st.just(math.inf),
     ready_unchanged=numbers | st.just(math.inf),
     kv_held=numbers,
+    held=counts,
+    oldest_held=numbers,
 )
 stuck = st.builds(Stuck, st.integers(0, 9), st.text(max_size=20))
 situations = st.builds(
@@ -75,6 +78,8 @@ situations = st.builds(
     lowered_ago=st.none() | numbers,
     silent_for=numbers,
     budget=st.none() | replicas,
+    idle_for=numbers,
+    has_served=st.booleans(),
 )
 
 
