@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from headrace_server.errors import InvalidRequest
 from headrace_server.rpc.ask import Ask, Chat
-from headrace_server.rpc.openai import Body, json_object
+from headrace_server.rpc.body import json_object
+from headrace_server.rpc.openai import Body
 from headrace_server.rpc.shapes import Head, Shape, chat_shape
 from headrace_server.rpc.tool_calls import Form
 from headrace_server.rpc.tools import MOST_TOOLS, Offer, Tool, ToolChoice, offer_of

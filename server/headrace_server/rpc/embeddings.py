@@ -6,41 +6,28 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from headrace_server.embedding import EmbedAsk, Embedded
-from headrace_server.request import Priority
-from headrace_server.rpc.openai import IGNORED, as_refusal, json_object, urgency_of
+from headrace_server.rpc.body import ModelBody
+from headrace_server.rpc.openai import IGNORED
 
 MOST_INPUTS = 2048  # of one request, as OpenAI's
 Vector = NDArray[np.float32]
 
 
-class EmbeddingBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    model: str
+class EmbeddingBody(ModelBody):
     input: tuple[str | tuple[int, ...], ...]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     # Not OpenAI's, but vLLM takes them, by these names:
     normalize: bool | None = None
     truncate_prompt_tokens: Literal[-1] | None = None  # -1: cut what is longer than the context, instead of refusing it
-    priority: Literal["interactive", "standard", "batch"] | None = None
-    service_tier: str | None = None
-    timeout: Annotated[float, Field(gt=0)] | None = None  # seconds from arrival in which the answer is of use
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
-        """Raises InvalidRequest naming the field in the client's words."""
-        return cls.of(json_object(raw))
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        """Likewise."""
-        try:
-            return cls.model_validate({name: value for name, value in document.items() if name not in IGNORED})
-        except ValidationError as invalid:
-            raise as_refusal(invalid) from invalid
+        """Raises InvalidRequest naming the field in the client's words."""
+        return super().of({name: value for name, value in document.items() if name not in IGNORED})
 
     @field_validator("input", mode="plain", json_schema_input_type=str | list[str] | list[int] | list[list[int]])
     @classmethod
@@ -61,9 +48,6 @@ class EmbeddingBody(BaseModel):
             priority=self.urgency(),
             timeout=self.timeout,
         )
-
-    def urgency(self) -> Priority:
-        return urgency_of(self.priority, self.service_tier)
 
     def reply(self, found: Embedded) -> dict[str, Any]:
         """For orjson: vectors are numpy's."""

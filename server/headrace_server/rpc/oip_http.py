@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from headrace_server.embedding import Embedded
 from headrace_server.errors import InvalidRequest, ServerError
 from headrace_server.rpc import oip
+from headrace_server.rpc.body import JsonBody
 from headrace_server.rpc.calls import Calls
-from headrace_server.rpc.openai import as_refusal, json_object
 from headrace_server.rpc.readiness import Phase
 from headrace_server.rpc.replies import json_response
 from headrace_server.rpc.status import http_headers, status_of
@@ -32,12 +32,11 @@ class _Input(_Part):
     data: list[Any]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _Body(JsonBody):
     id: str | None = None
-    parameters: dict[str, bool | int | str | float] = {}
+    parameters: dict[str, bool | int | str | float] = Field(default_factory=dict)
     inputs: Annotated[list[_Input], Field(min_length=1)]
-    outputs: list[_Part] = []
+    outputs: list[_Part] = Field(default_factory=list)
 
 
 def oip_routes(calls: Calls) -> Sequence[web.RouteDef]:
@@ -103,7 +102,7 @@ class _Served:
             if BINARY in request.headers:
                 raise InvalidRequest(BINARY, "belongs to the binary tensor extension, which is not served; send JSON")
             embedder = self._calls.readiness.embedder()
-            body = _parse(await request.read())
+            body = _Body.parse(await request.read())
             tensors = [oip.Tensor(each.name, each.datatype, tuple(each.shape)) for each in body.inputs]
             ask = oip.embed_ask(tensors, _texts(body.inputs[0]), body.parameters, [each.name for each in body.outputs])
             found = await embedder.embed(self._calls.callers.complete(ask, request.headers))
@@ -112,14 +111,6 @@ class _Served:
     @property
     def _ready(self) -> bool:
         return self._calls.readiness.phase is Phase.READY
-
-
-def _parse(raw: bytes) -> _Body:
-    """Raises InvalidRequest."""
-    try:
-        return _Body.model_validate(json_object(raw))
-    except ValidationError as invalid:
-        raise as_refusal(invalid) from invalid
 
 
 def _texts(tensor: _Input) -> list[str]:

@@ -3,28 +3,20 @@
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from headrace_server.errors import InvalidRequest
-from headrace_server.request import Priority, Sampling
+from headrace_server.request import Sampling
 from headrace_server.rpc.ask import Ask
+from headrace_server.rpc.body import ModelBody
 from headrace_server.rpc.shapes import Head, Shape
 from headrace_server.rpc.structured import Format, ResponseFormat, StructuredOutputs, format_of
 from headrace_server.rpc.tool_calls import Form
 
 TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
 
-# OpenAI's words for pydantic's.
-CODES = {
-    "missing": "missing_required_parameter",
-    "extra_forbidden": "unknown_parameter",
-    "too_short": "empty_array",
-    "too_long": "array_above_max_length",
-    "string_too_long": "string_above_max_length",
-}
 # Fields that would change the answer. Absent, null, or one of these values means: not asked for.
 UNSERVED: Mapping[str, tuple[Any, ...]] = {
     "best_of": (1,),
@@ -55,11 +47,9 @@ class StreamOptions(BaseModel):
 MOST_CHOICES = 128  # of one prompt, as OpenAI's; and of one request
 
 
-class Body(BaseModel):
+class Body(ModelBody):
     """What completions and chat share."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    model: str
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -80,25 +70,12 @@ class Body(BaseModel):
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None  # load tests need answers of a known length
     structured_outputs: StructuredOutputs | None = None
-    # How urgent, and until when:
-    priority: Literal["interactive", "standard", "batch"] | None = None
-    service_tier: str | None = None  # OpenAI's "flex" is work that may wait; its other tiers change nothing here
-    timeout: Annotated[float, Field(gt=0)] | None = None  # seconds from arrival in which the answer is of use
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
-        """Raises InvalidRequest naming the field in the client's words."""
-        return cls.of(json_object(raw))
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        """Likewise."""
+        """Raises InvalidRequest naming the field in the client's words."""
         _refuse_unserved(document)
-        known = {name: value for name, value in document.items() if name not in IGNORED and name not in UNSERVED}
-        try:
-            return cls.model_validate(known)
-        except ValidationError as invalid:
-            raise as_refusal(invalid) from invalid
+        return super().of({name: it for name, it in document.items() if name not in IGNORED and name not in UNSERVED})
 
     @abstractmethod
     def asks(self) -> tuple[Ask, ...]:
@@ -152,9 +129,6 @@ class Body(BaseModel):
         """The client's name of one of our fields."""
         return "max_tokens" if field == "max_new_tokens" else field
 
-    def urgency(self) -> Priority:
-        return urgency_of(self.priority, self.service_tier)
-
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
@@ -167,23 +141,6 @@ class Body(BaseModel):
         return options is not None and options.include_usage and options.continuous_usage_stats
 
 
-def urgency_of(priority: str | None, service_tier: str | None) -> Priority:
-    if priority is not None:
-        return Priority(priority)
-    return Priority.BATCH if service_tier == "flex" else Priority.STANDARD
-
-
-def json_object(raw: bytes) -> dict[str, Any]:
-    """Raises InvalidRequest, also for what json would take and not survive: NaN, half a surrogate, endless nesting."""
-    try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError as broken:
-        raise InvalidRequest("body", f"is not JSON: {broken}") from broken
-    if not isinstance(document, dict):
-        raise InvalidRequest("body", "must be a JSON object")
-    return document
-
-
 def _refuse_unserved(document: Mapping[str, Any]) -> None:
     for name, harmless in UNSERVED.items():
         value = document.get(name)
@@ -191,16 +148,6 @@ def _refuse_unserved(document: Mapping[str, Any]) -> None:
             raise InvalidRequest(
                 name, "is not served here and would change the answer; leave it out", "unsupported_parameter"
             )
-
-
-def as_refusal(invalid: ValidationError) -> InvalidRequest:
-    """The first fault; a message of one line serves a client better than a list."""
-    fault = invalid.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in fault["loc"]) or "body"
-    code = CODES.get(fault["type"], "invalid_type" if fault["type"].endswith("_type") else "invalid_value")
-    if fault["type"] == "extra_forbidden":
-        return InvalidRequest(field, "is not a known field; check its spelling or leave it out", code)
-    return InvalidRequest(field, fault["msg"].removeprefix("Value error, "), code)
 
 
 def _by_token_id(biases: Mapping[str, float]) -> tuple[tuple[int, float], ...]:

@@ -1,14 +1,12 @@
 """/v1/rerank as Cohere, Jina, vLLM and infinity have it, and vLLM's /score: how well documents fit to a query."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from headrace_server.request import Priority
+from headrace_server.rpc.body import ModelBody
 from headrace_server.rpc.embeddings import MOST_INPUTS
-from headrace_server.rpc.openai import as_refusal, json_object, urgency_of
 from headrace_server.rpc.ranking import Judged, Match, Side, best_first
 
 
@@ -17,32 +15,11 @@ class Document(BaseModel):
     text: str
 
 
-class JudgeBody(BaseModel):
+class JudgeBody(ModelBody):
     """What both share."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    model: str
     raw_scores: bool = False  # infinity's: a cross-encoder's own score, not brought between 0 and 1
     truncate_prompt_tokens: Literal[-1] | None = None  # -1: cut what is longer than the context, instead of refusing it
-    priority: Literal["interactive", "standard", "batch"] | None = None
-    service_tier: str | None = None
-    timeout: Annotated[float, Field(gt=0)] | None = None  # seconds from arrival in which the answer is of use
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
-        """Raises InvalidRequest naming the field in the client's words."""
-        return cls.of(json_object(raw))
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Self:
-        """Likewise."""
-        try:
-            return cls.model_validate(document)
-        except ValidationError as invalid:
-            raise as_refusal(invalid) from invalid
-
-    def urgency(self) -> Priority:
-        return urgency_of(self.priority, self.service_tier)
 
     def between(self, first: Side, second: Side) -> Match:
         truncate = self.truncate_prompt_tokens is not None

@@ -2,26 +2,17 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from headrace_server.rpc.ask import Chat
+from headrace_server.rpc.body import JsonBody
 from headrace_server.rpc.chat import Message
-from headrace_server.rpc.openai import as_refusal, json_object
 from headrace_server.rpc.text_tokens import TextTokens
 from headrace_server.rpc.tools import MOST_TOOLS, Tool, offer_of
 
 
-class TokenBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class TokenBody(JsonBody):
     model: str | None = None
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
-        """Raises InvalidRequest naming the field."""
-        try:
-            return cls.model_validate(json_object(raw))
-        except ValidationError as invalid:
-            raise as_refusal(invalid) from invalid
 
 
 class TokenizeBody(TokenBody):

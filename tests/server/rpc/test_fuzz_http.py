@@ -14,11 +14,11 @@ import schemathesis
 from embed_server import embed_server
 from headrace_server.embedding import Judges
 from headrace_server.errors import InvalidRequest
+from headrace_server.rpc.body import json_object
 from headrace_server.rpc.chat import ChatBody
 from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
 from headrace_server.rpc.http import RERANK, SCORE
-from headrace_server.rpc.openai import json_object
 from headrace_server.rpc.openapi import OPERATIONS
 from headrace_server.rpc.rerank import RerankBody, ScoreBody
 from headrace_server.rpc.shapes import Head, refusal_body

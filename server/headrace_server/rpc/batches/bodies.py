@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
 from headrace_server.errors import InvalidRequest
 from headrace_server.rpc.batches.values import WINDOW, Batch, File, Order, Page, State
-from headrace_server.rpc.openai import as_refusal, json_object
+from headrace_server.rpc.body import JsonBody
 
+EXPIRY = "output_expires_after"
 WINDOW_NAME = f"{WINDOW // 3600}h"
 # Every state but the first has a time of its own; the first one's is `created_at`.
 TIMES = {f"{state}_at": state for state in State if state is not State.VALIDATING}
@@ -16,23 +17,18 @@ MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
-class NewBatch(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class NewBatch(JsonBody):
     input_file_id: str
     endpoint: Literal["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/rerank", "/v1/score"]
     completion_window: Literal["24h"]
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
 
     @classmethod
-    def parse(cls, raw: bytes) -> Self:
+    def of(cls, document: Mapping[str, Any]) -> Self:
         """Raises InvalidRequest naming the field."""
-        document = json_object(raw)
-        if document.pop("output_expires_after", None) is not None:
-            raise InvalidRequest("output_expires_after", "is not served; files stay until they are deleted")
-        try:
-            return cls.model_validate(document)
-        except ValidationError as invalid:
-            raise as_refusal(invalid) from invalid
+        if document.get(EXPIRY) is not None:
+            raise InvalidRequest(EXPIRY, "is not served; files stay until they are deleted")
+        return super().of({name: value for name, value in document.items() if name != EXPIRY})
 
     def order(self, tenant: str) -> Order:
         return Order(tenant, self.endpoint, self.input_file_id, self.metadata)

@@ -9,15 +9,16 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from headrace_server.config import Task
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Priority
+from headrace_server.rpc.body import JsonBody, json_object
 from headrace_server.rpc.chat import ChatBody
 from headrace_server.rpc.completions import CompletionBody
 from headrace_server.rpc.embeddings import EmbeddingBody
-from headrace_server.rpc.openai import Body, as_refusal, json_object
+from headrace_server.rpc.openai import Body
 from headrace_server.rpc.rerank import RerankBody, ScoreBody
 from headrace_server.rpc.whole import in_the_words_of
 
@@ -80,8 +81,7 @@ class Fault:
         return self.message if self.line is None else f"line {self.line}: {self.message}"
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _Shape(JsonBody):
     custom_id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
     method: Literal["POST"]
     url: str
@@ -109,11 +109,12 @@ def _shape(number: int, text: bytes) -> _Shape | Fault:
         message = f"has {len(text)} bytes; at most {LONGEST_LINE} are allowed, shorten it"
         return Fault(Code.INVALID_LINE, message, number)
     try:
-        return _Shape.model_validate(json_object(text))
+        document = json_object(text)
     except InvalidRequest as no_object:
         return Fault(Code.INVALID_LINE, f"{no_object.message}; write one JSON object a line", number)
-    except ValidationError as invalid:
-        refusal = as_refusal(invalid)
+    try:
+        return _Shape.of(document)
+    except InvalidRequest as refusal:
         return Fault(Code.INVALID_REQUEST, str(refusal), number, refusal.field)
 
 
