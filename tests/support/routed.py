@@ -2,43 +2,24 @@
 
 import asyncio
 import re
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from listening import PATIENCE, Listening, listening
 
-LISTENING = re.compile(r"listening: gRPC (\S+), HTTP (\S+)")
 ADMIN = re.compile(r"metrics and health: (\S+)")
-PATIENCE = 60  # seconds; a busy machine
 
 
-@dataclass(frozen=True, slots=True)
-class Routed:
-    process: asyncio.subprocess.Process
-    log: Path
-    grpc: str
-    http: str
-    admin: str
+class Routed(Listening):
+    __slots__ = ()
 
-    def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-
-    async def exit_status(self) -> int:
-        async with asyncio.timeout(PATIENCE):
-            return await self.process.wait()
-
-    async def until_ready(self) -> None:
-        async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
-            while not await self._is_ready(session):
-                await asyncio.sleep(0.05)
-
-    async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
-        async with session.get(f"http://{self.admin}/readyz") as response:
-            return response.ok
+    @property
+    def admin(self) -> str:
+        """Where it answers /metrics and its probes."""
+        return self.said(ADMIN)
 
     async def metrics(self) -> dict[str, float]:
         """Value of each series, by its line's beginning."""
@@ -60,19 +41,6 @@ def command(*flags: str) -> list[str]:
 
 @asynccontextmanager
 async def routed(log: Path, *flags: str) -> AsyncIterator[Routed]:
-    with log.open("w") as sink:
-        process = await asyncio.create_subprocess_exec(*command(*flags), stdout=sink, stderr=sink)
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while not (found := LISTENING.search(log.read_text())):
-                assert process.returncode is None, log.read_text()
-                await asyncio.sleep(0.05)
-        admin = ADMIN.search(log.read_text())
-        assert admin is not None
-        router = Routed(process, log, found[1], found[2], admin[1])
-        await router.until_ready()
+    async with listening(Routed, command(*flags), log) as router:
+        await router.until_answered(f"http://{router.admin}/readyz")
         yield router
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

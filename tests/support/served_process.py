@@ -1,53 +1,31 @@
 """`headrace serve` as a real process, on ports that it picks itself."""
 
-import asyncio
 import os
 import re
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
+from listening import PATIENCE, Listening, listening
+
+__all__ = ["HEADRACE", "NAME", "PATIENCE", "ServedProcess", "environment", "serve_command", "served"]
 
 HEADRACE = Path(sys.executable).parent / "headrace"
 NAME = "tiny"
 ADMIN = re.compile(r"metrics and drain: (\S+)")
-LISTENING = re.compile(r"listening: gRPC (\S+), HTTP (\S+)")
-PATIENCE = 90  # seconds; importing torch takes most of them on a busy machine
 
 
-@dataclass(frozen=True, slots=True)
-class ServedProcess:
-    process: asyncio.subprocess.Process
-    log: Path
-    grpc: str
-    http: str
+class ServedProcess(Listening):
+    __slots__ = ()
 
     @property
     def admin(self) -> str:
         """Where it answers /metrics and /drain: the same as `http` without --admin-port."""
-        found = ADMIN.search(self.log.read_text())
-        assert found is not None
-        return found[1]
-
-    def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-
-    async def exit_status(self) -> int:
-        async with asyncio.timeout(PATIENCE):
-            return await self.process.wait()
+        return self.said(ADMIN)
 
     async def until_ready(self) -> None:
-        async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
-            while self.process.returncode is None:
-                async with session.get(f"http://{self.http}/ready") as response:
-                    if response.status == 200:
-                        return
-                await asyncio.sleep(0.1)
-        raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log.read_text()}")
+        await self.until_answered(f"http://{self.http}/ready")
 
 
 def serve_command(model: Path, *flags: str) -> list[str]:
@@ -65,27 +43,7 @@ async def served(
     command: Sequence[str], directory: Path, *, ready: bool = True, **variables: str
 ) -> AsyncIterator[ServedProcess]:
     """Started, listening and (unless told otherwise) ready. Killed when the block is left before it ended."""
-    log = directory / "server.log"
-    with log.open("w") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=output, stderr=output, env=environment(**variables)
-        )
-    try:
-        grpc, http = await _addresses(process, log)
-        server = ServedProcess(process, log, grpc, http)
+    async with listening(ServedProcess, command, directory / "server.log", environment(**variables)) as server:
         if ready:
             await server.until_ready()
         yield server
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def _addresses(process: asyncio.subprocess.Process, log: Path) -> tuple[str, str]:
-    async with asyncio.timeout(PATIENCE):
-        while process.returncode is None:
-            if found := LISTENING.search(log.read_text()):
-                return found[1], found[2]
-            await asyncio.sleep(0.05)
-    raise AssertionError(f"the server ended with {process.returncode}:\n{log.read_text()}")
