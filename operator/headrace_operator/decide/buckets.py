@@ -11,18 +11,18 @@ Bucket = tuple[float, float]  # (upper bound in seconds, cumulative count)
 class Buckets(Sequence[Bucket]):
     """As a tuple of its buckets, and equal to it."""
 
-    __slots__ = ("_bounds", "_counts")
+    __slots__ = ("bounds", "counts")
 
     def __init__(self, buckets: Iterable[Bucket]) -> None:
         pairs = tuple(buckets)
-        self._bounds = _shared(tuple([bound for bound, _ in pairs]))
-        self._counts = array("d", [count for _, count in pairs])
+        self.bounds = _shared(tuple([bound for bound, _ in pairs]))
+        self.counts = array("d", [count for _, count in pairs])
 
     def __iter__(self) -> Iterator[Bucket]:
-        return zip(self._bounds, self._counts, strict=True)
+        return zip(self.bounds, self.counts, strict=True)
 
     def __len__(self) -> int:
-        return len(self._bounds)
+        return len(self.bounds)
 
     @overload
     def __getitem__(self, index: int) -> Bucket: ...
@@ -39,6 +39,13 @@ class Buckets(Sequence[Bucket]):
 
     def __repr__(self) -> str:
         return f"Buckets({tuple(self)})"
+
+
+def bounds_and_counts(buckets: Sequence[Bucket]) -> tuple[Sequence[float], Sequence[float]]:
+    """Of any buckets; those kept here are not copied."""
+    if isinstance(buckets, Buckets):
+        return buckets.bounds, buckets.counts
+    return tuple([bound for bound, _ in buckets]), [count for _, count in buckets]
 
 
 @lru_cache(maxsize=64)

@@ -23,15 +23,37 @@ Block = tuple[float, float, float]  # (begin in epoch seconds, requests/s needed
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """Blocks that are complete, with what each look asks of them: 120 are too many to go through every time."""
+
+    blocks: tuple[Block, ...] = ()  # oldest first
+    requests: float = 0.0
+    loud: tuple[tuple[float, float], ...] = ()  # (requests/s needed, requests) of those that had a burst
+
+    @classmethod
+    def of(cls, blocks: tuple[Block, ...]) -> "Past":
+        requests = sum([requests for _, _, requests in blocks])
+        return cls(blocks, requests, tuple([(rate, requests) for _, rate, requests in blocks if rate]))
+
+    def with_newer(self, block: Block | None, now: float) -> "Past":
+        if block is None:
+            return self
+        blocks = (*self.blocks, block)
+        return Past.of(blocks[1:] if blocks[0][0] <= now - MEMORY else blocks)
+
+
+@dataclass(frozen=True, slots=True)
 class Bursts:
     buckets: tuple[Bucket, ...] = ()  # of the last seconds, oldest first
-    blocks: tuple[Block, ...] = ()  # oldest first
+    past: Past = Past()
+    block: Block | None = None  # that goes on
     counted_to: float | None = None  # epoch seconds
 
     @classmethod
     def restored(cls, rate: float, now: float) -> "Bursts":
         """As if the last minute had needed it throughout."""
-        return cls(blocks=tuple((now - BLOCK * back, rate, rate * BLOCK) for back in reversed(range(1, FEWEST + 1))))
+        blocks = [(now - BLOCK * back, rate, rate * BLOCK) for back in reversed(range(1, FEWEST + 1))]
+        return cls(past=Past.of(tuple(blocks[:-1])), block=blocks[-1])
 
     def seen(self, requests: float, now: float) -> "Bursts":
         """With what arrived since the last look."""
@@ -44,21 +66,26 @@ class Bursts:
         else:
             start = next((n for n, (begin, _) in enumerate(buckets) if begin >= now - LONGEST), len(buckets))
             buckets = (*buckets[start:], (before, requests))
-        return Bursts(buckets, _with(self.blocks, _needed(buckets, now), requests, now), now)
+        rate, block = _needed(buckets, now), self.block
+        if block and now - block[0] < BLOCK:
+            begin, known, came = block
+            return Bursts(buckets, self.past, (begin, max(rate, known), came + requests), now)
+        return Bursts(buckets, self.past.with_newer(block, now), (now, rate, requests), now)
 
     def usual(self) -> float | None:
         """Requests/s with which all but SHARE of the requests had what they needed.
 
         None where that is no burst, or with less than a minute of memory.
         """
-        loud = [(rate, requests) for _, rate, requests in self.blocks if rate]
-        if not loud or len(self.blocks) < FEWEST:
+        past, (_, rate, requests) = self.past, self.block or (0.0, 0.0, 0.0)
+        loud = (*past.loud, (rate, requests)) if rate else past.loud
+        if not loud or len(past.blocks) + 1 < FEWEST:
             return None
-        left = SHARE * sum([requests for _, _, requests in self.blocks])
-        for rate, requests in sorted(loud, reverse=True):
-            left -= requests
+        left = SHARE * (past.requests + requests)
+        for needed, came in sorted(loud, reverse=True):
+            left -= came
             if left < 0:
-                return rate
+                return needed
         return None
 
 
@@ -75,11 +102,3 @@ def _needed(buckets: tuple[Bucket, ...], now: float) -> float:
         most = rate if rate > most else most  # 32 times a look: max() takes twice as long
     mean = arrived / max(now - buckets[0][0], BUCKET)
     return most if most > ABOVE * mean else 0.0
-
-
-def _with(blocks: tuple[Block, ...], rate: float, requests: float, now: float) -> tuple[Block, ...]:
-    if blocks and now - blocks[-1][0] < BLOCK:
-        begin, known, before = blocks[-1]
-        return (*blocks[:-1], (begin, max(rate, known), before + requests))
-    kept = blocks[1:] if blocks and blocks[0][0] <= now - MEMORY else blocks
-    return (*kept, (now, rate, requests))

@@ -3,7 +3,7 @@
 
 def rounded(value: float) -> float:
     """To four significant digits: finer than any measurement here."""
-    return float(f"{value:.4g}")
+    return float("%.4g" % value)  # noqa: UP031 - half the time of an f-string, and each look rounds a dozen numbers
 
 
 def text(value: float) -> str:

@@ -6,7 +6,7 @@ count the moved work twice for as long as the old pod's window remembers it.
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from operator import attrgetter
 
 from headrace_operator.decide.values import PodSample
@@ -23,31 +23,17 @@ TOKENS: Counter = attrgetter("tokens")
 
 def increase(series: Series, counter: Counter) -> float:
     """What a counter gained. One that fell belongs to a new process and started from zero."""
-    values = _rising(series, counter)
-    return values[-1] - values[0] if values else 0.0
-
-
-def _rising(series: Series, counter: Counter) -> list[float]:
-    """The counter as it would be had no process begun anew."""
     values = list(map(counter, series))
     if values == sorted(values):  # nearly always
-        return values
-    steps = [after - before if after >= before else after for before, after in pairwise(values)]
-    return list(accumulate(steps, initial=values[0]))
-
-
-def falls(series: Series, counter: Counter) -> bool:
-    """Anywhere: a new process began."""
-    values = list(map(counter, series))
-    return values != sorted(values)
+        return values[-1] - values[0] if values else 0.0
+    return sum([after - before if after >= before else after for before, after in pairwise(values)])
 
 
 def since(series: Series, at: float) -> Series:
     """The samples that are not older."""
-    begin, end = 0, len(series)
-    while begin < end and series[begin].at < at:
-        begin += 1
-    return series[begin:]
+    if series and series[0].at >= at:  # often
+        return series
+    return [sample for sample in series if sample.at >= at]
 
 
 def rate(pods: Sequence[Series], counter: Counter) -> float | None:
@@ -58,19 +44,17 @@ def rate(pods: Sequence[Series], counter: Counter) -> float | None:
 
 def arrivals(pods: Sequence[Series]) -> float | None:
     """Requests per second: the mean of the window, or the newest seconds alone when they cannot belong to that mean."""
-    whole = _seconds(pods)
-    if whole < SHORTEST:
+    mean = rate(pods, RECEIVED)
+    if mean is None:
         return None
-    received = [_rising(series, RECEIVED) for series in pods]
-    mean = sum([values[-1] - values[0] for values in received]) / whole
     end = max([series[-1].at for series in pods])
-    begins = [_begin(series, end - RECENT) for series in pods]
-    seconds = max([series[-1].at - series[begin].at for series, begin in zip(pods, begins, strict=True)])
+    newest = [series[_begin(series, end - RECENT) :] for series in pods]
+    whole, seconds = _seconds(pods), _seconds(newest)
     before = whole - seconds
     if seconds < SHORTEST or before < RECENT:
         return mean
-    count = sum([values[-1] - values[begin] for values, begin in zip(received, begins, strict=True)])
-    earlier = max(0.0, mean * (seconds + before) - count)  # rounding may leave less than nothing
+    count = sum([increase(series, RECEIVED) for series in newest])
+    earlier = max(0.0, mean * whole - count)  # rounding may leave less than nothing
     expected = earlier / before * seconds
     is_step = count > expected + DEVIATIONS * math.sqrt(expected) + DEVIATIONS
     return count / seconds if is_step else mean

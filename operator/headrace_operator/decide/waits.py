@@ -1,15 +1,19 @@
 """How long requests wait for their first step: the promise that the operator checks."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import sub
 
-from headrace_operator.decide.rates import RECEIVED, TOKENS, Series, falls
+from headrace_operator.decide.buckets import Bucket, bounds_and_counts
+from headrace_operator.decide.rates import Series
 
 P95 = 0.95
-Histogram = tuple[tuple[float, float], ...]  # (upper bound in seconds, cumulative count), ascending
-Span = tuple[Histogram, Histogram]  # of one pod: at the beginning and at the end
+Histogram = tuple[Bucket, ...]  # ascending
+Gained = tuple[Sequence[float], Sequence[float]]  # of one pod: bounds, and cumulative counts within the series
+Age = tuple[float, int]  # of requests that still wait: the oldest one's in seconds, and how many they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +31,16 @@ class Waits:
 
 
 def measured(pods: Sequence[Series]) -> Waits:
-    spans = [_span(series) for series in pods]
-    standing = [_still_waiting(series) for series in pods]
-    p95 = _added_up if _are_alike(spans) else _merged
-    each = sorted([p95((span,), (waits,)) or 0.0 for span, waits in zip(spans, standing, strict=True)])
-    return Waits(p95(spans, standing), each[(len(each) - 1) // 2] if each else None)
+    gained = [_gained(series) for series in pods]
+    ages = [_still_waiting(series) for series in pods]
+    each = sorted([_p95(one, waiting) or 0.0 for one, waiting in zip(gained, ages, strict=True)])
+    p95 = _p95(_added_up(gained), [age for waiting in ages for age in waiting])
+    return Waits(p95, each[(len(each) - 1) // 2] if each else None)
 
 
 def drains_in(pods: Sequence[Series]) -> float:
     """Seconds until the queues are empty at the pace seen; infinite while they grow or stand."""
-    waiting = sum(series[-1].waiting for series in pods)
+    waiting = sum([series[-1].waiting for series in pods])
     if not waiting:
         return 0.0
     seconds = max(series[-1].at - series[0].at for series in pods)
@@ -46,15 +50,22 @@ def drains_in(pods: Sequence[Series]) -> float:
 
 def quantile(histogram: Histogram, share: float) -> float | None:
     """Of a cumulative histogram, interpolated within the bucket as Prometheus' histogram_quantile does."""
-    total = histogram[-1][1] if histogram else 0.0
+    return _quantile(*bounds_and_counts(histogram), share)
+
+
+def merged(histograms: Sequence[Histogram]) -> Histogram:
+    """The sum of histograms whose bounds may differ; within a bucket counts are spread evenly."""
+    bounds, counts = _merged([bounds_and_counts(histogram) for histogram in histograms])
+    return tuple(zip(bounds, counts, strict=True))
+
+
+def _quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float | None:
+    total = counts[-1] if counts else 0.0
     if total <= 0:
         return None
-    rank, lower, below = share * total, 0.0, 0.0
-    for upper, count in histogram:
-        if count >= rank:
-            return _between(lower, upper, rank - below, count - below)
-        lower, below = upper, count
-    return lower
+    index = bisect_left(counts, share * total)
+    lower, below = (bounds[index - 1], counts[index - 1]) if index else (0.0, 0.0)
+    return _between(lower, bounds[index], share * total - below, counts[index] - below)
 
 
 def _between(lower: float, upper: float, part: float, whole: float) -> float:
@@ -62,83 +73,63 @@ def _between(lower: float, upper: float, part: float, whole: float) -> float:
     return lower if math.isinf(upper) else lower + (upper - lower) * part / whole
 
 
-def merged(histograms: Sequence[Histogram]) -> Histogram:
-    """The sum of histograms whose bounds may differ; within a bucket counts are spread evenly."""
-    bounds = sorted({bound for histogram in histograms for bound, _ in histogram})
-    return tuple((bound, sum(_below(histogram, bound) for histogram in histograms)) for bound in bounds)
+def _p95(gained: Gained, ages: Sequence[Age]) -> float | None:
+    return _p95_with_ages(gained, ages) if ages else _quantile(*gained, P95)
 
 
-def _below(histogram: Histogram, bound: float) -> float:
-    lower, below = 0.0, 0.0
-    for upper, count in histogram:
-        if upper == bound:
-            return count
-        if upper > bound:
-            return below if math.isinf(upper) else below + (count - below) * (bound - lower) / (upper - lower)
-        lower, below = upper, count
-    return below
+def _p95_with_ages(gained: Gained, ages: Sequence[Age]) -> float | None:
+    """As of `_merged` with a histogram of a single bucket for each age, of which few counts are needed."""
+
+    def count(bound: float) -> float:
+        waiting = [number * bound / oldest if bound < oldest else number for oldest, number in ages]
+        return _below(gained, bound) + sum(waiting)
+
+    bounds = sorted({*gained[0], *(oldest for oldest, _ in ages)})
+    rank = P95 * count(bounds[-1])
+    index = bisect_left(bounds, rank, key=count)
+    lower, below = (bounds[index - 1], count(bounds[index - 1])) if index else (0.0, 0.0)
+    return _between(lower, bounds[index], rank - below, count(bounds[index]) - below)
 
 
-def _are_alike(spans: Sequence[Span]) -> bool:
-    """Do all count in the same buckets? Pods of one version of the server do."""
-    bounds = [next(zip(*histogram, strict=True), ()) for span in spans for histogram in span]
-    return bool(bounds) and bool(bounds[0]) and bounds.count(bounds[0]) == len(bounds)
+def _added_up(pods: Sequence[Gained]) -> Gained:
+    """Pods of one version of the server count in the same buckets."""
+    if any(bounds != pods[0][0] for bounds, _ in pods):
+        return _merged(pods)
+    return (pods[0][0] if pods else ()), [sum(counts) for counts in zip(*[counts for _, counts in pods], strict=True)]
 
 
-def _added_up(spans: Sequence[Span], standing: Sequence[Histogram]) -> float | None:
-    """Of histograms with the same bounds; adds up only as many buckets as it takes to reach the share."""
-    if any(standing):
-        bounds = [bound for bound, _ in spans[0][1]]
-        gained = [[now - then for (_, now), (_, then) in zip(after, before, strict=True)] for before, after in spans]
-        ended = tuple(zip(bounds, map(sum, zip(*gained, strict=True)), strict=True))
-        return quantile(_with_standing(ended, standing), P95)
-    total = sum([after[-1][1] - before[-1][1] for before, after in spans])
-    if total <= 0:
-        return None
-    rank, lower, below = P95 * total, 0.0, 0.0
-    for index, (upper, _) in enumerate(spans[0][1]):
-        count = sum([after[index][1] - before[index][1] for before, after in spans])
-        if count >= rank:
-            return _between(lower, upper, rank - below, count - below)
-        lower, below = upper, count
-    return lower
+def _merged(histograms: Sequence[Gained]) -> Gained:
+    bounds = sorted({bound for each, _ in histograms for bound in each})
+    return bounds, [sum(_below(histogram, bound) for histogram in histograms) for bound in bounds]
 
 
-def _merged(spans: Sequence[Span], standing: Sequence[Histogram]) -> float | None:
-    """Of any histograms."""
-    return quantile(merged([*(_gained(*span) for span in spans), *standing]), P95)
+def _below(histogram: Gained, bound: float) -> float:
+    """How many are not above `bound`; within a bucket counts are spread evenly."""
+    bounds, counts = histogram
+    index = bisect_left(bounds, bound)
+    if index == len(bounds):
+        return counts[-1] if counts else 0.0
+    upper, count = bounds[index], counts[index]
+    if upper == bound:
+        return count
+    lower, below = (bounds[index - 1], counts[index - 1]) if index else (0.0, 0.0)
+    return below if math.isinf(upper) else below + (count - below) * (bound - lower) / (upper - lower)
 
 
-def _with_standing(ended: Histogram, standing: Sequence[Histogram]) -> Histogram:
-    """`merged` of one histogram and many that have one bucket each: as fast as a full queue on many pods asks for."""
-    ages = [bucket for histogram in standing for bucket in histogram]
-    bounds = sorted({bound for bound, _ in (*ended, *ages)})
-    return tuple(
-        (
-            bound,
-            _below(ended, bound) + sum([count * bound / oldest if bound < oldest else count for oldest, count in ages]),
-        )
-        for bound in bounds
-    )
-
-
-def _span(series: Series) -> Span:
+def _gained(series: Series) -> Gained:
     """From the first sample of the process that runs now to the last."""
     first = series[0]
-    if falls(series, RECEIVED) or falls(series, TOKENS):
-        for before, after in pairwise(series):
-            if after.received < before.received or after.tokens < before.tokens:
-                first = after
-    return tuple(first.queue_waits), tuple(series[-1].queue_waits)
+    for before, after in pairwise(series):
+        if after.received < before.received or after.tokens < before.tokens:
+            first = after
+    bounds, counts = bounds_and_counts(series[-1].queue_waits)
+    bounds_before, before_counts = bounds_and_counts(first.queue_waits)
+    if bounds == bounds_before:
+        return bounds, list(map(sub, counts, before_counts))
+    known = dict(zip(bounds_before, before_counts, strict=True))
+    return bounds, [count - known.get(bound, 0.0) for bound, count in zip(bounds, counts, strict=True)]
 
 
-def _gained(before: Histogram, after: Histogram) -> Histogram:
-    known = dict(before)
-    return tuple((bound, count - known.get(bound, 0.0)) for bound, count in after)
-
-
-def _still_waiting(series: Series) -> Histogram:
+def _still_waiting(series: Series) -> Sequence[Age]:
     last = series[-1]
-    if not last.waiting or last.oldest_waiting <= 0:
-        return ()
-    return ((last.oldest_waiting, float(last.waiting)),)
+    return ((last.oldest_waiting, last.waiting),) if last.waiting and last.oldest_waiting > 0 else ()
