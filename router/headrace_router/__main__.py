@@ -23,6 +23,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--replica", action="append", default=[], dest="replicas", metavar="ADDRESS[:GRPC_PORT:HTTP_PORT[:LOAD_PORT]]",
         help="this one; repeatable, for servers that no Kubernetes runs. LOAD_PORT: where /load is, if not at HTTP",
     )  # fmt: skip
+    parser.add_argument(
+        "--mirror", action="append", default=[], dest="mirrors", metavar="ADDRESS[:GRPC_PORT:HTTP_PORT]",
+        help="beside --replica: this one gets copies of requests, and its answers are thrown away; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--mirror-share", default="100%", metavar="PERCENT", help="of the requests that are copied")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--grpc-port", type=int, default=GRPC_PORT)
     parser.add_argument("--http-port", type=int, default=HTTP_PORT)

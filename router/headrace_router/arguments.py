@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from headrace_router.errors import BadArguments
+from headrace_router.observe.guidance import share
 from headrace_router.observe.pods import GRPC_PORT, HTTP_PORT, Replicas
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Terms
 from headrace_router.settings import Leaving, Listening, Settings
-from headrace_router.values import Endpoint, Ports
+from headrace_router.values import Endpoint, Found, Guidance, Ports
 
 MOST_PORT = 65535
 
@@ -24,6 +25,8 @@ def settings(options: argparse.Namespace, service_account: Path) -> Settings:
     _within("threads", options.threads, 1, 64)
     _within("linger", options.linger, 0, 600)
     _within("patience", options.patience, 0, 86400)
+    if options.mirrors and options.deployment is not None:
+        raise BadArguments("--mirror is for servers that no Kubernetes runs; with --deployment the operator names them")
     return Settings(
         listening=Listening(
             options.host, options.grpc_port, options.http_port, options.admin_port, options.most_connections,
@@ -32,7 +35,11 @@ def settings(options: argparse.Namespace, service_account: Path) -> Settings:
         leaving=Leaving(options.linger, options.patience),
         terms=Terms(Limits(options.hold_requests, options.hold_seconds), options.start_seconds),
         replicas=None if options.deployment is None else _deployment(options.deployment),
-        fixed=tuple(_fixed(text) for text in options.replicas),
+        fixed=Found(
+            tuple(_fixed("replica", text) for text in options.replicas),
+            tuple(_fixed("mirror", text) for text in options.mirrors),
+        ),
+        guidance=Guidance(mirror_share=_share(options.mirror_share)),
         kubeconfig=options.kubeconfig,
         service_account=service_account,
     )  # fmt: skip
@@ -50,12 +57,19 @@ def _deployment(text: str) -> Replicas:
     return Replicas(namespace, name)
 
 
-def _fixed(text: str) -> Endpoint:
-    address, ports = _address_and_ports(text)
+def _share(text: str) -> float:
+    try:
+        return share(text)
+    except ValueError as error:
+        raise BadArguments(f"--mirror-share: {error}") from error
+
+
+def _fixed(flag: str, text: str) -> Endpoint:
+    address, ports = _address_and_ports(flag, text)
     return Endpoint(uid=text, name=text, address=address, ports=ports)
 
 
-def _address_and_ports(text: str) -> tuple[str, Ports]:
+def _address_and_ports(flag: str, text: str) -> tuple[str, Ports]:
     """ADDRESS, ADDRESS:GRPC:HTTP or ADDRESS:GRPC:HTTP:LOAD; an IPv6 address in brackets."""
     if text.startswith("["):
         address, separator, rest = text[1:].partition("]")
@@ -66,5 +80,5 @@ def _address_and_ports(text: str) -> tuple[str, Ports]:
         return address, Ports(GRPC_PORT, HTTP_PORT, HTTP_PORT)
     numbers = [int(word) for word in words if word.isdigit() and 0 < int(word) <= MOST_PORT]
     if not address or len(numbers) != len(words) or len(words) not in (2, 3):
-        raise BadArguments(f"--replica is {text!r}; must be ADDRESS or ADDRESS:GRPC_PORT:HTTP_PORT[:LOAD_PORT]")
+        raise BadArguments(f"--{flag} is {text!r}; must be ADDRESS or ADDRESS:GRPC_PORT:HTTP_PORT[:LOAD_PORT]")
     return address, Ports(numbers[0], numbers[1], numbers[-1])

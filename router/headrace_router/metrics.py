@@ -11,6 +11,11 @@ class RouterMetrics:
             "headrace_router_requests", "Requests by what became of them before a replica saw them", ["door", "reason"],
             registry=registry,
         )  # fmt: skip
+        self.revisions = Counter(
+            "headrace_router_revision_requests", "Requests by the revision of the replica they went to", ["revision"],
+            registry=registry,
+        )  # fmt: skip
+        self.mirrored = Counter("headrace_router_mirrored", "Requests that a mirror got a copy of", registry=registry)
         self.held = Gauge(
             "headrace_router_held_requests", "Requests held because no replica is ready", registry=registry
         )

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from headrace_router.admin import serve
 from headrace_router.metrics import RouterMetrics
 from headrace_router.observe.cluster import connected
+from headrace_router.observe.guidance import followed
 from headrace_router.observe.load import ask_all
 from headrace_router.observe.pods import endpoints
 from headrace_router.pick.picker import Picker
@@ -22,7 +23,7 @@ from headrace_router.proxy.bootstrap import Bootstrap, Listening
 from headrace_router.proxy.envoy import Envoy
 from headrace_router.proxy.question import Questions
 from headrace_router.settings import Settings
-from headrace_router.values import Door, Endpoint
+from headrace_router.values import Door, Found
 
 BEAT = 0.25  # seconds between two looks at the replicas' load and at what is held
 ENVOY_ENDS = 5.0  # seconds that Envoy may take to end once no stream is left
@@ -36,6 +37,7 @@ class Process:
         self._leaving = asyncio.Event()
         self._idle = asyncio.Event()  # leaving, and nothing is inside any more
         self._picker = Picker(settings.terms)
+        self._picker.guided(settings.guidance)
         self._registry = CollectorRegistry()
         self._metrics = RouterMetrics(self._registry)
         self._clock = asyncio.get_running_loop().time
@@ -52,6 +54,7 @@ class Process:
                 others = [
                     tasks.create_task(envoy.listen(self._finished)),
                     tasks.create_task(self._follow(envoy)),
+                    tasks.create_task(self._follow_guidance()),
                     tasks.create_task(self._beat()),
                 ]
                 addresses = await envoy.listeners()
@@ -67,7 +70,8 @@ class Process:
         bootstrap = Bootstrap(
             listening.host,
             Listening(listening.grpc_port, listening.http_port, _port(questions)),
-            {Door.GRPC: folder / "grpc.json", Door.HTTP: folder / "http.json"},
+            {door: folder / f"{door}.json" for door in Door},
+            {door: folder / f"mirror-{door}.json" for door in Door},
             self._settings.terms.held.seconds,
             listening.most_connections,
         )
@@ -99,13 +103,22 @@ class Process:
             async for found in endpoints(api, self._settings.replicas):
                 await self._there_are(envoy, found)
 
-    async def _there_are(self, envoy: Envoy, found: tuple[Endpoint, ...]) -> None:
+    async def _follow_guidance(self) -> None:
+        """What the operator asks of us."""
+        if self._settings.replicas is None:
+            return
+        async with connected(self._settings, self._environ) as api:
+            async for guidance in followed(api, self._settings.replicas):
+                self._picker.guided(guidance)
+
+    async def _there_are(self, envoy: Envoy, found: Found) -> None:
         """Who is gone gets nothing from now on; who is new gets something once Envoy knows of it."""
-        self._picker.there_are([endpoint for endpoint in self._picker.endpoints if endpoint in found])
+        staying = tuple(endpoint for endpoint in self._picker.endpoints if endpoint in found.serving)
+        self._picker.there_are(Found(staying, found.mirrors))
         await envoy.there_are(found)
         self._picker.there_are(found)
         self._listed = True
-        self._metrics.replicas.set(len(found))
+        self._metrics.replicas.set(len(found.serving))
         self._questions.settle()
 
     async def _beat(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headrace_router.observe.pods import Replicas
 from headrace_router.pick.picker import Terms
-from headrace_router.values import Endpoint
+from headrace_router.values import Found, Guidance
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Settings:
     leaving: Leaving
     terms: Terms
     replicas: Replicas | None  # None: those of `fixed`
-    fixed: tuple[Endpoint, ...]
+    fixed: Found
+    guidance: Guidance  # until the operator says something
     kubeconfig: Path | None  # None: the pod's service account
     service_account: Path

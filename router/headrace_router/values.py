@@ -31,6 +31,7 @@ class Endpoint:
     name: str
     address: str  # without a port
     ports: Ports
+    revision: str = ""  # of its pod; empty where no operator made it
 
     def host(self, door: Door) -> str:
         """As Envoy names it."""
@@ -39,6 +40,23 @@ class Endpoint:
     def at(self, port: int) -> str:
         """IPv6 in brackets."""
         return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All replicas of a deployment that may be spoken to."""
+
+    serving: tuple[Endpoint, ...]
+    mirrors: tuple[Endpoint, ...] = ()  # hear copies of requests; their answers reach nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What the operator asks of a router. Nothing of it is needed to route."""
+
+    start_seconds: float | None = None  # from order to Ready, p95; None: not known
+    shares: tuple[tuple[str, float], ...] = ()  # revision -> share of the requests, 0 to 1; others share the rest
+    mirror_share: float = 0.0  # of the requests, 0 to 1, that are copied to the mirrors
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +95,7 @@ class Reason(StrEnum):
 class Pick:
     endpoints: tuple[Endpoint, ...]  # the first, and in which order to try others before a first byte came back
     reason: Reason
+    is_mirrored: bool = False  # a copy goes to a mirror
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,11 @@ class Replica(inference_pb2_grpc.InferenceServicer):
 
     @property
     def flag(self) -> str:
-        return f"--replica={HOST}:{self.grpc_port}:{self.http_port}"
+        return f"--replica={self.address}"
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.grpc_port}:{self.http_port}"
 
     async def Generate(  # noqa: N802 - gRPC's name
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext

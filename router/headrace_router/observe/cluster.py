@@ -10,7 +10,7 @@ from headrace_router.settings import Settings
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[client.CoreV1Api]:
+async def connected(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[client.ApiClient]:
     """Raises BadArguments where there is no way to an API server."""
     configured = client.Configuration()
     try:
@@ -26,4 +26,4 @@ async def connected(settings: Settings, environ: Mapping[str, str]) -> AsyncIter
             f"no way to an API server: {error}; run in a pod, name a file with --kubeconfig, or replicas with --replica"
         ) from error
     async with client.ApiClient(configured) as connection:
-        yield client.CoreV1Api(connection)
+        yield connection

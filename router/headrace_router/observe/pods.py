@@ -1,28 +1,20 @@
-"""The replicas of one deployment, from the API server: a list, then what changes, then a list again.
+"""The replicas of one deployment, from its pods: who may be given requests, and who hears copies of them."""
 
-While the API server does not answer, what was last known goes on being used: replicas do not leave with it.
-"""
-
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
-import aiohttp
-from kubernetes.aio import client, watch
+from kubernetes.aio import client
 
-from headrace_router.values import Endpoint, Ports
+from headrace_router.observe.watched import Listing, objects
+from headrace_router.values import Endpoint, Found, Ports
 
-DEPLOYMENT_LABEL = "headrace.dev/deployment"
-ROUTABLE_LABEL = "headrace.dev/routable"
+GROUP = "headrace.dev"
+DEPLOYMENT_LABEL, REVISION_LABEL = f"{GROUP}/deployment", f"{GROUP}/revision"
+ROUTABLE_LABEL, ROLE_LABEL = f"{GROUP}/routable", f"{GROUP}/role"
+SHADOW = "shadow"  # the role of a pod that hears copies
 GRPC_PORT, HTTP_PORT = 50051, 8000  # of a server that nobody told otherwise
-LIST_AGAIN = 60  # seconds: a watch that has silently stopped costs no more than this
-RETRY = 1.0  # seconds
-PATIENCE = 10.0  # seconds for a list, and beyond LIST_AGAIN for a watch that never ends
 Pod = Mapping[str, Any]
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,52 +24,33 @@ class Replicas:
     namespace: str
     deployment: str
 
-    @property
-    def selector(self) -> str:
-        return f"{DEPLOYMENT_LABEL}={self.deployment},{ROUTABLE_LABEL}=true"
 
-
-async def endpoints(api: client.CoreV1Api, replicas: Replicas) -> AsyncIterator[tuple[Endpoint, ...]]:
+async def endpoints(api: client.ApiClient, replicas: Replicas) -> AsyncIterator[Found]:
     """Whenever something may have changed. Never ends, and raises nothing but what cancels it."""
-    while True:
-        try:
-            async for found in _once(api, replicas):
-                yield found
-        except (client.ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.warning("the API server did not list the replicas: %s: %s", type(error).__name__, error)
-            await asyncio.sleep(RETRY)
-
-
-async def _once(api: client.CoreV1Api, replicas: Replicas) -> AsyncIterator[tuple[Endpoint, ...]]:
-    answer = await api.list_namespaced_pod_without_preload_content(
-        replicas.namespace, label_selector=replicas.selector, _request_timeout=PATIENCE
-    )
-    if answer.status != HTTPStatus.OK:
-        raise client.ApiException(status=answer.status, reason=answer.reason)
-    listed = await answer.json()
-    pods: dict[str, Pod] = {pod["metadata"]["uid"]: pod for pod in listed["items"]}
-    yield _usable(pods)
-    events = watch.Watch().stream(
-        api.list_namespaced_pod, replicas.namespace, label_selector=replicas.selector,
-        resource_version=listed["metadata"]["resourceVersion"],
-        timeout_seconds=LIST_AGAIN, _request_timeout=LIST_AGAIN + PATIENCE,
+    core = client.CoreV1Api(api)
+    selector = {"label_selector": f"{DEPLOYMENT_LABEL}={replicas.deployment}"}
+    listing = Listing(
+        "replicas", core.list_namespaced_pod_without_preload_content, core.list_namespaced_pod,
+        (replicas.namespace,), selector,
     )  # fmt: skip
-    async with events:
-        async for event in events:
-            pod = event["raw_object"]
-            if event["type"] == "DELETED":  # likewise when the label routable is taken away
-                pods.pop(pod["metadata"]["uid"], None)
-            else:
-                pods[pod["metadata"]["uid"]] = pod
-            yield _usable(pods)
+    async for pods in objects(listing):
+        yield found(pods)
 
 
-def _usable(pods: Mapping[str, Pod]) -> tuple[Endpoint, ...]:
-    return tuple(
-        Endpoint(uid, pod["metadata"]["name"], pod["status"]["podIP"], ports(pod))
-        for uid, pod in sorted(pods.items())
-        if usable(pod)
-    )
+def found(pods: Mapping[str, Pod]) -> Found:
+    """`pods`: by UID. Warm standby and draining pods are in neither part."""
+    ready = [pod for _, pod in sorted(pods.items()) if usable(pod)]
+    shadows = [pod for pod in ready if pod["metadata"].get("labels", {}).get(ROLE_LABEL) == SHADOW]
+    serving = [
+        pod for pod in ready if pod not in shadows and pod["metadata"].get("labels", {}).get(ROUTABLE_LABEL) == "true"
+    ]
+    return Found(tuple(_endpoint(pod) for pod in serving), tuple(_endpoint(pod) for pod in shadows))
+
+
+def _endpoint(pod: Pod) -> Endpoint:
+    about = pod["metadata"]
+    revision = about.get("labels", {}).get(REVISION_LABEL, "")
+    return Endpoint(about["uid"], about["name"], pod["status"]["podIP"], ports(pod), revision)
 
 
 def usable(pod: Pod) -> bool:

@@ -5,14 +5,16 @@ Every method takes `now` in seconds, on one clock. What is answered later, becau
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace_router.pick.busy import Busy
-from headrace_router.pick.choose import choose
+from headrace_router.pick.choose import ALTERNATIVES, choose
 from headrace_router.pick.ejection import Ejections
 from headrace_router.pick.holding import Holding, Limits
-from headrace_router.values import Asked, Endpoint, Load, Pick, Reason, Refusal
+from headrace_router.pick.shares import Turns, of_revision, revision_shares
+from headrace_router.values import Asked, Endpoint, Found, Guidance, Load, Pick, Reason, Refusal
 
+EPSILON = 1e-9  # ten times a tenth is not quite one
 FILL = (
     2  # requests for each place of a replica's batch, up to which held requests go on: what it computes, and the next
 )
@@ -23,7 +25,7 @@ class Terms:
     """What may be held, and what who is refused is told."""
 
     held: Limits
-    start_seconds: float  # until a replica is there, when none is
+    start_seconds: float  # until a replica is there, when none is and the operator has not said how long that takes
 
 
 class Picker:
@@ -34,6 +36,10 @@ class Picker:
         self._holding = Holding(terms.held)
         self._asked: dict[str, Asked] = {}  # of the requests that are held
         self._endpoints: tuple[Endpoint, ...] = ()
+        self._mirrors = False  # somebody hears copies
+        self._guidance = Guidance()
+        self._turns = Turns()
+        self._owed_copies = 0.0
         self._draining = False
 
     def ask(self, request: str, asked: Asked, now: float) -> Pick | Refusal | None:
@@ -44,8 +50,8 @@ class Picker:
         if usable and not (self.held and asked.may_wait):
             return self._send(request, asked, usable, now)
         if not asked.may_wait:
-            return Refusal(Reason.NO_REPLICA, self._terms.start_seconds, "no replica is ready")
-        refusal = self._holding.take(request, asked.caller, now, self._terms.start_seconds)
+            return Refusal(Reason.NO_REPLICA, self.start_seconds, "no replica is ready")
+        refusal = self._holding.take(request, asked.caller, now, self.start_seconds)
         if refusal is None:
             self._asked[request] = asked
         return refusal
@@ -79,12 +85,16 @@ class Picker:
     def heard(self, uid: str, load: Load) -> None:
         self.busy.heard(uid, load)
 
-    def there_are(self, endpoints: Sequence[Endpoint]) -> None:
-        """All replicas that may be given requests."""
-        self._endpoints = tuple(endpoints)
-        uids = {endpoint.uid for endpoint in endpoints}
+    def there_are(self, found: Found) -> None:
+        """All replicas that may be given requests, and whether any may be given copies."""
+        self._endpoints = found.serving
+        self._mirrors = bool(found.mirrors)
+        uids = {endpoint.uid for endpoint in found.serving}
         self.busy.keep(uids)
         self.ejections.keep(uids)
+
+    def guided(self, guidance: Guidance) -> None:
+        self._guidance = guidance
 
     def drain(self) -> Iterator[tuple[str, Refusal]]:
         """Take nothing new. Held requests are told to ask another router, which loses none: none has begun."""
@@ -101,13 +111,40 @@ class Picker:
     def endpoints(self) -> tuple[Endpoint, ...]:
         return self._endpoints
 
+    @property
+    def start_seconds(self) -> float:
+        """Until a replica is there, when none is."""
+        told = self._guidance.start_seconds
+        return self._terms.start_seconds if told is None else told
+
     def oldest_held_seconds(self, now: float) -> float:
         return self._holding.oldest_seconds(now)
 
     def _send(self, request: str, asked: Asked, usable: Sequence[Endpoint], now: float) -> Pick:
-        pick = choose(asked, usable, self.busy, now)
+        pick = self._choose(asked, usable, now)
         self.busy.sent(request, pick.endpoints[0].uid, now)
-        return pick
+        return replace(pick, is_mirrored=True) if asked.may_wait and self._is_copied() else pick
+
+    def _choose(self, asked: Asked, usable: Sequence[Endpoint], now: float) -> Pick:
+        """By the revisions' shares first. What cannot be reached is tried elsewhere, whatever the shares say."""
+        shares = dict(self._guidance.shares)
+        if not shares:
+            return choose(asked, usable, self.busy, now)
+        chosen = of_revision(self._turns.next(revision_shares(shares, usable)), shares, usable)
+        pick = choose(asked, chosen, self.busy, now)
+        if len(chosen) == len(usable) or len(pick.endpoints) == ALTERNATIVES:
+            return pick
+        others = choose(asked, [one for one in usable if one not in chosen], self.busy, now)
+        return replace(pick, endpoints=(*pick.endpoints, *others.endpoints)[:ALTERNATIVES])
+
+    def _is_copied(self) -> bool:
+        """The mirrors' share of the requests, evenly spread. While no mirror is there none is owed."""
+        if not self._mirrors:
+            return False
+        self._owed_copies += self._guidance.mirror_share
+        due = self._owed_copies >= 1 - EPSILON
+        self._owed_copies -= due
+        return due
 
     def _leave(self, request: str) -> None:
         self._holding.leave(request)
@@ -119,6 +156,4 @@ class Picker:
             return Refusal(
                 Reason.HELD_TOO_LONG, 1.0, f"held for {seconds:g} s: every replica had twice its batch to do"
             )
-        return Refusal(
-            Reason.HELD_TOO_LONG, self._terms.start_seconds, f"held for {seconds:g} s, and no replica became ready"
-        )
+        return Refusal(Reason.HELD_TOO_LONG, self.start_seconds, f"held for {seconds:g} s, and no replica became ready")

@@ -14,6 +14,7 @@ from headrace_router.values import Door, Endpoint
 STREAM_HEADER = "x-request-id"  # in the question: Envoy's name of one request, as in the access log
 CLIENT_ID_HEADER = "x-headrace-client-request-id"  # where the client's own x-request-id stands meanwhile
 ENDPOINT_HEADER = "x-headrace-endpoint"  # the picker's answer: hosts, the first one first
+MIRROR_HEADER = "x-headrace-mirror"  # likewise: the cluster that gets a copy
 PARTIAL_HEADER = "x-envoy-auth-partial-body"
 FAIRNESS_HEADER = "x-gateway-inference-fairness-id"  # of the Gateway API inference extension
 # Paths whose prompt decides where they go. Envoy waits for the beginning of their body, so no stream in both directions
@@ -43,6 +44,7 @@ class Bootstrap:
     host: str  # of both listeners
     ports: Listening
     endpoints: Mapping[Door, Path]  # files that list the replicas
+    mirrors: Mapping[Door, Path]  # likewise, of those that hear copies
     held_seconds: float  # longest that the picker may take to answer
     most_connections: int  # of clients
 
@@ -52,7 +54,11 @@ class Bootstrap:
             "admin": {"address": _address("127.0.0.1", 0)},
             "static_resources": {
                 "listeners": [self._listener(Door.GRPC, self.ports.grpc), self._listener(Door.HTTP, self.ports.http)],
-                "clusters": [*(self._replicas(door) for door in Door), self._picker()],
+                "clusters": [
+                    *(self._replicas(door, door, self.endpoints[door], _named_host()) for door in Door),
+                    *(self._replicas(door, mirror(door), self.mirrors[door], _fewest()) for door in Door),
+                    self._picker(),
+                ],
             },
             "overload_manager": {
                 "resource_monitors": [
@@ -101,6 +107,7 @@ class Bootstrap:
                         "@type": TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
                         "mutations": [
                             {"remove": ENDPOINT_HEADER},
+                            {"remove": MIRROR_HEADER},
                             _set_header(CLIENT_ID_HEADER, "%REQ(X-REQUEST-ID)%"),
                             {"remove": STREAM_HEADER},
                         ],
@@ -139,7 +146,7 @@ class Bootstrap:
                 },
                 "path_prefix": f"/{door}",
                 "authorization_response": {
-                    "allowed_upstream_headers": {"patterns": [{"exact": ENDPOINT_HEADER}]},
+                    "allowed_upstream_headers": {"patterns": [{"exact": ENDPOINT_HEADER}, {"exact": MIRROR_HEADER}]},
                     "allowed_client_headers": {
                         "patterns": [{"exact": "retry-after"}, {"exact": "content-type"}, {"prefix": "grpc-"}]
                     },
@@ -147,17 +154,17 @@ class Bootstrap:
             },
         }
 
-    def _replicas(self, door: Door) -> Config:
+    def _replicas(self, door: Door, name: str, file: Path, policy: Config) -> Config:
         protocol = {"http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}}
         return {
-            "name": door,
+            "name": name,
             "type": "EDS",
             "connect_timeout": "1s",
             "eds_cluster_config": {
-                "service_name": door,
+                "service_name": name,
                 "eds_config": {
                     "resource_api_version": "V3",
-                    "path_config_source": {"path": str(self.endpoints[door])},
+                    "path_config_source": {"path": str(file)},
                 },
             },
             "per_connection_buffer_limit_bytes": BUFFER_BYTES,
@@ -180,7 +187,7 @@ class Bootstrap:
                     "explicit_http_config": protocol if door is Door.GRPC else {"http_protocol_options": {}},
                 }
             },
-            "load_balancing_policy": {"policies": [_named_host()]},
+            "load_balancing_policy": {"policies": [policy]},
         }
 
     def _picker(self) -> Config:
@@ -204,12 +211,17 @@ class Bootstrap:
         }
 
 
-def endpoints_file(door: Door, endpoints: Sequence[Endpoint], version: int) -> Config:
+def mirror(door: Door) -> str:
+    """The cluster of those that hear copies."""
+    return f"mirror-{door}"
+
+
+def endpoints_file(name: str, door: Door, endpoints: Sequence[Endpoint], version: int) -> Config:
     """What Envoy reads again whenever the file is replaced."""
     addresses = [_address(endpoint.address, endpoint.ports.of(door)) for endpoint in endpoints]
     assignment = {
         "@type": TYPE + "config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": door,
+        "cluster_name": name,
         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}],
     }
     return {"version_info": str(version), "resources": [assignment]}
@@ -218,6 +230,9 @@ def endpoints_file(door: Door, endpoints: Sequence[Endpoint], version: int) -> C
 def _routes(door: Door) -> list[Config]:
     route = {
         "cluster": door,
+        "request_mirror_policies": [
+            {"cluster_header": MIRROR_HEADER, "disable_shadow_host_suffix_append": True}
+        ],  # none where the picker named none
         "timeout": "0s",  # the caller's deadline, and what the replica allows, are the only ones
         "retry_policy": {
             "retry_on": RETRY_ON,
@@ -253,20 +268,24 @@ _CLIENTS_ID: Config = {
 }
 
 
-def _named_host() -> Config:
-    fewest = {
+def _fewest() -> Config:
+    """To the one with the fewest requests of this Envoy."""
+    return {
         "typed_extension_config": {
             "name": "envoy.load_balancing_policies.least_request",
             "typed_config": {"@type": TYPE + "extensions.load_balancing_policies.least_request.v3.LeastRequest"},
         }
     }
+
+
+def _named_host() -> Config:
     return {
         "typed_extension_config": {
             "name": "envoy.load_balancing_policies.override_host",
             "typed_config": {
                 "@type": TYPE + "extensions.load_balancing_policies.override_host.v3.OverrideHost",
                 "override_host_sources": [{"header": ENDPOINT_HEADER}],
-                "fallback_policy": {"policies": [fewest]},
+                "fallback_policy": {"policies": [_fewest()]},
             },
         }
     }

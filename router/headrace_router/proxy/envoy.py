@@ -14,8 +14,8 @@ import aiohttp
 
 from headrace_router.errors import EnvoyFailed
 from headrace_router.proxy.access_log import Over, over
-from headrace_router.proxy.bootstrap import Bootstrap, endpoints_file
-from headrace_router.values import Door, Endpoint
+from headrace_router.proxy.bootstrap import Bootstrap, endpoints_file, mirror
+from headrace_router.values import Door, Endpoint, Found
 
 FLUSH_MS = "20"  # of the access log: how long a finished request still counts as under way
 LINE_BYTES = 1 << 16
@@ -33,11 +33,11 @@ class Envoy:
         self._admin = folder / "admin"  # where Envoy writes the address of its admin interface
         self._process: asyncio.subprocess.Process | None = None
         self._version = 0
-        self._listed: tuple[Endpoint, ...] | None = None
+        self._listed: Found | None = None
 
-    async def start(self, endpoints: Sequence[Endpoint]) -> None:
+    async def start(self, found: Found) -> None:
         """Raises EnvoyFailed."""
-        self._list(endpoints)
+        self._list(found)
         config = self._folder / "envoy.json"
         config.write_text(json.dumps(self._bootstrap.config()))
         try:
@@ -54,10 +54,10 @@ class Envoy:
         except OSError as error:
             raise EnvoyFailed(f"Envoy cannot be started: {error}") from error
 
-    async def there_are(self, endpoints: Sequence[Endpoint]) -> None:
+    async def there_are(self, found: Found) -> None:
         """Returns when Envoy knows them: a request that is sent to one before is sent to no one. Raises EnvoyFailed."""
-        self._list(endpoints)
-        wanted = {f"{door}::{endpoint.host(door)}::" for door in Door for endpoint in endpoints}
+        self._list(found)
+        wanted = {f"{door}::{endpoint.host(door)}::" for door in Door for endpoint in found.serving}
         try:
             async with asyncio.timeout(STARTS), aiohttp.ClientSession(trust_env=False) as session:
                 while True:
@@ -68,16 +68,19 @@ class Envoy:
         except TimeoutError as error:
             raise EnvoyFailed(f"Envoy did not read the list of replicas within {STARTS:g} s") from error
 
-    def _list(self, endpoints: Sequence[Endpoint]) -> None:
+    def _list(self, found: Found) -> None:
         """Envoy sees each file replaced, and reads it then."""
-        listed = tuple(sorted(endpoints, key=lambda endpoint: endpoint.uid))
-        if listed == self._listed:
+        if found == self._listed:
             return
-        self._listed, self._version = listed, self._version + 1
-        for door, path in self._bootstrap.endpoints.items():
-            fresh = path.with_suffix(".new")
-            fresh.write_text(json.dumps(endpoints_file(door, listed, self._version)))
-            fresh.replace(path)
+        self._listed, self._version = found, self._version + 1
+        for door in Door:
+            self._write(self._bootstrap.endpoints[door], door, door, found.serving)
+            self._write(self._bootstrap.mirrors[door], mirror(door), door, found.mirrors)
+
+    def _write(self, path: Path, name: str, door: Door, endpoints: Sequence[Endpoint]) -> None:
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(endpoints_file(name, door, endpoints, self._version)))
+        fresh.replace(path)
 
     async def listeners(self) -> dict[str, str]:
         """Address of each listener by its name, once Envoy has it. Raises EnvoyFailed."""

@@ -15,7 +15,7 @@ from aiohttp import web
 from headrace_router.metrics import RouterMetrics
 from headrace_router.pick.picker import Picker
 from headrace_router.proxy import prompt
-from headrace_router.proxy.bootstrap import ENDPOINT_HEADER, FAIRNESS_HEADER, STREAM_HEADER
+from headrace_router.proxy.bootstrap import ENDPOINT_HEADER, FAIRNESS_HEADER, MIRROR_HEADER, STREAM_HEADER, mirror
 from headrace_router.values import Asked, Door, Pick, Reason, Refusal
 
 # Questions about the process itself: whoever asks wants to hear now that no replica is there.
@@ -47,7 +47,11 @@ class Questions:
             answer = await self._held(stream)
             self._metrics.held_seconds.observe(self._clock() - begun)
         self._metrics.requests.labels(door, answer.reason).inc()
-        return _directed(door, answer) if isinstance(answer, Pick) else _refused(door, answer)
+        if isinstance(answer, Refusal):
+            return _refused(door, answer)
+        self._metrics.revisions.labels(answer.endpoints[0].revision).inc()
+        self._metrics.mirrored.inc(answer.is_mirrored)
+        return _directed(door, answer)
 
     def settle(self) -> None:
         """Answers what the picker lets go on now."""
@@ -83,7 +87,8 @@ def asked(door: Door, request: web.BaseRequest, body: bytes) -> Asked:
 
 
 def _directed(door: Door, pick: Pick) -> web.Response:
-    return web.Response(headers={ENDPOINT_HEADER: ",".join(endpoint.host(door) for endpoint in pick.endpoints)})
+    headers = {ENDPOINT_HEADER: ",".join(endpoint.host(door) for endpoint in pick.endpoints)}
+    return web.Response(headers={**headers, MIRROR_HEADER: mirror(door)} if pick.is_mirrored else headers)
 
 
 def _refused(door: Door, refusal: Refusal) -> web.Response:

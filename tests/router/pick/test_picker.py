@@ -6,7 +6,7 @@ import pytest
 from headrace_router.pick.ejection import FAILURES, FIRST, LONGEST
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import FILL, Picker, Terms
-from headrace_router.values import Asked, Door, Endpoint, Load, Pick, Ports, Reason, Refusal
+from headrace_router.values import Asked, Door, Endpoint, Found, Load, Pick, Ports, Reason, Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def test_without_a_replica_requests_are_held_and_go_on_in_order_when_one_is_ther
     one = picker()
     assert [one.ask(f"r{n}", asked(), NOW) for n in range(3)] == [None] * 3
     assert names(one.released(NOW + 1)) == []
-    one.there_are([A])
+    one.there_are(Found((A,)))
     released = list(one.released(NOW + 2))
     assert names(released) == ["r0", "r1", "r2"]
     assert all(isinstance(answer, Pick) and answer.endpoints == (A,) for _, answer in released)
@@ -41,7 +41,7 @@ def test_held_requests_go_on_no_faster_than_the_replica_takes_them() -> None:
     one = picker(requests=100)
     for n in range(20):
         one.ask(f"r{n}", asked(), NOW)
-    one.there_are([A])
+    one.there_are(Found((A,)))
     one.heard("a", Load(inside=0, max_running=4, at=NOW))
     assert len(names(one.released(NOW))) == FILL * 4
     assert one.held == 20 - FILL * 4
@@ -53,7 +53,7 @@ def test_who_comes_while_others_are_held_waits_behind_them() -> None:
     one = picker(requests=100)
     for n in range(9):
         one.ask(f"r{n}", asked(), NOW)
-    one.there_are([A])
+    one.there_are(Found((A,)))
     one.heard("a", Load(inside=0, max_running=4, at=NOW))
     list(one.released(NOW))
     assert one.ask("late", asked(), NOW) is None
@@ -64,7 +64,7 @@ def test_callers_take_turns() -> None:
     one = picker()
     for request, caller in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b")):
         one.ask(request, asked(caller), NOW)
-    one.there_are([A])
+    one.there_are(Found((A,)))
     assert names(one.released(NOW)) == ["a1", "b1", "a2", "a3"]
 
 
@@ -130,7 +130,7 @@ def firsts(one: Picker, now: float) -> set[str]:
 
 def test_a_replica_that_fails_is_left_out_for_a_while_and_longer_the_next_time() -> None:
     one = picker()
-    one.there_are([A, B])
+    one.there_are(Found((A, B)))
     fail(one, FAILURES, NOW)
     assert firsts(one, NOW + FIRST - 0.1) == {"b"}
     assert firsts(one, NOW + FIRST + 0.1) == {"a", "b"}
@@ -141,7 +141,7 @@ def test_a_replica_that_fails_is_left_out_for_a_while_and_longer_the_next_time()
 
 def test_one_answer_makes_good() -> None:
     one = picker()
-    one.there_are([A, B])
+    one.there_are(Found((A, B)))
     fail(one, FAILURES - 1, NOW)
     one.busy.sent("good", "a", NOW)
     one.finished("good", reached=True, now=NOW)
@@ -151,7 +151,7 @@ def test_one_answer_makes_good() -> None:
 
 def test_the_last_replica_is_never_left_out() -> None:
     one = picker()
-    one.there_are([A])
+    one.there_are(Found((A,)))
     fail(one, 10 * FAILURES, NOW)
     assert firsts(one, NOW + LONGEST / 2) == {"a"}
 
@@ -171,7 +171,7 @@ def test_every_request_has_one_end(steps: list[tuple[str, int]]) -> None:
         elif step == "leave" and waiting:
             one.gave_up(waiting.pop())
         elif step in ("up", "down"):
-            one.there_are([A, B][: number % 3] if step == "up" else [])
+            one.there_are(Found((A, B)[: number % 3] if step == "up" else ()))
         for request, answer in one.released(now):
             assert request in waiting
             waiting.discard(request)

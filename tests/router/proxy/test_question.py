@@ -13,7 +13,7 @@ from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Picker, Terms
 from headrace_router.proxy.bootstrap import ENDPOINT_HEADER, STREAM_HEADER
 from headrace_router.proxy.question import Questions
-from headrace_router.values import Endpoint, Ports
+from headrace_router.values import Endpoint, Found, Ports
 from prometheus_client import CollectorRegistry
 
 A = Endpoint("a", "a", "127.0.0.1", Ports(1, 2, 2))
@@ -50,7 +50,7 @@ async def test_a_held_question_is_answered_when_a_replica_is_there() -> None:
     async with asking(most_held=1) as (picker, questions, session):
         held = asyncio.create_task(asked(session, "/grpc/headrace.v1.Inference/Generate", "one"))
         await until_held(picker, 1)
-        picker.there_are([A])
+        picker.there_are(Found((A,)))
         questions.settle()
         assert (await held).headers[ENDPOINT_HEADER] == "127.0.0.1:1"
 

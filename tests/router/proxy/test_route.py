@@ -182,3 +182,35 @@ async def test_a_replica_that_nobody_can_reach_is_said_to_be_unavailable(tmp_pat
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await clients.generate("x")
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_mirror_hears_what_a_replica_answers_and_delays_nobody(
+    two: tuple[Replica, Replica], tmp_path: Path
+) -> None:
+    serving, mirror = two
+    mirror.gate.clear()
+    async with AsyncExitStack() as stack:
+        clients = await opened(stack, tmp_path, serving.flag, f"--mirror={mirror.address}", "--mirror-share=50%")
+        for turn in range(4):
+            assert set(await clients.generate(f"over gRPC {turn}")) == {"a"}
+            assert "data: a" in (await clients.complete(f"over HTTP {turn}"))[1]
+        async with asyncio.timeout(20):
+            while mirror.inside < 4:
+                await asyncio.sleep(0.02)
+        assert len(serving.asked) == 8
+        assert len(mirror.asked) == 4
+        assert set(mirror.asked) < set(serving.asked)
+        assert (await clients.router.metrics())["headrace_router_mirrored_total"] == 4
+        await clients.router.until("headrace_router_requests_in_flight", 0)
+        mirror.gate.set()
+
+
+async def test_a_mirror_that_is_gone_costs_nobody_anything(two: tuple[Replica, Replica], tmp_path: Path) -> None:
+    gone = Replica("gone")
+    async with running(gone):
+        pass  # its ports are free again
+    async with AsyncExitStack() as stack:
+        clients = await opened(stack, tmp_path, two[0].flag, f"--mirror={gone.address}")
+        for turn in range(3):
+            assert set(await clients.generate(str(turn))) == {"a"}
+        assert (await clients.router.metrics())["headrace_router_unreached_total"] == 0
