@@ -47,10 +47,14 @@ class Sequence:
     overtaken: int = 0  # times that another one began instead, because this one did not fit
     share: Share | None = None  # set by the queue
     released: bool = False  # it holds nothing and waits for nothing any more
+    # What every step asks of each sequence:
     offline: bool = field(init=False)
+    last: int = field(init=False)  # tokens that are ever computed for it: its last one is never fed
 
     def __post_init__(self) -> None:
-        self.offline = self.request.priority is Priority.BATCH  # asked for in every step
+        self.offline = self.request.priority is Priority.BATCH
+        new = max(1, self.request.max_new_tokens)  # 0: only the prompt's logprobs are wanted; what follows is dropped
+        self.last = len(self.request.prompt) + new - 1
 
     @property
     def cost(self) -> int:
@@ -63,9 +67,7 @@ class Sequence:
     @property
     def may_run(self) -> bool:
         """False as well when the steps in flight will choose its last token."""
-        new = max(1, self.request.max_new_tokens)  # 0: only the prompt's logprobs are wanted; what follows is dropped
-        last = len(self.request.prompt) + new - 1  # the last token itself is never fed
-        return self.finish is None and self.planned < last
+        return self.planned < self.last and self.finish is None
 
     @property
     def awaits_its_token(self) -> bool:

@@ -76,7 +76,8 @@ class StepPlanner:
 
     def _turn(self, plan: Plan, now: float) -> Turn:
         running = [sequence for sequence in self._places.running.values() if sequence.may_run]
-        ready = [sequence for sequence in running if not sequence.awaits_its_token]
+        # Only guided ones await their tokens: of hundreds of others not even that is asked, in every step.
+        ready = [sequence for sequence in running if sequence.guide is None or not sequence.awaits_its_token]
         online = [sequence for sequence in ready if not sequence.offline]
         offline = [sequence for sequence in ready if sequence.offline]
         return Turn(plan, now, running, online, offline, self._contested(online, offline))
@@ -187,8 +188,7 @@ def _fill(plan: Plan, running: list[Sequence], room: Callable[[int], int]) -> No
 
 def _split(running: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
     """Those who decode, and those whose prompts are being filled in."""
-    decoding: list[Sequence] = []
-    filling: list[Sequence] = []
-    for sequence in running:
-        (filling if sequence.fill_left else decoding).append(sequence)
-    return decoding, filling
+    filling = [sequence for sequence in running if sequence.planned < len(sequence.fill)]
+    if not filling:  # as nearly always
+        return running, filling
+    return [sequence for sequence in running if not sequence.fill_left], filling
