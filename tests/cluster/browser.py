@@ -1,7 +1,4 @@
-"""A headless Chromium for the tests of pages: the machine's, else Debian's, unpacked into the user's cache.
-
-Nothing is installed and nobody needs to be root: apt fetches and verifies the packages, dpkg-deb unpacks them.
-"""
+"""A headless Chromium for the tests of pages: the machine's, else Debian's, unpacked into the user's cache."""
 
 import os
 import platform
@@ -13,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cluster.apt import Apt
 from cluster.binaries import cache_folder
 from cluster.once import Report, once
 from cluster.toolchain import BuildFailed
@@ -21,7 +19,6 @@ GIVEN = "HEADRACE_CHROMIUM"  # names a program
 ON_PATH = ("chromium", "google-chrome-stable", "google-chrome")
 PACKAGES = ("chromium", "fonts-dejavu-core")  # without a font, a page has no text
 OLDEST = 120  # major version that the pages and the tests' driver were tried with, and newer
-PLANNED = re.compile(r"^Inst (\S+) (?:\[[^\]]*\] )?\((\S+)", re.MULTILINE)  # package, version
 REMEDY = f"install Chromium {OLDEST} or newer, or name one in ${GIVEN}"
 
 
@@ -67,47 +64,20 @@ def _with_libraries(lib: Path) -> Iterable[Path]:
 
 def _fetch(unfinished: Path, place: Path, env: Mapping[str, str], report: Report) -> None:
     """`place`: where it will lie in the end, for what has to name it."""
-    if not (shutil.which("apt-get", path=env.get("PATH")) and shutil.which("dpkg-deb", path=env.get("PATH"))):
-        raise BuildFailed(f"no Chromium, and no Debian to fetch it from: {REMEDY}")
-    report(f"Fetching Chromium and what it needs from Debian's packages, once: they stay in {place}, 0.5 GB")
-    (unfinished / "root").mkdir(parents=True)
+    root = unfinished / "root"
+    root.mkdir(parents=True)
     with TemporaryDirectory(dir=unfinished) as folder:
-        apt = _apt(Path(folder), env)
-        _run([*apt, "update"], env)
-        plan = _run([*apt, "install", "--simulate", "--no-install-recommends", *PACKAGES], env)
-        packages = [f"{name}={version}" for name, version in PLANNED.findall(plan)]
+        apt = Apt(Path(folder), env, REMEDY)
+        report(f"Fetching Chromium and what it needs from Debian's packages, once: they stay in {place}, 0.5 GB")
+        apt.update()
+        packages = apt.with_what_they_need(PACKAGES)
         if not packages:
             raise BuildFailed(f"apt has Chromium installed already, and it does not run: {REMEDY}")
-        _run([*apt, "download", *packages], env, Path(folder))
-        for package in sorted(Path(folder).glob("*.deb")):
-            _run(["dpkg-deb", "--extract", str(package), str(unfinished / "root")], env)
+        apt.unpack(packages, root)
     (unfinished / "packages.txt").write_text("\n".join(packages) + "\n")
     (unfinished / "fonts.conf").write_text(_fonts(place))
-    if not (unfinished / "root/usr/lib/chromium/chromium").exists():
+    if not (root / "usr/lib/chromium/chromium").exists():
         raise BuildFailed(f"the packages of this system hold no Chromium: {REMEDY}")
-
-
-def _apt(folder: Path, env: Mapping[str, str]) -> list[str]:
-    """apt-get with lists and locks of its own: the system's stay as they are."""
-    for name in ("lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True)
-    options = {
-        "Dir::State::lists": folder / "lists",
-        "Dir::Cache": folder / "cache",
-        "Debug::NoLocking": "1",
-        "APT::Sandbox::User": "",  # its own user could not write here
-    }
-    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return ["apt-get", "--quiet", "--yes", *words]
-
-
-def _run(command: list[str], env: Mapping[str, str], folder: Path | None = None) -> str:
-    settled = {**env, "LC_ALL": "C"}  # the plan is read
-    done = subprocess.run(command, env=settled, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = "\n".join(done.stderr.splitlines()[-10:])
-        raise BuildFailed(f"`{' '.join(command)}` failed; {REMEDY}:\n{said}")
-    return done.stdout
 
 
 def _fonts(place: Path) -> str:

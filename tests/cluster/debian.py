@@ -1,7 +1,6 @@
 """prometheus and promtool: those on the PATH, else Debian's, unpacked into the user's cache.
 
-Nothing is installed, no service starts, and root is not needed. apt checks the archive's signature, so that whatever
-version the archive has now may be taken; building them from Go modules would take many minutes.
+Building them from Go modules would take many minutes.
 """
 
 import os
@@ -12,10 +11,11 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from cluster.apt import Apt
 from cluster.binaries import cache_folder
 from cluster.once import Report, once
-from cluster.toolchain import BuildFailed
 
 OLDEST = (2, 42)  # of Debian 12
 REMEDY = (
@@ -51,37 +51,14 @@ def _version(program: str) -> tuple[int, int]:
 
 
 def _from_debian(report: Report, env: Mapping[str, str]) -> Prometheus:
-    if missing := [name for name in ("apt-get", "dpkg-deb") if shutil.which(name, path=env.get("PATH")) is None]:
-        raise BuildFailed(f"no {' and no '.join(missing)} here: {REMEDY}")
     place = cache_folder(env) / "binaries" / f"prometheus-debian-{platform.machine()}"
 
     def unpack(unfinished: Path) -> None:
         report(f"Taking prometheus and promtool from Debian's archive, once: they stay in {place}")
-        _download(unfinished.parent, env)
-        (package,) = unfinished.parent.glob("prometheus_*.deb")
-        _run(["dpkg-deb", "--extract", str(package), str(unfinished)], unfinished.parent, env)
+        with TemporaryDirectory(dir=unfinished.parent) as folder:
+            apt = Apt(Path(folder), env, REMEDY)
+            apt.update()
+            apt.unpack(["prometheus"], unfinished)
 
     programs = once(place, unpack, report) / "usr" / "bin"
     return Prometheus(programs / "prometheus", programs / "promtool")
-
-
-def _download(folder: Path, env: Mapping[str, str]) -> None:
-    """With lists of its own: the machine's may be missing, or too old to find a file, and belong to root."""
-    for name in ("lists/partial", "archives/partial"):
-        (folder / name).mkdir(parents=True)
-    own = {
-        "Dir::State": folder,
-        "Dir::State::lists": folder / "lists",
-        "Dir::Cache": folder,
-        "APT::Sandbox::User": "root",  # root's apt would otherwise write as _apt, who may not write here
-        "Acquire::Languages": "none",  # descriptions of packages
-    }
-    options = [f"--option={name}={value}" for name, value in own.items()]
-    _run(["apt-get", "update", "--quiet", *options], folder, env)
-    _run(["apt-get", "download", "--quiet", *options, "prometheus"], folder, env)
-
-
-def _run(command: list[str], folder: Path, env: Mapping[str, str]) -> None:
-    done = subprocess.run(command, cwd=folder, env=dict(env), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BuildFailed(f"`{command[0]} {command[1]}` failed: {REMEDY}\n{done.stdout}{done.stderr}")

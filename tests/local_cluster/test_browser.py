@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cluster.browser import GIVEN, PLANNED, ensure
+from cluster.apt import PLANNED
+from cluster.browser import GIVEN, ensure
 from cluster.toolchain import BuildFailed
 
 
