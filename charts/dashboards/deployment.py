@@ -4,6 +4,7 @@ from dashboards.panels import HALF, Board, Choice, Panel, Query, Row
 
 ME = 'namespace="$namespace", name="$name"'  # the operator's series
 SERVED = 'namespace="$namespace", headrace_dev_deployment="$name"'  # the servers'
+ROUTED = 'namespace="$namespace", headrace_dev_router="$name"'  # the routers'
 
 
 def of_me(name: str, legend: str, *, may_be_empty: bool = False) -> Query:
@@ -22,6 +23,12 @@ def rate(counter: str, by: str) -> str:
 
 def gauge(name: str, by: str = "pod") -> str:
     return f"sum by ({by}) (headrace_{name}{{{SERVED}}})"
+
+
+def routed(counter: str, by: str, legend: str) -> Query:
+    """Each second; nothing where no router is."""
+    each = f"sum by ({by})" if by else "sum"
+    return Query(f"{each} (rate(headrace_router_{counter}{{{ROUTED}}}[$__rate_interval]))", legend, may_be_empty=True)
 
 
 PROMISE = Row(
@@ -217,11 +224,64 @@ CAPACITY = Row(
     ),
 )
 
+ROUTERS = Row(
+    "Routers",
+    (
+        Panel(
+            "Requests through routers",
+            "By what became of them. Empty where spec.routing asks for no routers.",
+            (routed("requests_total", "reason", "{{reason}}"),),
+            unit="reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Held now",
+            "Because no replica is ready.",
+            (Query(f"sum by (pod) (headrace_router_held_requests{{{ROUTED}}})", "{{pod}}", may_be_empty=True),),
+            stacked=True,
+        ),
+        Panel(
+            "Waiting for a replica",
+            "The oldest held request, and the p95 of those that were held.",
+            (
+                Query(f"max(headrace_router_oldest_held_seconds{{{ROUTED}}})", "oldest", may_be_empty=True),
+                Query(
+                    "histogram_quantile(0.95, sum by (le)"
+                    f" (rate(headrace_router_held_seconds_bucket{{{ROUTED}}}[$__rate_interval])))",
+                    "p95",
+                    may_be_empty=True,
+                ),
+            ),
+            unit="s",
+        ),
+        Panel(
+            "Replicas that routers use",
+            "As each router sees them: where they differ, one router does not hear the API server.",
+            (Query(f"sum by (pod) (headrace_router_replicas{{{ROUTED}}})", "{{pod}}", may_be_empty=True),),
+        ),
+        Panel(
+            "Out of reach",
+            "Requests whose first replica did not answer, and times that one was left out for a while.",
+            (routed("unreached_total", "", "not reached"), routed("ejections_total", "", "left out")),
+            unit="ops",
+        ),
+        Panel(
+            "Revisions",
+            "Where requests went while a revision is on trial, and copies to mirrors.",
+            (
+                routed("revision_requests_total", "revision", "{{revision}}"),
+                routed("mirrored_total", "", "copies"),
+            ),
+            unit="reqps",
+        ),
+    ),
+)
+
 BOARD = Board(
     file="deployment",
     title="Headrace / one deployment",
     help="Is the promise of one InferenceDeployment kept, and why does it have as many replicas as it has?",
-    rows=(PROMISE, DEMAND, DECISION, CAPACITY),
+    rows=(PROMISE, DEMAND, DECISION, CAPACITY, ROUTERS),
     choices=(
         Choice("namespace", "label_values(headrace_operator_desired_replicas, namespace)"),
         Choice("name", 'label_values(headrace_operator_desired_replicas{namespace="$namespace"}, name)'),

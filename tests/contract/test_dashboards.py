@@ -10,6 +10,7 @@ import yaml
 from dashboards.__main__ import BOARDS, PLACE, written
 from dashboards.panels import Board
 from headrace_operator.metrics import OperatorMetrics
+from headrace_router.metrics import RouterMetrics
 from headrace_server.metrics import ServerMetrics
 from headrace_server.telemetry.gpu import GpuReading, GpuSeries
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "charts" / "headrace" / "files" / "alerts.yaml"
 NAME = re.compile(r"\b(?:headrace|process)[_:][a-z0-9_:]+")
 # Labels that begin like a metric.
-LABELS = {"headrace_dev_deployment"}
+LABELS = {"headrace_dev_deployment", "headrace_dev_router"}
 
 
 class BusyGpu:
@@ -31,9 +32,9 @@ class BusyGpu:
 
 @pytest.fixture(scope="module")
 def told() -> set[str]:
-    """Every name that a server, an operator or a rule can tell."""
+    """Every name that a server, a router, an operator or a rule can tell."""
     registry = CollectorRegistry()
-    OperatorMetrics(registry), ServerMetrics(registry), ProcessCollector(registry=registry)
+    OperatorMetrics(registry), ServerMetrics(registry), RouterMetrics(registry), ProcessCollector(registry=registry)
     names = {sample for collector in registry._collector_to_names for sample in names_of(collector)}
     gpu = names_of(GpuSeries(BusyGpu(), "GPU-0"))  # type: ignore[arg-type]
     rules = yaml.safe_load(ALERTS.read_text())["groups"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 CHAT = 'namespace="team-a", name="chat", instance="operator-0"'
 SERVED = 'namespace="team-a", headrace_dev_deployment="chat", pod="chat-0"'
+ROUTED = 'namespace="team-a", headrace_dev_router="chat", pod="chat-router-0"'
 OPERATOR = 'instance="operator-0"'
 DAYS = "10m"  # between two values of a story that takes days
 
@@ -70,6 +71,21 @@ def requests(received: int, refused: int, reason: str) -> dict[str, str]:
         f"headrace_requests_received_total{{{SERVED}}}": f"0+{received}x80",
         f'headrace_requests_refused_total{{{SERVED}, reason="{reason}"}}': f"0+{refused}x80",
     }
+
+
+def routed(reasons: dict[str, int]) -> dict[str, str]:
+    """Requests in 30 s, by what became of them."""
+    name = f'headrace_router_requests_total{{{ROUTED}, door="http", reason='
+    return {f'{name}"{reason}"}}': f"0+{number}x80" for reason, number in reasons.items()}
+
+
+def held(oldest: str, start: float) -> dict[str, str]:
+    """Seconds for which the oldest held request has waited, and that a start usually takes."""
+    return {f"headrace_router_oldest_held_seconds{{{ROUTED}}}": oldest, own("start_seconds"): f"{start}+0x240"}
+
+
+def ejections(values: str) -> dict[str, str]:
+    return {f"headrace_router_ejections_total{{{ROUTED}}}": values}
 
 
 def watch(repairs: str, heard: str) -> dict[str, str]:
@@ -184,6 +200,29 @@ STORIES: dict[str, tuple[Story, ...]] = {
     "HeadraceRevocationListOld": (
         fires("an hour over", 130, ends("crl_expires", 'authority="CN=ours"', "3600+0x300")),
         quiet("a day left", 130, ends("crl_expires", 'authority="CN=ours"', days=1)),
+    ),
+    "HeadraceRouterDown": (
+        fires("none is ready", 4, state("condition", 'type="RoutingReady"', values="0+0x60")),
+        quiet("one is", 30, state("condition", 'type="RoutingReady"')),
+        quiet("they start", 2, state("condition", 'type="RoutingReady"', values="0+0x3 1+0x60")),
+        quiet("nobody asked for routers", 30, state("condition", 'type="Ready"', values="0+0x60")),
+    ),
+    "HeadraceHeldRequestsOld": (
+        fires("for ten minutes where two are usual", 22, held("0+30x80", 120)),
+        quiet("for four minutes where five are usual", 9, held("0+30x80", 300)),
+        quiet("half a minute where ten seconds are usual", 30, held("30+0x80", 10)),
+        quiet("a replica came", 30, held("0+30x20 0+0x80", 120)),
+    ),
+    "HeadraceHeldRequestsRefused": (
+        fires("more than routers hold", 12, routed({"LeastWait": 50, "TooManyHeld": 50})),
+        fires("all of them", 12, routed({"HeldTooLong": 10})),
+        quiet("one in a hundred", 12, routed({"Affinity": 99, "HeldTooLong": 1})),
+        quiet("a router that goes sends clients elsewhere", 12, routed({"LeastWait": 50, "Draining": 50})),
+    ),
+    "HeadraceReplicasEjected": (
+        fires("one a minute", 20, ejections("0+0.5x60")),
+        quiet("one, when it ended", 20, ejections("0+0x10 1+0x60")),
+        quiet("long ago", 60, ejections("0+1x10 10+0x200")),
     ),
     "HeadraceOperatorDown": (
         fires("nothing is read", 6, {}),
