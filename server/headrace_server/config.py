@@ -21,6 +21,23 @@ class KvCacheDtype(StrEnum):
     INT8 = "int8"  # a scale for each token and head: nearly twice the tokens. docs/quantisation.md
 
 
+class SpeculativeMethod(StrEnum):
+    """Who guesses the next tokens."""
+
+    NGRAM = "ngram"  # the text itself: what followed the same words before
+    DRAFT = "draft"  # a smaller model of the same vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculativeConfig:
+    """Tokens are guessed ahead and checked together: the same answers in fewer steps. docs/speculation.md"""
+
+    method: SpeculativeMethod
+    tokens: int = 4  # guessed for one sequence in one step: more save more steps, and more of them are wrong
+    max_batch: int | None = None  # sequences that decode, beyond which nothing is guessed; None = as is measured
+    draft_model: Path | None = None  # checkpoint directory; set with DRAFT
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """What the scheduler and the KV cache are allowed to use."""
@@ -44,6 +61,7 @@ class EngineConfig:
     check_gathers: bool = False  # debugging: prove that nothing is read on the device before it was written
     kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
     kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
+    speculative: SpeculativeConfig | None = None  # None: no token is guessed
 
 
 class WeightFormat(StrEnum):

@@ -115,6 +115,7 @@ class ServerMetrics:
         self.device_peak_flops = make.gauge("device_peak_flops", "Operations a second that the device can do", "dtype")
         self.device_peak_bytes = make.gauge("device_peak_bytes", "Bytes a second that its memory can move", "device")
         self.sleeping = make.gauge("sleeping", "1 while the KV cache is given back, and nothing is answered")
+        self.speculating = make.gauge("speculating", "1 while tokens are guessed, since that is faster at the moment")
         self.kv_page_size = make.gauge("kv_page_size", "Tokens that a KV page holds")
 
     def _make_counters(self, make: Make) -> None:
@@ -148,6 +149,13 @@ class ServerMetrics:
         self.recomputed_tokens = make.counter("recomputed_tokens", "Tokens computed again after a preemption")
         self.prefix_cache_queries = make.counter("prefix_cache_queries", "Tokens looked up in the prefix cache")
         self.prefix_cache_hits = make.counter("prefix_cache_hits", "Tokens found there, and so not computed")
+        self.speculative_guesses = make.counter(
+            "speculative_guesses", "Times that a request's next tokens were guessed"
+        )
+        self.speculative_tokens = make.counter("speculative_tokens", "Tokens that were guessed")
+        self.speculative_accepted_tokens = make.counter(
+            "speculative_accepted_tokens", "Of them, those that became part of an answer"
+        )
         self.kv_evictions = make.counter("kv_evictions", "KV pages of the prefix cache that others needed")
         self.request_shapes = make.counter(
             "request_shapes", "Ended requests, by length of both parts", "prompt", "answer"

@@ -27,6 +27,11 @@ class Sampling:
     min_tokens: int = 0  # stop tokens cannot be chosen before the answer has so many
     logprobs: int | None = None  # None: none; n: those of the chosen token and of the n likeliest
 
+    @property
+    def penalises(self) -> bool:
+        """Whether a choice depends on which tokens the text holds already."""
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+
 
 class Stops(Protocol):
     """Watches one answer for its stop strings."""

@@ -50,7 +50,8 @@ class Model:
             number += 1
             step = scheduler.next_step(0.0)
             if step is not None:
-                for sequence, token in scheduler.commit(step, self.loaded.runner.launch(step).wait().token_ids).tokens:
+                sampled = self.loaded.runner.launch(step).wait()
+                for sequence, token in scheduler.commit(step, sampled.token_ids, guessed=sampled.guessed).tokens:
                     if token.id is not None:
                         answers[sequence.request.id].append(token.id)
             elif number > max(arrivals):

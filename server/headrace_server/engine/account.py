@@ -40,6 +40,9 @@ class Account:
             (lambda: scheduler.preemptions, metrics.preemptions),
             (lambda: scheduler.recomputed_tokens, metrics.recomputed_tokens),
             (lambda: scheduler.pages.evictions, metrics.kv_evictions),
+            (lambda: scheduler.speculation.guesses, metrics.speculative_guesses),
+            (lambda: scheduler.speculation.guessed_tokens, metrics.speculative_tokens),
+            (lambda: scheduler.speculation.accepted_tokens, metrics.speculative_accepted_tokens),
             (lambda: scheduler.cache.asked_tokens if scheduler.cache else 0, metrics.prefix_cache_queries),
             (lambda: scheduler.cache.hit_tokens if scheduler.cache else 0, metrics.prefix_cache_hits),
             *((partial(scheduler.tokens.__getitem__, each), metrics.step_tokens.labels(each)) for each in Priority),
@@ -59,6 +62,7 @@ class Account:
         metrics.kv_pages_cached.set_function(lambda: scheduler.pages.cached)
         metrics.kv_pages_total.set(scheduler.pages.total)
         metrics.kv_page_size.set(config.page_size)
+        metrics.speculating.set_function(lambda: scheduler.speculation.on)
         metrics.max_running.set(config.max_running)
         self._tenants = config.tenants
         first_zeros(metrics)
@@ -153,7 +157,9 @@ class Account:
 
 
 def _tokens(step: Step) -> int:
-    """Those who decode come first and have one token each, so only the others are looked at."""
+    """Those who decode come first and have one token each without guesses: then only the others are looked at."""
+    if step.speculates:
+        return step.tokens
     more = 0
     for chunk in reversed(step.chunks):
         if not chunk.token_ids:

@@ -35,12 +35,13 @@ from headrace_server.request import Finish, Logprobs, Priority
 class Sampled:
     """What one step brought, on the host."""
 
-    token_ids: list[int]  # one per chunk that samples, in the step's order
+    token_ids: list[int]  # one per chunk that samples and one per guess, in the step's order
     logprobs: list[Logprobs | None]  # of those tokens; empty when nobody asked
     prompt_logprobs: list[list[Logprobs]]  # of each chunk that scores, in the step's order
     busy: float  # seconds that the device computed
     gap: float  # seconds that the device had stood still before, since the step before; 0 for the first
     padded: int = 0  # rows computed besides those of the step, because fewer would have taken longer
+    guessed: tuple[int, ...] = ()  # by the draft model, in the step's order
 
 
 class Outcome(Protocol):
@@ -235,7 +236,9 @@ class Core:
             return
         now = self._clock()
         with self._range("commit"):
-            committed = self._scheduler.commit(done.step, sampled.token_ids, sampled.logprobs, sampled.prompt_logprobs)
+            committed = self._scheduler.commit(
+                done.step, sampled.token_ids, sampled.logprobs, sampled.prompt_logprobs, sampled.guessed
+            )
         seconds = now - max(done.launched_at, self._last_commit)
         self._last_commit = now
         self._scheduler.observe(done.step, seconds)

@@ -4,7 +4,9 @@ from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
+from itertools import islice
 
+from headrace_server.engine.acceptance import kept
 from headrace_server.engine.finish import finish_after
 from headrace_server.engine.sequence import Chunk, Sequence, Step
 from headrace_server.request import Logprobs, Token
@@ -17,6 +19,7 @@ class Committed:
     tokens: tuple[tuple[Sequence, Token], ...]  # to deliver
     ended: tuple[Sequence, ...]  # by one of these tokens
     wasted: int = 0  # tokens chosen for requests that had ended before
+    accepted: int = 0  # guesses among the tokens
 
 
 class StepsInFlight:
@@ -48,26 +51,51 @@ class StepsInFlight:
         token_ids: Listing[int],
         logprobs: Listing[Logprobs | None],
         prompt_logprobs: Listing[Listing[Logprobs]],
+        guessed: Listing[int] = (),
     ) -> Committed:
         """See Scheduler.commit."""
         if len(token_ids) != step.samples:
-            raise ValueError(f"the runner returned {len(token_ids)} tokens for {step.samples} sequences")
+            raise ValueError(f"the runner returned {len(token_ids)} tokens for {step.samples} choices")
         chosen = zip(token_ids, logprobs or (None,) * len(token_ids), strict=True)
+        drafted = iter(guessed)
         tokens: list[tuple[Sequence, Token]] = []
-        wasted = 0
-        for sequence in _who_samples(self._steps.popleft(), step.chunks, prompt_logprobs):
-            token_id, logprob = next(chosen)
+        ended: list[Sequence] = []
+        wasted = accepted = 0
+        for sequence, chunk in _who_samples(self._steps.popleft(), step.chunks, prompt_logprobs):
+            theirs = kept(chunk.guess, list(islice(chosen, chunk.choices)), drafted)
             if sequence.finish is not None:  # it ended meanwhile, and this token is nobody's
                 wasted += 1
-            else:
-                tokens.append((sequence, _accepted(sequence, token_id, logprob)))
-        ended = tuple(sequence for sequence, _ in tokens if sequence.finish is not None)
-        return Committed(tuple(tokens), ended, wasted)
+                continue
+            new = _delivered(sequence, theirs)
+            tokens += ((sequence, token) for token in new)
+            accepted += len(new) - 1
+            if sequence.finish is not None:
+                ended.append(sequence)
+            elif chunk.guess is not None:
+                _resume(sequence)
+        return Committed(tuple(tokens), tuple(ended), wasted, accepted)
+
+
+def _delivered(sequence: Sequence, chosen: Listing[tuple[int, Logprobs | None]]) -> list[Token]:
+    """As far as the answer goes."""
+    delivered = []
+    for token_id, logprob in chosen:
+        delivered.append(_accepted(sequence, token_id, logprob))
+        if sequence.finish is not None:
+            break
+    return delivered
+
+
+def _resume(sequence: Sequence) -> None:
+    """Where its guesses were right the last time; of those that were not the KV is written over."""
+    if sequence.slot is not None:  # else it was preempted, and begins anew
+        sequence.planned = sequence.known - 1
+        sequence.draft_read = min(sequence.draft_read, sequence.planned)
 
 
 def _who_samples(
     sequences: tuple[Sequence, ...], chunks: tuple[Chunk, ...], prompt_logprobs: Listing[Listing[Logprobs]]
-) -> Iterator[Sequence]:
+) -> Iterator[tuple[Sequence, Chunk]]:
     """The others have no more of it than what their prompts scored."""
     scores = iter(prompt_logprobs)
     for sequence, chunk in zip(sequences, chunks, strict=True):
@@ -75,7 +103,7 @@ def _who_samples(
         if chunk.scoring is not None:
             sequence.prompt_logprobs[chunk.start :] = next(scores)
         if chunk.samples:
-            yield sequence
+            yield sequence, chunk
 
 
 def _accepted(sequence: Sequence, token_id: int, logprob: Logprobs | None) -> Token:

@@ -2,14 +2,16 @@
 
 from headrace_server.engine.pages import PageLedger
 from headrace_server.engine.prefix import PrefixCache
-from headrace_server.engine.sequence import Chunk, Grant, Scoring, Sequence, Start, Step
+from headrace_server.engine.sequence import Chunk, Grant, Guess, Scoring, Sequence, Start, Step
+from headrace_server.engine.speculation import NO_ROOM, GuessRoom
 from headrace_server.request import Priority
 
 
 class Plan:
-    def __init__(self, pages: PageLedger, cache: PrefixCache | None) -> None:
+    def __init__(self, pages: PageLedger, cache: PrefixCache | None, guesses: GuessRoom = NO_ROOM) -> None:
         self._pages = pages
         self._cache = cache
+        self._guesses = guesses
         self.starts: list[Start] = []
         self.sequences: list[Sequence] = []  # in the order of the chunks
         self.chunks: list[Chunk] = []
@@ -17,18 +19,19 @@ class Plan:
         self.known_tokens = 0  # of all chunks that fill in
         self.prompt_tokens = 0  # of them, those computed for the first time
         self.decoding = 0  # chunks that fill in nothing
+        self.guessed = 0  # tokens of theirs that are guesses
         self.tokens = dict.fromkeys(Priority, 0)  # of all chunks
 
     @property
     def total(self) -> int:
-        return self.decoding + self.known_tokens
+        return self.decoding + self.guessed + self.known_tokens
 
     def step(self) -> Step:
         """Those who decode come first, in whatever order they were added."""
         if self.known_tokens:
             pairs = sorted(zip(self.chunks, self.sequences, strict=True), key=lambda pair: bool(pair[0].token_ids))
             self.chunks, self.sequences = [chunk for chunk, _ in pairs], [sequence for _, sequence in pairs]
-        return Step(tuple(self.starts), tuple(self._grants), tuple(self.chunks))
+        return Step(tuple(self.starts), tuple(self._grants), tuple(self.chunks), self._guesses.each > 0)
 
     def pages_missing(self, sequence: Sequence, tokens: int) -> int:
         """Pages that it has to get before so many more tokens can be computed."""
@@ -42,12 +45,16 @@ class Plan:
         return sum(bool(self.pages_missing(sequence, 1)) for sequence in decoding) <= self._pages.available
 
     def decode(self, sequence: Sequence) -> None:
-        self._add(sequence, (), 1)
+        guess = self._guess(sequence)
+        ahead = 0 if guess is None else guess.count
+        self._add(sequence, (), 1 + ahead, guess)
         self.decoding += 1
+        self.guessed += ahead
 
     def start(self, start: Start, sequence: Sequence) -> None:
         """With the pages of all that it has to fill in: half a prompt without the pages of its rest helps nobody."""
         self.starts.append(start)
+        sequence.draft_read = sequence.planned  # with what is found of the one model comes the other's
         for index, page in enumerate(sequence.pages):  # found in the prefix cache
             self._grants.append(Grant(start.slot, index, page))
         self._grant(sequence, self.pages_missing(sequence, sequence.fill_left))
@@ -58,8 +65,17 @@ class Plan:
         if tokens > 0:
             self._add(sequence, sequence.fill[sequence.planned : sequence.planned + tokens], tokens)
             self.known_tokens += tokens
+            sequence.draft_read = sequence.planned
 
-    def _add(self, sequence: Sequence, token_ids: tuple[int, ...], tokens: int) -> None:
+    def _guess(self, sequence: Sequence) -> Guess | None:
+        if sequence.guesser is None:
+            return None
+        most = min(self._guesses.each, self._guesses.tokens - self.guessed, sequence.most_guesses)
+        if self._pages.available - self.pages_missing(sequence, 1 + most) < self._guesses.pages_kept:
+            most = min(most, len(sequence.pages) * self._pages.page_size - sequence.planned - 1)
+        return sequence.guesser.guess(sequence, most) if most > 0 else None
+
+    def _add(self, sequence: Sequence, token_ids: tuple[int, ...], tokens: int, guess: Guess | None = None) -> None:
         assert sequence.slot is not None
         start = sequence.planned
         if start + tokens > len(sequence.pages) * self._pages.page_size:  # seldom: one page lasts for many tokens
@@ -71,7 +87,7 @@ class Plan:
         self.sequences.append(sequence)
         samples = not sequence.fill_left
         mask = sequence.guide.mask if samples and sequence.guide is not None else None
-        self.chunks.append(Chunk(sequence.slot, start, token_ids, samples, mask, _scoring(sequence, start)))
+        self.chunks.append(Chunk(sequence.slot, start, token_ids, samples, mask, _scoring(sequence, start), guess))
 
     def _count_prompt(self, sequence: Sequence) -> None:
         new = min(len(sequence.request.prompt), sequence.planned) - sequence.prompt_seen

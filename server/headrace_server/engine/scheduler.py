@@ -30,6 +30,7 @@ from headrace_server.engine.plan import Plan
 from headrace_server.engine.prefix import PrefixCache
 from headrace_server.engine.queue import Waiting
 from headrace_server.engine.sequence import Sequence, Step
+from headrace_server.engine.speculation import Speculation
 from headrace_server.engine.step_planner import StepPlanner
 from headrace_server.engine.window import BatchingWindow
 from headrace_server.request import Finish, Logprobs, Priority, Request
@@ -40,6 +41,7 @@ class Scheduler:
         self.pages = PageLedger(kv_pages, config.page_size)
         self.cache = PrefixCache(self.pages, "") if config.prefix_cache else None
         self.pace = PrefillPace(config.max_tokens_per_step)
+        self.speculation = Speculation(config.speculative, config.max_tokens_per_step)
         self.queue = Waiting(config.max_wait, lambda tenant: config.tenants.of(tenant).weight)
         self.prompt_tokens = 0  # computed for the first time
         self.tokens = dict.fromkeys(Priority, 0)  # in all steps, those computed again included
@@ -89,6 +91,7 @@ class Scheduler:
     def prepared(self, request: Request, guide: Guide | None = None) -> Sequence:
         """What it hashes and compiles is not the engine thread's work: any thread may call it."""
         sequence = Sequence(request, guide)
+        self.speculation.prepare(sequence)
         if self.cache is not None and request.prompt_logprobs is None:  # what is found gives no logits
             sequence.prefix = self.cache.prefix(request.cache_owner, request.prompt)
         return sequence
@@ -110,7 +113,10 @@ class Scheduler:
 
     def next_step(self, now: float) -> Step | None:
         """None when there is nothing to compute. May be called again before the step is committed."""
-        plan, held_until = Plan(self.pages, self.cache), self._held_until(now)
+        guesses = self.speculation.look(self._places.running.values())
+        if self.speculation.waits and self._in_flight:
+            return None
+        plan, held_until = Plan(self.pages, self.cache, guesses), self._held_until(now)
         held, ahead = held_until is not None, len(self._in_flight) > 0
         if not self._planner.fill(plan, now, held=held, ahead=ahead):
             return None
@@ -123,6 +129,7 @@ class Scheduler:
         prompt_tokens = step.prompt_tokens
         # Of the average prompt token: one that ends a long prompt beside the first hundred of another tells of these.
         context = sum(chunk.start * chunk.tokens for chunk in fills) // max(1, prompt_tokens)
+        self.speculation.observe(step, seconds)
         self.pace.observe(len(step.chunks) - len(fills), prompt_tokens, context, seconds)
 
     def commit(
@@ -131,13 +138,15 @@ class Scheduler:
         token_ids: Listing[int],
         logprobs: Listing[Logprobs | None] = (),
         prompt_logprobs: Listing[Listing[Logprobs]] = (),
+        guessed: Listing[int] = (),
     ) -> Committed:
         """Steps are committed in the order in which they were planned.
 
-        `token_ids`: one per chunk that samples; `logprobs` of them, or none at all; `prompt_logprobs`: of each chunk
-        that scores.
+        `token_ids`: one per chunk that samples, and one per guess; `logprobs` of them, or none at all;
+        `prompt_logprobs`: of each chunk that scores; `guessed`: what the draft model guessed, of all chunks.
         """
-        committed = self._in_flight.commit(step, token_ids, logprobs, prompt_logprobs)
+        committed = self._in_flight.commit(step, token_ids, logprobs, prompt_logprobs, guessed)
+        self.speculation.committed(step, len(committed.tokens), committed.accepted)
         for sequence in committed.ended:
             self._release(sequence)
         return committed
@@ -174,6 +183,7 @@ class Scheduler:
     def _planned(self, plan: Plan) -> Step:
         step = plan.step()
         self._in_flight.planned(tuple(plan.sequences))
+        self.speculation.planned(step)
         for sequence in plan.sequences:
             if not sequence.may_run:
                 self._places.vacate(sequence)

@@ -18,6 +18,23 @@ class Share(Protocol):
     def got(self, tokens: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Tokens taken to follow the one that a decoding sequence feeds, and fed with it: as far as the model chooses the
+    same, one step does the work of several."""
+
+    count: int  # at least 1
+    token_ids: tuple[int, ...]  # as found in the text; empty: the draft model guesses them, on the device
+    unread: int = 0  # tokens before the chunk's first one that the draft model has not read yet
+
+
+class Guesser(Protocol):
+    """Knows what may follow one text."""
+
+    def guess(self, sequence: "Sequence", most: int) -> Guess | None:
+        """At most so many tokens. Called when every token of the sequence is known."""
+
+
 def cost_of(request: Request) -> int:
     """Tokens that it may take to compute."""
     return len(request.prompt) + max(1, request.max_new_tokens)
@@ -47,6 +64,8 @@ class Sequence:
     overtaken: int = 0  # times that another one began instead, because this one did not fit
     share: Share | None = None  # set by the queue
     released: bool = False  # it holds nothing and waits for nothing any more
+    guesser: Guesser | None = None  # None: its tokens are not guessed
+    draft_read: int = 0  # tokens that the draft model has read
     # What every step asks of each sequence:
     offline: bool = field(init=False)
     last: int = field(init=False)  # tokens that are ever computed for it: its last one is never fed
@@ -68,6 +87,11 @@ class Sequence:
     def may_run(self) -> bool:
         """False as well when the steps in flight will choose its last token."""
         return self.planned < self.last and self.finish is None
+
+    @property
+    def most_guesses(self) -> int:
+        """One less than would end it if all were right: what holds guesses is never its last step."""
+        return len(self.request.prompt) + self.request.max_new_tokens - self.planned - 3
 
     @property
     def awaits_its_token(self) -> bool:
@@ -130,10 +154,18 @@ class Chunk:
     samples: bool  # a new token is chosen after the chunk's last one
     mask: NDArray[np.int32] | None = field(default=None, compare=False)  # by which it is chosen; None: any token
     scoring: Scoring | None = None
+    guess: Guess | None = None  # only of one that decodes
 
     @property
     def tokens(self) -> int:
+        if self.guess is not None:
+            return 1 + self.guess.count
         return len(self.token_ids) or 1
+
+    @property
+    def choices(self) -> int:
+        """Tokens that are chosen: after the chunk's last one, or after each of those that are guessed."""
+        return self.tokens if self.guess is not None else int(self.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +175,7 @@ class Step:
     starts: tuple[Start, ...]
     grants: tuple[Grant, ...]
     chunks: tuple[Chunk, ...]  # decode first, then prefill; a slot occurs once
+    speculates: bool = False  # guesses were looked for, whether or not there were any
 
     @property
     def tokens(self) -> int:
@@ -150,7 +183,8 @@ class Step:
 
     @property
     def samples(self) -> int:
-        return sum(chunk.samples for chunk in self.chunks)
+        """Tokens that the device chooses; of guessed ones not all are kept."""
+        return sum(chunk.choices for chunk in self.chunks)
 
     @property
     def prompt_tokens(self) -> int:

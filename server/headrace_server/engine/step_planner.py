@@ -105,7 +105,7 @@ class StepPlanner:
         first = next(self._queue.order(turn.now, OFFLINE), None) if owed else None
         opens = first is not None and self._opens(first, len(turn.offline)) and self._places.fits(first)
         withheld = self._withheld(turn.offline, first if opens else None) if owed else 0
-        most, decoders = self._max_tokens - plan.decoding - withheld, turn.decoding
+        most, decoders = self._max_tokens - plan.decoding - plan.guessed - withheld, turn.decoding
 
         def room(context: int) -> int:
             return min(self._pace.prefill_tokens(decoders, context), most) - plan.known_tokens

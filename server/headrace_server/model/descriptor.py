@@ -4,7 +4,9 @@ One is written while the device still reads the other; a third is never needed, 
 one before the last has been waited for.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from torch import Tensor
 from headrace_server.engine.sequence import Chunk, Step
 
 Ints = npt.NDArray[np.int32]
+KNOWN_THERE = -1  # instead of a token id in a step with guesses: the device has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ class Layout:
     """Where what is in the numbers: known to the host without asking the device."""
 
     grants: int
-    tokens: int  # rows of the packed step: decode first, one each
-    decoding: int
+    tokens: int  # rows of the packed step: decode first, one each, and one for each guess
+    decoding: int  # of them, the rows of those who decode
     sampled: int
     masked: int  # of those sampled, the ones that a mask is for
     mask_words: int  # int32 of one mask; 0 without any
@@ -58,6 +61,7 @@ class Layout:
     longest: int  # tokens that the longest decoding sequence reads, its own included
     fills: tuple[Fill, ...]
     sampling_slots: tuple[int, ...]
+    guesses: bool = False  # some of the rows that decode feed tokens that the host brings
 
     @property
     def numbers(self) -> int:
@@ -76,7 +80,7 @@ class Described:
 
     layout: Layout
     grants: Tensor  # (3, grants): slot, index, page
-    rows: Tensor  # (3, tokens): slot, position, token id (0 where the device knows it)
+    rows: Tensor  # (3, tokens): slot, position, token id (where the device knows it 0, or KNOWN_THERE)
     sampled_rows: Tensor  # (sampled)
     fill_bounds: Tensor  # (fills + 1): where each begins among the rows after those that decode, and the last one's end
     targets: Tensor  # token ids of all scored rows, one after the other
@@ -90,7 +94,7 @@ class DescriptorRing:
     ) -> None:
         """Holds steps of so many tokens; in the worst one every slot gets all its pages, fills, and has a mask."""
         mask_words = -(-vocab_size // 32)
-        size = 3 * max_running * pages_each + 4 * max_tokens + max_running * (3 + mask_words) + 1
+        size = 3 * max_running * pages_each + 5 * max_tokens + max_running * (3 + mask_words) + 1
         pinned = device.type == "cuda"
         self._host = [torch.empty(size, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
         self._device = [torch.empty(size, dtype=torch.int32, device=device) for _ in range(2)] if pinned else self._host
@@ -149,20 +153,21 @@ def decode_layout(rows: int, longest: int) -> Layout:
 def _layout(step: Step) -> Layout:
     decoding = [chunk for chunk in step.chunks if not chunk.token_ids]
     fills, scored = [], []
-    end = len(decoding)
-    for chunk in step.chunks[end:]:
+    rows = end = sum(chunk.tokens for chunk in decoding)
+    for chunk in step.chunks[len(decoding) :]:
         fills.append(Fill(end, chunk.tokens, chunk.slot, chunk.start))
         if chunk.scoring is not None:
             scored.append(Scored(end, len(chunk.scoring.targets), chunk.scoring.top))
         end += chunk.tokens
     slots = tuple(chunk.slot for chunk in step.chunks if chunk.samples)
-    longest = max((chunk.start + 1 for chunk in decoding), default=0)
+    longest = max((chunk.start + chunk.tokens for chunk in decoding), default=0)
     masks = [chunk.mask for chunk in step.chunks if chunk.mask is not None]
     return Layout(
         grants=len(step.grants),
         tokens=end,
-        decoding=len(decoding),
-        sampled=len(slots),
+        decoding=rows,
+        guesses=any(chunk.guess is not None for chunk in decoding),
+        sampled=step.samples,
         masked=len(masks),
         mask_words=len(masks[0]) if masks else 0,
         scored=tuple(scored),
@@ -181,11 +186,9 @@ def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
             *(grant.page for grant in step.grants),
         ]
     rows = numbers[grants : grants + tokens].reshape(3, layout.tokens)
-    decoding = step.chunks[: layout.decoding]
-    rows[0, : layout.decoding] = [chunk.slot for chunk in decoding]
-    rows[1, : layout.decoding] = [chunk.start for chunk in decoding]
-    rows[2, : layout.decoding] = 0
-    for fill, chunk in zip(layout.fills, step.chunks[layout.decoding :], strict=True):
+    count = len(step.chunks) - len(layout.fills)
+    _fill_in_decoding(rows[:, : layout.decoding], step.chunks[:count], layout)
+    for fill, chunk in zip(layout.fills, step.chunks[count:], strict=True):
         rows[0, fill.rows] = fill.slot
         rows[1, fill.rows] = np.arange(fill.start, fill.end)
         rows[2, fill.rows] = chunk.token_ids
@@ -201,16 +204,37 @@ def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
         _write_masks(numbers[bounds + len(targets) : layout.numbers], step, layout.masked)
 
 
+def _fill_in_decoding(rows: Ints, decoding: Sequence[Chunk], layout: Layout) -> None:
+    if not layout.guesses:
+        rows[0] = [chunk.slot for chunk in decoding]
+        rows[1] = [chunk.start for chunk in decoding]
+        rows[2] = 0
+        return
+    rows[0] = [chunk.slot for chunk in decoding for _ in range(chunk.tokens)]
+    rows[1] = [chunk.start + ahead for chunk in decoding for ahead in range(chunk.tokens)]
+    rows[2] = KNOWN_THERE
+    row = 0
+    for chunk in decoding:
+        if chunk.guess is not None and chunk.guess.token_ids:
+            rows[2, row + 1 : row + chunk.tokens] = chunk.guess.token_ids
+        row += chunk.tokens
+
+
 def _write_masks(numbers: Ints, step: Step, masked: int) -> None:
-    masks = [chunk.mask for chunk in step.chunks if chunk.samples]
-    numbers[:masked] = [row for row, mask in enumerate(masks) if mask is not None]
-    numbers[masked:] = np.concatenate([mask for mask in masks if mask is not None])
+    masks = [(row, chunk.mask) for row, chunk in zip(_first_choices(step), step.chunks, strict=True)]
+    numbers[:masked] = [row for row, mask in masks if mask is not None]
+    numbers[masked:] = np.concatenate([mask for _, mask in masks if mask is not None])
+
+
+def _first_choices(step: Step) -> Iterator[int]:
+    """Of each chunk, among all choices."""
+    return accumulate((chunk.choices for chunk in step.chunks[:-1]), initial=0)
 
 
 def _sampled_rows(chunks: tuple[Chunk, ...]) -> list[int]:
-    end, rows = 0, []
+    end = 0
+    rows: list[int] = []
     for chunk in chunks:
         end += chunk.tokens
-        if chunk.samples:
-            rows.append(end - 1)
+        rows += range(end - chunk.choices, end)
     return rows

@@ -71,9 +71,13 @@ class ModelRunner:
         return Outcome(self._device.launch(work), layout, self._padding(layout))
 
     def _padding(self, layout: Layout) -> int:
-        if self._decode is None or layout.fills:
+        if self._decode is None or not self._is_captured(layout):
             return self._transformer.padding(layout.tokens)
         return self._decode.padding(layout.tokens)
+
+    def _is_captured(self, layout: Layout) -> bool:
+        """Guesses can make more rows of a step than requests run."""
+        return not layout.fills and layout.tokens <= self._config.max_running
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
@@ -148,7 +152,7 @@ class ModelRunner:
         for start in starts:
             self._sampling.start(start.slot, start.tokens, start.prompt_tokens, start.sampling, start.stop_token_ids)
         features = self._sampling.features(step.layout.sampling_slots)
-        if self._decode is None or step.layout.fills:
+        if self._decode is None or not self._is_captured(step.layout):
             return self._choose(self._hidden(starts, step), features, step)
         self._slots.apply(step)
         slot, position, _ = step.rows

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headrace_server.engine.sequence import Start
-from headrace_server.model.descriptor import Described
+from headrace_server.model.descriptor import KNOWN_THERE, Described
 
 UNWRITTEN = -1  # no token id: with `check` a gather that finds it fails
 
@@ -38,6 +38,9 @@ class Slots:
         if step.layout.fills:
             slot, position, token = step.rows[:, step.layout.decoding :]
             self.tokens[slot, position] = token
+        if step.layout.guesses:
+            slot, position, token = step.rows[:, : step.layout.decoding]
+            self.tokens[slot, position] = token.where(token != KNOWN_THERE, self.tokens[slot, position])
 
     def inputs(self, slot: Tensor, position: Tensor, check: bool) -> Tensor:
         """int32 (tokens): what each row feeds. Raises NotWritten if `check` and one of them was never written."""

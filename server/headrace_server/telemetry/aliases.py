@@ -64,6 +64,9 @@ def aliases(ours: ServerMetrics) -> tuple[Alias, ...]:
         one("num_preemptions", ours.preemptions),
         one("prefix_cache_queries", ours.prefix_cache_queries),
         one("prefix_cache_hits", ours.prefix_cache_hits),
+        one("spec_decode_num_drafts", ours.speculative_guesses),
+        one("spec_decode_num_draft_tokens", ours.speculative_tokens),
+        one("spec_decode_num_accepted_tokens", ours.speculative_accepted_tokens),
         one("time_to_first_token_seconds", ours.time_to_first_token_seconds),
         one("inter_token_latency_seconds", ours.inter_token_latency_seconds),
         one("time_per_output_token_seconds", ours.inter_token_latency_seconds),  # its name before vLLM 0.11

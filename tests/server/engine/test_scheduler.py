@@ -286,7 +286,7 @@ class TestPlanningAhead:
 def test_a_runner_that_returns_too_few_tokens_is_found_out() -> None:
     scheduler = a_scheduler()
     scheduler.add(a_request())
-    with pytest.raises(ValueError, match="0 tokens for 1 sequences"):
+    with pytest.raises(ValueError, match="0 tokens for 1 choices"):
         scheduler.commit(step_of(scheduler), [])
 
 

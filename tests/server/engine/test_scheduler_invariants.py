@@ -2,13 +2,14 @@
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 
 from engines import a_request
 from example_counts import examples
-from headrace_server.config import EngineConfig
+from headrace_server.config import EngineConfig, SpeculativeConfig, SpeculativeMethod
 from headrace_server.engine.places import OVERTAKEN
 from headrace_server.engine.scheduler import Scheduler
-from headrace_server.engine.sequence import Chunk, Sequence, Step
+from headrace_server.engine.sequence import Chunk, Guess, Sequence, Step
 from headrace_server.request import Finish, Priority, Token
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,6 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 PAGES = 12
 PAGE_SIZE = 4
 CONTEXT = PAGES * PAGE_SIZE
+RIGHT_GUESSES = st.lists(st.integers(0, 4), min_size=1, max_size=5)  # in a row, of one request
+WRONG = 900  # a token that no answer holds
+GUESSES = tuple(SpeculativeConfig(SpeculativeMethod.NGRAM, tokens, max_batch=3) for tokens in (1, 4))
 Content = tuple[str, tuple[int, ...]]  # tenant, and all tokens up to one position
 
 
@@ -40,6 +44,33 @@ class Life:
         return self.sequence.request.tenant, tuple(self.token(at) for at in range(position + 1))
 
 
+class Fickle:
+    """Guesses as many tokens right as it is told, again and again."""
+
+    def __init__(self, life: Life, right: list[int]) -> None:
+        self._life = life
+        self._right = cycle(right)
+
+    def guess(self, sequence: Sequence, most: int) -> Guess:
+        assert sequence.steps_in_flight == 0
+        assert sequence.planned == sequence.known - 1
+        right, first = next(self._right), sequence.known
+        return Guess(most, tuple(first + at if at < right else WRONG for at in range(most)))
+
+
+def right_guesses(chunk: Chunk) -> int:
+    guesses = chunk.guess.token_ids if chunk.guess is not None else ()
+    return guesses.index(WRONG) if WRONG in guesses else len(guesses)
+
+
+def chosen(chunk: Chunk) -> list[int]:
+    """After a wrong guess whatever the model makes of it."""
+    if chunk.guess is None:
+        return [chunk.start + chunk.tokens]
+    right = right_guesses(chunk)
+    return [chunk.start + 1 + at if at <= right else WRONG + at for at in range(chunk.choices)]
+
+
 @dataclass
 class InFlight:
     step: Step
@@ -54,8 +85,11 @@ class AnyOrder(RuleBasedStateMachine):
         max_tokens=st.integers(1, 12),
         prefix_cache=st.booleans(),
         reserve=st.sampled_from([0.0, 0.1, 0.5]),
+        guesses=st.sampled_from([None, *GUESSES]),
     )
-    def begin(self, max_running: int, max_tokens: int, prefix_cache: bool, reserve: float) -> None:
+    def begin(
+        self, max_running: int, max_tokens: int, prefix_cache: bool, reserve: float, guesses: SpeculativeConfig | None
+    ) -> None:
         self.max_running, self.max_tokens = max_running, max_tokens
         config = EngineConfig(
             max_running=max_running,
@@ -63,7 +97,9 @@ class AnyOrder(RuleBasedStateMachine):
             page_size=PAGE_SIZE,
             prefix_cache=prefix_cache,
             offline_reserve=reserve,
+            speculative=guesses,
         )
+        self.guesses = guesses is not None
         self.now = 0.0
         self.scheduler = Scheduler(config, PAGES)
         self.lives: list[Life] = []
@@ -75,11 +111,16 @@ class AnyOrder(RuleBasedStateMachine):
         prompt=st.integers(1, CONTEXT - 1),
         new=st.integers(1, 20),
         stop_after=st.none() | st.integers(0, 6),
-        who=st.tuples(st.sampled_from(["", "other"]), st.sampled_from(Priority)),
+        who=st.tuples(st.sampled_from(["", "other"]), st.sampled_from(Priority), RIGHT_GUESSES),
         time=st.none() | st.floats(0, 100),
     )
     def submit(
-        self, prompt: int, new: int, stop_after: int | None, who: tuple[str, Priority], time: float | None
+        self,
+        prompt: int,
+        new: int,
+        stop_after: int | None,
+        who: tuple[str, Priority, list[int]],
+        time: float | None,
     ) -> None:
         """All prompts begin alike."""
         new = min(new, CONTEXT - prompt)
@@ -90,7 +131,10 @@ class AnyOrder(RuleBasedStateMachine):
             priority=who[1],
             deadline=None if time is None else self.now + time,
         )
-        self.lives.append(Life(self.scheduler.add(request)))
+        life = Life(self.scheduler.add(request))
+        if self.guesses:
+            life.sequence.guesser = Fickle(life, who[2])
+        self.lives.append(life)
 
     @rule(seconds=st.floats(0, 50))
     def time_passes(self, seconds: float) -> None:
@@ -127,7 +171,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         done = self.in_flight.popleft()
-        ids = [chunk.start + chunk.tokens for chunk in done.step.chunks if chunk.samples]
+        ids = [token for chunk in done.step.chunks if chunk.samples for token in chosen(chunk)]
         committed = self.scheduler.commit(done.step, ids)
         by_sequence = {life.sequence: life for life in self.lives}
         for sequence, token in committed.tokens:
@@ -178,7 +222,8 @@ class AnyOrder(RuleBasedStateMachine):
         for offset, place in enumerate(written):
             if chunk.token_ids:
                 assert chunk.token_ids[offset] == life.token(chunk.start + offset)
-            self.memory[place] = life.content(chunk.start + offset)
+            own = chunk.guess is None or offset <= right_guesses(chunk)
+            self.memory[place] = life.content(chunk.start + offset) if own else ("of a wrong guess", ())
         return written
 
     def _place(self, slot: int, position: int) -> tuple[int, int]:

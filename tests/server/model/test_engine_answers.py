@@ -4,12 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from checkpoints import Checkpoint, write_checkpoint
 from engines import answer_of
-from headrace_server.config import EngineConfig, KvCacheDtype, QuantizationConfig, WeightFormat
+from headrace_server.config import (
+    EngineConfig,
+    KvCacheDtype,
+    QuantizationConfig,
+    SpeculativeConfig,
+    SpeculativeMethod,
+    WeightFormat,
+)
 from headrace_server.engine.loop import Engine
 from headrace_server.metrics import ServerMetrics
 from headrace_server.model.loading import load_model
@@ -33,14 +41,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 WHOLE = QuantizationConfig()
-# However weights and pages are kept, the engine's promises are the same.
-KEPT = pytest.mark.parametrize(
-    ("weights", "kv"),
+NGRAM = SpeculativeConfig(SpeculativeMethod.NGRAM, max_batch=20)
+# However weights and pages are kept and tokens are guessed, the engine's promises are the same.
+MODES = pytest.mark.parametrize(
+    ("weights", "mode"),
     [
-        pytest.param(WHOLE, KvCacheDtype.AUTO, id="whole"),
-        pytest.param(QuantizationConfig(WeightFormat.INT8), KvCacheDtype.AUTO, id="int8 weights"),
-        pytest.param(QuantizationConfig(WeightFormat.INT4, group_size=32), KvCacheDtype.AUTO, id="int4 weights"),
-        pytest.param(WHOLE, KvCacheDtype.INT8, id="int8 pages"),
+        pytest.param(WHOLE, {}, id="whole"),
+        pytest.param(QuantizationConfig(WeightFormat.INT8), {}, id="int8 weights"),
+        pytest.param(QuantizationConfig(WeightFormat.INT4, group_size=32), {}, id="int4 weights"),
+        pytest.param(WHOLE, {"kv_cache_dtype": KvCacheDtype.INT8}, id="int8 pages"),
+        pytest.param(WHOLE, {"speculative": NGRAM}, id="n-gram"),
+        pytest.param(
+            QuantizationConfig(WeightFormat.INT8),
+            {"kv_cache_dtype": KvCacheDtype.INT8, "speculative": NGRAM},
+            id="n-gram, int8 weights and pages",
+        ),
     ],
 )
 
@@ -77,25 +92,26 @@ async def answers(
     return [[token.id for token in tokens] for tokens in found]
 
 
-@KEPT
+@MODES
 async def test_overlap_changes_no_token_greedy_or_seeded(
-    checkpoint: Checkpoint, weights: QuantizationConfig, kv: KvCacheDtype
+    checkpoint: Checkpoint, weights: QuantizationConfig, mode: dict[str, Any]
 ) -> None:
     directory, requests = checkpoint.directory, some_requests()
-    plain = await answers(directory, requests, weights, overlap=False, kv_cache_dtype=kv)
-    assert await answers(directory, requests, weights, overlap=True, kv_cache_dtype=kv) == plain
+    plain = await answers(directory, requests, weights, overlap=False, **mode)
+    assert await answers(directory, requests, weights, overlap=True, **mode) == plain
+    assert await answers(directory, requests, weights, **(mode | {"speculative": None})) == plain
     assert len({len(answer) for answer in plain}) > 1, "some of them stop early, so that a token is thrown away"
 
 
-@KEPT
+@MODES
 async def test_neither_preemption_nor_the_prefix_cache_changes_a_token(
-    checkpoint: Checkpoint, weights: QuantizationConfig, kv: KvCacheDtype
+    checkpoint: Checkpoint, weights: QuantizationConfig, mode: dict[str, Any]
 ) -> None:
     directory, requests = checkpoint.directory, some_requests()
-    roomy = await answers(directory, requests, weights, prefix_cache=False, kv_cache_dtype=kv)
-    head = 16 * 4 if kv is KvCacheDtype.AUTO else 16 + 2  # bytes: float32; INT8 and its scale
+    roomy = await answers(directory, requests, weights, prefix_cache=False, **mode)
+    head = 16 + 2 if "kv_cache_dtype" in mode else 16 * 4  # bytes: INT8 and its scale; float32
     page = 2 * 3 * 2 * head * 8  # bytes: keys and values, layers, KV heads, a head, tokens
-    async with an_engine(directory, weights, kv_cache_bytes=34 * page, kv_cache_dtype=kv) as (engine, registry):
+    async with an_engine(directory, weights, kv_cache_bytes=34 * page, **mode) as (engine, registry):
         crowded = await asyncio.gather(*(answer_of(engine, request) for request in requests))
         preempted = registry.get_sample_value("headrace_preemptions_total")
         found = registry.get_sample_value("headrace_prefix_cache_hits_total")

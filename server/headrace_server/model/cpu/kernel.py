@@ -107,6 +107,19 @@ def _softmax(row, length):
         row[at] *= share
 
 
+@njit(inline="always")
+def _end_of_run(slots, begin, decoding):
+    """Rows of one sequence that decode read each other's keys: whoever gets the first takes all, in their order."""
+    if begin >= decoding:
+        return begin + 1
+    if begin > 0 and slots[begin - 1] == slots[begin]:
+        return begin  # somebody else's
+    end = begin + 1
+    while end < decoding and slots[end] == slots[begin]:
+        end += 1
+    return end
+
+
 @cache
 def compiled(shape: KernelShape) -> Any:
     """A C function void(void *parameters); keep it as long as its `address` is used.
@@ -141,20 +154,21 @@ def compiled(shape: KernelShape) -> Any:
         key_scales = carray(_at(p[16]), (pages, kv_heads, page_size), np.uint16)
         value_scales = carray(_at(p[17]), (pages, kv_heads, page_size), np.uint16)
         for item in range(me, tokens * kv_heads, all_of_us):
-            token = item // kv_heads
-            head = item - token * kv_heads
-            position = positions[token]
-            row = slots[token] * each
-            page = table[row + position // page_size]
-            rotate_own(x[token], head, cosines[position], sines[position])
-            put(x[token, heads + head], position % page_size, keys[page, head], key_scales, page, head)
-            put(x[token, heads + kv_heads + head], position % page_size, values[page, head], value_scales, page, head)
-            if token < decoding:
-                first = max(0, position + 1 - window)
-                score(x[token], head, keys, key_scales, table, row, first, position, scores)
-                for g in range(group):
-                    _softmax(scores[g], position + 1 - first)
-                weigh(found[token], head, values, value_scales, table, row, first, position, scores)
+            begin = item // kv_heads
+            head = item - begin * kv_heads
+            for token in range(begin, _end_of_run(slots, begin, decoding)):
+                position = positions[token]
+                row, place = slots[token] * each, position % page_size
+                page = table[row + position // page_size]
+                rotate_own(x[token], head, cosines[position], sines[position])
+                put(x[token, heads + head], place, keys[page, head], key_scales, page, head)
+                put(x[token, heads + kv_heads + head], place, values[page, head], value_scales, page, head)
+                if token < decoding:
+                    first = max(0, position + 1 - window)
+                    score(x[token], head, keys, key_scales, table, row, first, position, scores)
+                    for g in range(group):
+                        _softmax(scores[g], position + 1 - first)
+                    weigh(found[token], head, values, value_scales, table, row, first, position, scores)
 
     return attend
 
