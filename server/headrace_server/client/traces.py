@@ -1,7 +1,8 @@
 """Real arrivals as a load: when each request came, and how long its prompt and its answer were.
 
-Two published forms: Azure's CSV (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake's JSONL (timestamp in
-milliseconds, input_length, output_length, and hash_ids: one for each 512 tokens, equal where prompts begin alike).
+Three published forms: Azure's CSV (TIMESTAMP, ContextTokens, GeneratedTokens), BurstGPT's CSV (Timestamp in seconds,
+Request tokens, Response tokens) and Mooncake's JSONL (timestamp in milliseconds, input_length, output_length, and
+hash_ids: one for each 512 tokens, equal where prompts begin alike).
 """
 
 import csv
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from headrace_server.client.prompts import draw_prompt
 
+AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+BURST_GPT = ("Timestamp", "Request tokens", "Response tokens")
 BLOCK = 512  # tokens that one of Mooncake's hash_ids stands for
 
 
@@ -36,7 +39,7 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
-            arrivals = list(_mooncake(file) if first.lstrip().startswith("{") else _azure(file))
+            arrivals = list(_mooncake(file) if first.lstrip().startswith("{") else _csv(file))
     except OSError as error:
         raise UnusableTrace(f"{path}: {error.strerror}") from error
     except _Fault as fault:
@@ -62,18 +65,27 @@ class _Fault(Exception):
     pass
 
 
-def _azure(lines: Iterator[str]) -> Iterator[Arrival]:
+def _csv(lines: Iterator[str]) -> Iterator[Arrival]:
     rows = csv.DictReader(lines)
-    if missing := {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} - set(rows.fieldnames or ()):
-        raise _Fault(f"line 1: has no column {sorted(missing)[0]}; Azure's CSV or Mooncake's JSONL is expected")
+    given = set(rows.fieldnames or ())
+    form = BURST_GPT if set(BURST_GPT) <= given else AZURE
+    if missing := set(form) - given:
+        raise _Fault(
+            f"line 1: has no column {sorted(missing)[0]}; Azure's or BurstGPT's CSV or Mooncake's JSONL is expected"
+        )
+    at, prompt, answer = form
     for row in rows:
         try:
-            # Seven digits of a second, where Python reads six.
-            whole, _, part = row["TIMESTAMP"].partition(".")
-            due = datetime.fromisoformat(whole).timestamp() + float(f"0.{part or 0}")
-            yield Arrival(due, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+            due = float(row[at]) if form is BURST_GPT else _moment(row[at])
+            yield Arrival(due, int(float(row[prompt])), int(float(row[answer])))
         except (ValueError, TypeError) as strange:
             raise _Fault(f"line {rows.line_num}: is no request: {strange}") from strange
+
+
+def _moment(text: str) -> float:
+    """Of a date: seven digits of a second, where Python reads six."""
+    whole, _, part = text.partition(".")
+    return datetime.fromisoformat(whole).timestamp() + float(f"0.{part or 0}")
 
 
 def _mooncake(lines: Iterator[str]) -> Iterator[Arrival]:

@@ -24,6 +24,8 @@ KNOWN = {
     "NVIDIA H200": Peak(989 * TERA, 4800 * GIGA),
     "NVIDIA L4": Peak(121 * TERA, 300 * GIGA),
     "NVIDIA L40S": Peak(362 * TERA, 864 * GIGA),
+    "NVIDIA A10G": Peak(70 * TERA, 600 * GIGA),
+    "NVIDIA B200": Peak(2250 * TERA, 8000 * GIGA),
 }
 HALVES = ("bfloat16", "float16")
 

@@ -38,6 +38,12 @@ def test_azures_columns_are_read_in_the_order_of_time(tmp_path: Path) -> None:
     assert [each.due for each in found] == pytest.approx([0.0, 0.1, 0.2], abs=1e-5)
 
 
+def test_burst_gpts_seconds_and_columns_are_read(tmp_path: Path) -> None:
+    rows = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type"
+    found = read_trace(trace(tmp_path, f"{rows}\n5,ChatGPT,472,18,490,Conversation log\n45.5,GPT-4,30,7,37,API log\n"))
+    assert found == (Arrival(0.0, 472, 18), Arrival(40.5, 30, 7))
+
+
 def test_mooncakes_equal_blocks_give_equal_words(tmp_path: Path) -> None:
     first, second = read_trace(trace(tmp_path, MOONCAKE))
     assert (first.due, second.due, first.blocks) == (0.0, 3.0, (46, 47, 48))
