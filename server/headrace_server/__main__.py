@@ -10,7 +10,13 @@ import re
 import sys
 from pathlib import Path
 
-from headrace_server import access_options, cache_options, quantization_options, speculative_options
+from headrace_server import (
+    access_options,
+    cache_options,
+    invariance_options,
+    quantization_options,
+    speculative_options,
+)
 from headrace_server.config import BatchConfig, EngineConfig, ServerConfig, Task, page_size_for
 from headrace_server.errors import ModelRefused
 from headrace_server.hub_cache import checkpoint
@@ -59,6 +65,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     cache_options.register(parser)
     quantization_options.register(parser)
     speculative_options.register(parser)
+    invariance_options.register(parser)
     add_telemetry_options(parser)
     add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
     add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
@@ -118,6 +125,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
             check_gathers=options.check_gathers,
             kv_cache_dtype=options.kv_cache_dtype,
             speculative=speculative_options.speculative_from(options),
+            batch_invariant=invariance_options.batch_invariant_from(options),
             kv_cache_bytes=options.kv_cache_mib and options.kv_cache_mib * 2**20,
         ),
         batches=_batches(options),

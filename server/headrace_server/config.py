@@ -62,6 +62,7 @@ class EngineConfig:
     kv_cache_bytes: int | None = None  # memory of the KV cache; None = 256 MiB on a CPU, most of what is free on a GPU
     kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
     speculative: SpeculativeConfig | None = None  # None: no token is guessed
+    batch_invariant: bool = False  # no bit of an answer depends on its neighbours; slower. docs/batch-invariance.md
 
 
 class WeightFormat(StrEnum):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from headrace_server.config import EngineConfig
+from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture
 from headrace_server.model.attention import Attention, GatherAttention, HeadNorms, Heads, with_norms
 from headrace_server.model.cache import KvCache
@@ -50,8 +51,25 @@ class PlainBackend:
         return Unfused(PlainNorm(shape.rms_norm_eps))
 
 
+def check_invariant(device: str, config: EngineConfig) -> None:
+    """Raises ModelRefused."""
+    if device != "cpu":
+        raise ModelRefused(
+            "--batch-invariant is served on a CPU only as yet: no product of a GPU was shown to keep it; leave it out"
+        )
+    if config.plain_kernels:
+        raise ModelRefused(
+            "--batch-invariant and --plain-kernels: plain torch picks its kernels by the number of rows; leave one out"
+        )
+
+
 def backend_for(device: torch.device, config: EngineConfig) -> Backend:
-    """A pod imports no compiler of the other kind of device."""
+    """A pod imports no compiler of the other kind of device. Raises ModelRefused."""
+    if config.batch_invariant:
+        check_invariant(device.type, config)
+        from headrace_server.model.cpu.invariant import InvariantBackend  # noqa: PLC0415 - as below
+
+        return InvariantBackend()
     if config.plain_kernels:
         return PlainBackend()
     if device.type == "cuda":

@@ -1,7 +1,9 @@
 """How likely the model itself held a token: the log-softmax of its logits before any setting touched them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -21,3 +23,18 @@ def logprobs(logits: Tensor, token_ids: Tensor, top: int) -> LogprobRows:
     best = logits.topk(min(top, logits.shape[1]), dim=-1)
     chosen = logits.gather(1, token_ids.unsqueeze(1))
     return LogprobRows((chosen - total).squeeze(1), best.indices, best.values - total)
+
+
+def logprobs_by_row(logits: Tensor, token_ids: Tensor, top: int) -> LogprobRows:
+    """Likewise; how many rows there are changes no bit of one."""
+    rows = zip(torch.split(logits, 1), torch.split(token_ids, 1), strict=True)
+    return together([logprobs(one, token_id, top) for one, token_id in rows])
+
+
+def together(parts: Sequence[LogprobRows]) -> LogprobRows:
+    """One after the other; all with as many of the likeliest."""
+    return LogprobRows(
+        chosen=torch.cat([part.chosen for part in parts]),
+        top_ids=torch.cat([part.top_ids for part in parts]),
+        top=torch.cat([part.top for part in parts]),
+    )

@@ -16,7 +16,7 @@ from headrace_server.model.cache import KvCache, pages_for
 from headrace_server.model.decode import Decode
 from headrace_server.model.descriptor import Described, DescriptorRing, Layout
 from headrace_server.model.device import Device, Work
-from headrace_server.model.logprobs import LogprobRows, logprobs
+from headrace_server.model.logprobs import LogprobRows, logprobs, logprobs_by_row, together
 from headrace_server.model.masking import allowed
 from headrace_server.model.outputs import Outcome, Outputs
 from headrace_server.model.recording import TorchRecorder
@@ -53,7 +53,7 @@ class ModelRunner:
         self.captures = captures
         self._decode: Decode | None = None
         self._slots = Slots(config.max_running, limits.max_context, config.page_size, cache.pages, place)
-        self._sampling = SamplingState(config.max_running + 1, limits.vocab_size, place)
+        self._sampling = SamplingState(config.max_running + 1, limits.vocab_size, place, by_row=config.batch_invariant)
         self._ring = DescriptorRing(
             config.max_tokens_per_step,
             pages_for(limits.max_context, config),
@@ -187,9 +187,5 @@ class ModelRunner:
         rows = torch.cat([hidden[scored.row : scored.row + scored.tokens] for scored in step.layout.scored])
         top = max(scored.top for scored in step.layout.scored)
         some_at_once = zip(torch.split(rows, SCORED_AT_ONCE), torch.split(step.targets, SCORED_AT_ONCE), strict=True)
-        parts = [logprobs(self._transformer.logits(some), targets.long(), top) for some, targets in some_at_once]
-        return LogprobRows(
-            chosen=torch.cat([part.chosen for part in parts]),
-            top_ids=torch.cat([part.top_ids for part in parts]),
-            top=torch.cat([part.top for part in parts]),
-        )
+        of = logprobs_by_row if self._config.batch_invariant else logprobs
+        return together([of(self._transformer.logits(some), targets.long(), top) for some, targets in some_at_once])

@@ -1,12 +1,12 @@
 """Which token comes next. A row's choice depends on its logits, its settings, its seed and its position alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from headrace_server.model.logprobs import LogprobRows, logprobs
+from headrace_server.model.logprobs import LogprobRows, logprobs, together
 from headrace_server.model.penalties import moved
 from headrace_server.model.sampling_settings import MIN_P, TEMPERATURE, TOP_P, Features, Settings
 
@@ -21,6 +21,12 @@ Mask = Callable[[Tensor], Tensor]  # logits to logits, -inf for what may not com
 class Chosen:
     ids: Tensor  # int64 (rows)
     logprobs: LogprobRows | None  # None when no row of the step wants any
+
+
+def joined(parts: Sequence[Chosen]) -> Chosen:
+    """The rows of all, in their order; either all or none of them have logprobs."""
+    scores = [part.logprobs for part in parts if part.logprobs is not None]
+    return Chosen(torch.cat([part.ids for part in parts]), together(scores) if scores else None)
 
 
 def sample(

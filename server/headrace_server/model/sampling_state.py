@@ -5,6 +5,8 @@ are made when the first such request comes.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headrace_server.model.sampler import Chosen, Mask, sample
+from headrace_server.model.sampler import Chosen, Mask, joined, sample
 from headrace_server.model.sampling_settings import (
     FLOATS,
     GREEDY,
@@ -29,7 +31,9 @@ from headrace_server.request import MOST_BIASES, MOST_STOP_TOKENS, Sampling
 class SamplingState:
     """Not for several threads: it belongs to the one that launches the model."""
 
-    def __init__(self, slots: int, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, slots: int, vocab_size: int, device: torch.device, *, by_row: bool = False) -> None:
+        """`by_row`: each row is chosen for by itself, so that its neighbours cannot move a sum over the vocabulary."""
+        self._by_row = by_row
         self._vocab_size = vocab_size
         self._device = device
         self._features = [GREEDY] * slots
@@ -76,11 +80,26 @@ class SamplingState:
 
         `features` are those of the same slots. The choice is counted for the penalties of the next one.
         """
+        if self._by_row and len(rows) > 1:
+            return self._choose_by_row(logits, rows, features, positions, allowed)
         chosen = sample(logits, self._settings(rows, features), features, positions, allowed)
         if features.penalties and self._counts is not None:
             places = rows * self._vocab_size + chosen.ids
             self._counts.answer.view(-1).scatter_add_(0, places, torch.ones_like(places, dtype=torch.int32))
         return chosen
+
+    def _choose_by_row(
+        self, logits: Tensor, rows: Tensor, features: Features, positions: Tensor, allowed: Mask | None
+    ) -> Chosen:
+        """Waits for the device, once for each row."""
+        masked = None if allowed is None else allowed(logits)
+        found = []
+        for row, slot in enumerate(rows.tolist()):
+            one = slice(row, row + 1)
+            own = replace(self._features[slot], most_logprobs=features.most_logprobs)
+            mask = None if masked is None else partial(_instead, masked[one])
+            found.append(self.choose(logits[one], rows[one], own, positions[one], mask))
+        return joined(found)
 
     def _settings(self, rows: Tensor, features: Features) -> Settings:
         biases, stops, counts = self._biases, self._stops, self._counts
@@ -122,6 +141,10 @@ class SamplingState:
         """From pinned memory where that matters: a copy out of pageable memory may wait for the device."""
         on_host = torch.from_numpy(row)
         return on_host.pin_memory() if self._device.type == "cuda" else on_host
+
+
+def _instead(masked: Tensor, _: Tensor) -> Tensor:
+    return masked
 
 
 def _floats(sampling: Sampling) -> NDArray[np.float32]:

@@ -1,6 +1,8 @@
 """Attention on a CPU: decode by the compiled kernel, which reads the pages where they are; prompts by torch's SDPA."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,17 @@ def is_available(dtype: torch.dtype) -> bool:
     return parallel.is_available() and dtype in STORED
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Over a step's rows by a kernel."""
+
+    kernel: Any
+    x: Tensor  # float32 (T, heads + 2 KV heads, head_dim)
+    found: Tensor  # float32 (T, heads, head_dim), to be filled for those who attend
+    attending: int  # the first ones of the step
+    longest: int  # tokens that one of them reads at most, its own included
+
+
 class CpuAttention:
     """Belongs to one thread."""
 
@@ -43,26 +56,26 @@ class CpuAttention:
     def _attend(self, projected: Tensor, layer: int, window: int | None, batch: Batch) -> Tensor:
         x = projected.float().contiguous()
         found = torch.empty(len(x), self._heads.query, self._heads.dim)
-        self._run(x, found, layer, window, batch)
+        self._run(Pass(self._kernel, x, found, batch.layout.decoding, batch.layout.longest), layer, window, batch)
         for fill in batch.layout.fills:
             found[fill.rows] = self._fill(x[fill.rows], layer, window, batch, fill)
         return found.flatten(1).to(projected.dtype)
 
-    def _run(self, x: Tensor, found: Tensor, layer: int, window: int | None, batch: Batch) -> None:
-        """Rotates all rows, writes their keys and values into the pages, and attends for those that decode."""
-        threads, longest = torch.get_num_threads(), max(1, batch.layout.longest)
+    def _run(self, run: Pass, layer: int, window: int | None, batch: Batch) -> None:
+        """Rotates all rows, writes their keys and values into the pages, and attends for the first ones."""
+        threads, longest = torch.get_num_threads(), max(1, run.longest)
         scores = torch.empty(threads, self._heads.query // self._heads.kv, longest)
         tensors = (
-            x, self._cache.keys[layer], self._cache.values[layer], batch.pages, batch.slots, batch.positions,
-            self._cos, self._sin, found, scores,
+            run.x, self._cache.keys[layer], self._cache.values[layer], batch.pages, batch.slots, batch.positions,
+            self._cos, self._sin, run.found, scores,
         )  # fmt: skip
         scales = self._cache.scales
         self._parameters[:] = [
-            len(x), batch.layout.decoding, self._cache.pages + 1, batch.pages.shape[1], window or EVERYTHING, longest,
+            len(run.x), run.attending, self._cache.pages + 1, batch.pages.shape[1], window or EVERYTHING, longest,
             *(tensor.data_ptr() for tensor in tensors),
             *((each[layer].data_ptr() for each in scales) if scales else (0, 0)),
         ]  # fmt: skip
-        parallel.in_parallel(self._kernel.address, self._parameters.ctypes.data, threads)
+        parallel.in_parallel(run.kernel.address, self._parameters.ctypes.data, threads)
 
     def _fill(self, x: Tensor, layer: int, window: int | None, batch: Batch, fill: Fill) -> Tensor:
         """x: the rotated rows of one chunk -> float32 (rows, heads, head_dim)."""
