@@ -108,7 +108,7 @@ class OperatorMetrics:
             "list_timestamp_seconds", "Seconds since 1970 at which the last full list ended, which repairs the watches"
         )
         self.list_repairs = make.counter(
-            "list_repairs", "Objects of which a full list knew more than the watch", "resource"
+            "list_repairs", "Objects that a full list knew better than the watch: newer, or gone", "resource"
         )
 
     def _of_its_work(self, make: Make) -> None:

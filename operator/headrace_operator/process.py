@@ -199,7 +199,8 @@ class Process:
                     for body in page["items"]:
                         listed.add(body["metadata"]["uid"])
                         repairs.inc(put(body) and self._listed)  # at the first list, everything is news
-        store.keep(listed, min(versions))
+        for resource, gone in store.keep(listed, min(versions)).items():
+            self._metrics.list_repairs.labels(resource).inc(gone)
 
     def _heard(self, resource: str) -> None:
         self._metrics.watch_event_at.labels(resource).set(wall_clock())

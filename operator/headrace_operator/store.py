@@ -4,6 +4,7 @@ Plain dictionaries whose single operations are atomic; the reader copies before 
 other: the newer resourceVersion wins, and what was seen to go stays gone (a UID never comes back).
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -88,20 +89,22 @@ class Store:
     def put_revision(self, body: Body, *, is_gone: bool = False) -> bool:
         return self._put_child(self._revisions, body, is_gone)
 
-    def keep(self, listed: Collection[str], version: int) -> None:
+    def keep(self, listed: Collection[str], version: int) -> Counter[str]:
         """After full lists were put: what they lack is gone, unless it is younger than `version`, the oldest list's.
 
-        `listed`: UIDs of objects, pods and revisions.
+        `listed`: UIDs of objects, pods and revisions. Returns how many of each resource were gone.
         """
-        kinds: tuple[tuple[Put, list[Body]], ...] = (
-            (self.put_revision, _children(self._revisions)),
-            (self.put_pod, _children(self._pods)),
-            (self.put_object, list(self._objects.values())),
+        kinds: tuple[tuple[str, Put, list[Body]], ...] = (
+            ("controllerrevisions", self.put_revision, _children(self._revisions)),
+            ("pods", self.put_pod, _children(self._pods)),
+            ("inferencedeployments", self.put_object, list(self._objects.values())),
         )
-        for put, known in kinds:
+        gone: Counter[str] = Counter()
+        for resource, put, known in kinds:
             for body in known:
                 if _uid(body) not in listed and _version(body) <= version:
-                    put(body, is_gone=True)
+                    gone[resource] += put(body, is_gone=True)
+        return gone
 
     def _put_child(self, children: dict[Key, dict[str, Body]], body: Body, is_gone: bool) -> bool:
         key, uid = owner(body), _uid(body)

@@ -67,12 +67,13 @@ def test_a_third_of_all_calls_fail(cluster: LocalCluster, proxy: FaultProxy, sta
 
 
 def test_watches_that_fall_silent(cluster: LocalCluster, proxy: FaultProxy, start: Start, name: str) -> None:
-    start(proxy)
+    operator = start(proxy)
     cluster.apply(manifest(name, replicas=1))
     settled(cluster, name, 1, within=60)
     proxy.switches.silent_watches = True
     cluster.apply(manifest(name, replicas=2))
     assert settled(cluster, name, 2, within=60) > 1, "the watches did not tell"
+    assert re.search(r'list_repairs_total{resource="pods"} [1-9]', operator.metrics()), "what the alert reads"
 
 
 def test_a_connection_that_went_half_open(cluster: LocalCluster, proxy: FaultProxy, start: Start, name: str) -> None:
