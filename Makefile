@@ -86,7 +86,7 @@ wheels: setup ## what the images install of ours, into dist/wheels; the same byt
 audit: setup ## known vulnerabilities of what the images hold; asks PyPI, and fails where it cannot
 	$(BIN)/uv venv --quiet --clear build/audit
 	$(BIN)/uv pip install --quiet --python build/audit/bin/python --require-hashes -r requirements/audit.txt
-	for image in operator server router; do build/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/$$image.txt; done
+	for image in operator server router; do build/audit/bin/pip-audit --strict $(AUDIT) --disable-pip --require-hashes -r requirements/$$image.txt; done
 
 clean: ## remove .venv and caches of this checkout (the control-plane build stays in the user's cache)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
