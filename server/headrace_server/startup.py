@@ -1,6 +1,7 @@
 """From a checkpoint directory to a warm model, in a thread: the doors answer /health and /ready meanwhile."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -65,6 +66,7 @@ def start_up(
     def work() -> None:
         try:
             result = load(config, readiness, metrics)
+            _set_aside()
         except BaseException as error:  # raised again where the future is awaited
             loop.call_soon_threadsafe(_settle, warm, None, error)
         else:
@@ -97,6 +99,14 @@ def load_generator(config: ServerConfig, readiness: Readiness, metrics: ServerMe
     loaded.runner.warm_up()
     times.enter(None)
     return Warm(loaded.runner, loaded.limits, text, grammars, loaded.work)
+
+
+def _set_aside() -> None:
+    """What is loaded now stays for good: 350,000 objects. Each time that the garbage collector looked through all of them
+    every thread stood still, for 290 and 190 ms in 17 s of load on a busy CPU. What came since takes it 8 ms.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _check_vocabularies(config: ServerConfig, text: Text, limits: Limits) -> None:

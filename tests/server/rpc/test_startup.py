@@ -1,7 +1,9 @@
 """From a checkpoint to a warm model, in this process."""
 
+import gc
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,13 @@ from headrace_server.startup import load_generator, start_up
 from open_server import a_config
 from prometheus_client import CollectorRegistry
 from tiny_tokenizer import save_tiny_tokenizer, tiny_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """What a test loads does not stay for good."""
+    yield
+    gc.unfreeze()
 
 
 async def test_every_phase_is_timed_and_the_last_one_is_warming(tmp_path: Path) -> None:
@@ -41,6 +50,17 @@ async def test_every_phase_is_timed_and_the_last_one_is_warming(tmp_path: Path) 
 def by_phase(registry: CollectorRegistry, name: str) -> dict[str, float]:
     samples = (sample for family in registry.collect() for sample in family.samples if sample.name == name)
     return {sample.labels["phase"]: sample.value for sample in samples}
+
+
+async def test_the_garbage_collector_does_not_look_through_what_was_loaded(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    save_tiny_tokenizer(tmp_path)
+    metrics = ServerMetrics(CollectorRegistry())
+    warm = await start_up(a_config(tmp_path, max_connection_age=30), Readiness(metrics), metrics, load_generator)
+    seen = {id(one) for one in gc.get_objects()}
+    assert not seen & {id(warm), id(warm.runner), id(warm.text), id(json.__dict__)}
+    gc.unfreeze()
+    assert {id(warm), id(warm.runner), id(warm.text), id(json.__dict__)} <= {id(one) for one in gc.get_objects()}
 
 
 async def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
