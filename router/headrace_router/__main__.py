@@ -23,6 +23,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--replica", action="append", default=[], dest="replicas", metavar="ADDRESS[:GRPC_PORT:HTTP_PORT[:LOAD_PORT]]",
         help="this one; repeatable, for servers that no Kubernetes runs. LOAD_PORT: where /load is, if not at HTTP",
     )  # fmt: skip
+    where.add_argument("--models", type=Path, metavar="FILE", help="several models, and which request goes to which")
     parser.add_argument(
         "--mirror", action="append", default=[], dest="mirrors", metavar="ADDRESS[:GRPC_PORT:HTTP_PORT]",
         help="beside --replica: this one gets copies of requests, and its answers are thrown away; repeatable",

@@ -4,14 +4,17 @@ import argparse
 from pathlib import Path
 
 from headrace_router.errors import BadArguments
+from headrace_router.models_file import Listed, read
 from headrace_router.observe.guidance import share
 from headrace_router.observe.pods import GRPC_PORT, HTTP_PORT, Replicas
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Terms
-from headrace_router.settings import Leaving, Listening, Settings
+from headrace_router.pick.rules import Rules
+from headrace_router.settings import Leaving, Listening, Model, Settings
 from headrace_router.values import Endpoint, Found, Guidance, Ports
 
 MOST_PORT = 65535
+ONLY = ""  # name of the model, where there is one
 
 
 def settings(options: argparse.Namespace, service_account: Path) -> Settings:
@@ -25,8 +28,9 @@ def settings(options: argparse.Namespace, service_account: Path) -> Settings:
     _within("threads", options.threads, 1, 64)
     _within("linger", options.linger, 0, 600)
     _within("patience", options.patience, 0, 86400)
-    if options.mirrors and options.deployment is not None:
-        raise BadArguments("--mirror is for servers that no Kubernetes runs; with --deployment the operator names them")
+    if options.mirrors and not options.replicas:
+        raise BadArguments("--mirror stands beside --replica; with --deployment the operator names the mirrors")
+    models, rules = _models(options)
     return Settings(
         listening=Listening(
             options.host, options.grpc_port, options.http_port, options.admin_port, options.most_connections,
@@ -34,11 +38,8 @@ def settings(options: argparse.Namespace, service_account: Path) -> Settings:
         ),
         leaving=Leaving(options.linger, options.patience),
         terms=Terms(Limits(options.hold_requests, options.hold_seconds), options.start_seconds),
-        replicas=None if options.deployment is None else _deployment(options.deployment),
-        fixed=Found(
-            tuple(_fixed("replica", text) for text in options.replicas),
-            tuple(_fixed("mirror", text) for text in options.mirrors),
-        ),
+        models=models,
+        rules=rules,
         guidance=Guidance(mirror_share=_share(options.mirror_share)),
         kubeconfig=options.kubeconfig,
         service_account=service_account,
@@ -50,10 +51,27 @@ def _within(flag: str, value: float, least: float, most: float) -> None:
         raise BadArguments(f"--{flag.replace('_', '-')} is {value:g}; must be from {least:g} to {most:g}")
 
 
-def _deployment(text: str) -> Replicas:
+def _models(options: argparse.Namespace) -> tuple[tuple[Model, ...], Rules]:
+    if options.models is None:
+        replicas = None if options.deployment is None else _deployment("--deployment", options.deployment)
+        serving = tuple(_fixed("--replica", text) for text in options.replicas)
+        mirrors = tuple(_fixed("--mirror", text) for text in options.mirrors)
+        return (Model(ONLY, replicas, Found(serving, mirrors)),), Rules((), ONLY)
+    file = read(options.models)
+    return tuple(_listed(options.models, each) for each in file.models), file.rules
+
+
+def _listed(file: Path, listed: Listed) -> Model:
+    at = f"{file}: models.{listed.name}"
+    replicas = None if listed.deployment is None else _deployment(f"{at}.deployment", listed.deployment)
+    fixed = Found(tuple(_fixed(f"{at}.replicas", text) for text in listed.replicas))
+    return Model(listed.name, replicas, fixed, listed.cost_per_hour)
+
+
+def _deployment(flag: str, text: str) -> Replicas:
     namespace, separator, name = text.partition("/")
     if not (namespace and separator and name) or "/" in name:
-        raise BadArguments(f"--deployment is {text!r}; must be NAMESPACE/NAME such as default/scripture")
+        raise BadArguments(f"{flag} is {text!r}; must be NAMESPACE/NAME such as default/scripture")
     return Replicas(namespace, name)
 
 
@@ -80,5 +98,5 @@ def _address_and_ports(flag: str, text: str) -> tuple[str, Ports]:
         return address, Ports(GRPC_PORT, HTTP_PORT, HTTP_PORT)
     numbers = [int(word) for word in words if word.isdigit() and 0 < int(word) <= MOST_PORT]
     if not address or len(numbers) != len(words) or len(words) not in (2, 3):
-        raise BadArguments(f"--{flag} is {text!r}; must be ADDRESS or ADDRESS:GRPC_PORT:HTTP_PORT[:LOAD_PORT]")
+        raise BadArguments(f"{flag} is {text!r}; must be ADDRESS or ADDRESS:GRPC_PORT:HTTP_PORT[:LOAD_PORT]")
     return address, Ports(numbers[0], numbers[1], numbers[-1])

@@ -16,6 +16,21 @@ class RouterMetrics:
             registry=registry,
         )  # fmt: skip
         self.mirrored = Counter("headrace_router_mirrored", "Requests that a mirror got a copy of", registry=registry)
+        self.models = Counter(
+            "headrace_router_model_requests", "Requests by the model that a rule named for them", ["model", "rule"],
+            registry=registry,
+        )  # fmt: skip
+        self.fallbacks = Counter(
+            "headrace_router_fallbacks", "Whole answers by whether another model was asked instead", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.replica_seconds = Counter(
+            "headrace_router_model_replica_seconds", "Seconds of ready replicas since this router began", ["model"],
+            registry=registry,
+        )  # fmt: skip
+        self.cost = Counter(
+            "headrace_router_model_cost", "What those cost, by the file's costPerHour", ["model"], registry=registry
+        )
         self.held = Gauge(
             "headrace_router_held_requests", "Requests held because no replica is ready", registry=registry
         )

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -17,12 +17,15 @@ from headrace_router.observe.cluster import connected
 from headrace_router.observe.guidance import followed
 from headrace_router.observe.load import ask_all
 from headrace_router.observe.pods import endpoints
+from headrace_router.pick.fleet import Fleet
 from headrace_router.pick.picker import Picker
 from headrace_router.proxy.access_log import Over
 from headrace_router.proxy.bootstrap import Bootstrap, Listening
 from headrace_router.proxy.envoy import Envoy
+from headrace_router.proxy.hop import Hop
 from headrace_router.proxy.question import Questions
-from headrace_router.settings import Settings
+from headrace_router.report import report
+from headrace_router.settings import Model, Settings
 from headrace_router.values import Door, Found
 
 BEAT = 0.25  # seconds between two looks at the replicas' load and at what is held
@@ -36,13 +39,18 @@ class Process:
         self._environ = environ
         self._leaving = asyncio.Event()
         self._idle = asyncio.Event()  # leaving, and nothing is inside any more
-        self._picker = Picker(settings.terms)
-        self._picker.guided(settings.guidance)
+        self._fleet = Fleet({model.name: Picker(settings.terms) for model in settings.models})
+        for picker in self._fleet.pickers.values():
+            picker.guided(settings.guidance)
         self._registry = CollectorRegistry()
         self._metrics = RouterMetrics(self._registry)
         self._clock = asyncio.get_running_loop().time
-        self._questions = Questions(self._picker, self._metrics, self._clock)
-        self._listed = False  # the replicas are known, even if there are none
+        self._metrics.held.set_function(lambda: self._fleet.held)
+        self._metrics.oldest_held.set_function(lambda: self._fleet.oldest_held_seconds(self._clock()))
+        self._metrics.in_flight.set_function(lambda: self._fleet.in_flight)
+        self._questions = Questions(self._fleet, settings.rules, self._metrics, self._clock)
+        self._hop = Hop(self._questions, self._fleet, settings.rules.fallback, self._metrics, self._clock)
+        self._found: dict[str, Found] = {}  # by model; a model whose replicas are not listed yet is not there
 
     def leave(self) -> None:
         self._leaving.set()
@@ -53,8 +61,8 @@ class Process:
             async with self._open(Path(folder)) as envoy, asyncio.TaskGroup() as tasks:
                 others = [
                     tasks.create_task(envoy.listen(self._finished)),
-                    tasks.create_task(self._follow(envoy)),
-                    tasks.create_task(self._follow_guidance()),
+                    *(tasks.create_task(self._follow(envoy, model)) for model in self._settings.models),
+                    *(tasks.create_task(self._follow_guidance(model)) for model in self._settings.models),
                     tasks.create_task(self._beat()),
                 ]
                 addresses = await envoy.listeners()
@@ -67,94 +75,119 @@ class Process:
         questions = web.ServerRunner(self._questions.server())
         await questions.setup()
         await web.TCPSite(questions, "127.0.0.1", 0).start()
-        bootstrap = Bootstrap(
-            listening.host,
-            Listening(listening.grpc_port, listening.http_port, _port(questions)),
-            {door: folder / f"{door}.json" for door in Door},
-            {door: folder / f"mirror-{door}.json" for door in Door},
-            self._settings.terms.held.seconds,
-            listening.most_connections,
-        )
-        envoy = Envoy(bootstrap, folder, listening.threads)
-        admin = await serve(listening.host, listening.admin_port, self._registry, lambda: self._not_ready(envoy))
-        log.info("metrics and health: %s:%d", listening.host, _port(admin))
-        try:
-            await envoy.start(self._settings.fixed)
-            yield envoy
-        finally:
-            await envoy.end(ENVOY_ENDS)
-            await admin.cleanup()
-            await questions.cleanup()
+        async with self._hop.listening() as hop:
+            bootstrap = Bootstrap(
+                listening.host,
+                Listening(listening.grpc_port, listening.http_port, _port(questions), hop),
+                {door: folder / f"{door}.json" for door in Door},
+                {door: folder / f"mirror-{door}.json" for door in Door},
+                self._settings.terms.held.seconds,
+                listening.most_connections,
+                tuple(sorted(self._settings.rules.headers())),
+                self._settings.rules.needs_length(),
+            )
+            envoy = Envoy(bootstrap, folder, listening.threads)
+            admin = await serve(
+                listening.host, listening.admin_port, self._registry, lambda: self._not_ready(envoy),
+                lambda: report(self._registry),
+            )  # fmt: skip
+            log.info("metrics and health: %s:%d", listening.host, _port(admin))
+            try:
+                await envoy.start(Found(()))
+                yield envoy
+            finally:
+                await envoy.end(ENVOY_ENDS)
+                await admin.cleanup()
+                await questions.cleanup()
 
     async def _not_ready(self, envoy: Envoy) -> str | None:
         """Why no request should come here; None if it may."""
         if self._leaving.is_set():
             return "leaving"
-        if not self._listed:
+        if len(self._found) < len(self._settings.models):
             return "the replicas are not listed yet"
         return None if await envoy.ready() else "Envoy is not ready"
 
-    async def _follow(self, envoy: Envoy) -> None:
+    async def _follow(self, envoy: Envoy, model: Model) -> None:
         """Whom requests may go to."""
-        if self._settings.replicas is None:
-            await self._there_are(envoy, self._settings.fixed)
+        if model.replicas is None:
+            await self._there_are(envoy, model, model.fixed)
             return
         async with connected(self._settings, self._environ) as api:
-            async for found in endpoints(api, self._settings.replicas):
-                await self._there_are(envoy, found)
+            async for found in endpoints(api, model.replicas):
+                await self._there_are(envoy, model, found)
 
-    async def _follow_guidance(self) -> None:
+    async def _follow_guidance(self, model: Model) -> None:
         """What the operator asks of us."""
-        if self._settings.replicas is None:
+        if model.replicas is None:
             return
         async with connected(self._settings, self._environ) as api:
-            async for guidance in followed(api, self._settings.replicas):
-                self._picker.guided(guidance)
+            async for guidance in followed(api, model.replicas):
+                self._fleet.pickers[model.name].guided(guidance)
 
-    async def _there_are(self, envoy: Envoy, found: Found) -> None:
+    async def _there_are(self, envoy: Envoy, model: Model, found: Found) -> None:
         """Who is gone gets nothing from now on; who is new gets something once Envoy knows of it."""
-        staying = tuple(endpoint for endpoint in self._picker.endpoints if endpoint in found.serving)
-        self._picker.there_are(Found(staying, found.mirrors))
-        await envoy.there_are(found)
-        self._picker.there_are(found)
-        self._listed = True
-        self._metrics.replicas.set(len(found.serving))
+        if len(self._settings.models) > 1:
+            found = Found(found.serving)  # Envoy would copy a request to the mirror of any model
+        picker = self._fleet.pickers[model.name]
+        staying = tuple(endpoint for endpoint in picker.endpoints if endpoint in found.serving)
+        picker.there_are(Found(staying, found.mirrors))
+        self._found[model.name] = found
+        await envoy.there_are(_together(self._found.values()))
+        picker.there_are(found)
+        self._metrics.replicas.set(len(self._fleet.endpoints))
         self._questions.settle()
 
     async def _beat(self) -> None:
+        at = self._clock()
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
-                await ask_all(session, self._picker.endpoints, self._picker.heard, self._clock)
+                await ask_all(session, self._fleet.endpoints, self._fleet.heard, self._clock)
                 self._look()
                 await asyncio.sleep(BEAT)
+                at, before = self._clock(), at
+                self._charge(at - before)
+
+    def _charge(self, seconds: float) -> None:
+        """What the replicas cost since the last beat."""
+        for model in self._settings.models:
+            ready = len(self._fleet.pickers[model.name].endpoints)
+            self._metrics.replica_seconds.labels(model.name).inc(ready * seconds)
+            self._metrics.cost.labels(model.name).inc(ready * seconds / 3600 * model.cost_per_hour)
 
     def _look(self) -> None:
         self._questions.settle()
-        self._metrics.held.set(self._picker.held)
-        self._metrics.oldest_held.set(self._picker.oldest_held_seconds(self._clock()))
-        self._metrics.in_flight.set(len(self._picker.busy.under_way))
-        if self._leaving.is_set() and not (self._picker.busy.under_way or self._picker.held):
+        if self._leaving.is_set() and not (self._fleet.in_flight or self._fleet.held):
             self._idle.set()
 
     def _finished(self, told: Over) -> None:
         if not told.reached:
             self._metrics.unreached.inc()
-        if self._picker.finished(told.stream, told.reached, self._clock()):
+        if self._fleet.finished(told.stream, told.reached, self._clock()):
             self._metrics.ejections.inc()
-        if self._picker.held:
+        if self._fleet.held:
             self._questions.settle()
 
     async def _until_left(self, envoy: Envoy, tasks: list[asyncio.Task[None]]) -> None:
         """New requests still come for a moment; then clients are told to connect elsewhere, and what runs may end."""
         await self._leaving.wait()
-        log.info("leaving: %d requests under way, %d held", len(self._picker.busy.under_way), self._picker.held)
+        log.info("leaving: %d requests under way, %d held", self._fleet.in_flight, self._fleet.held)
         await asyncio.sleep(self._settings.leaving.linger)
         await envoy.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), self._settings.leaving.patience)
-        self._questions.tell(self._picker.drain())
+        self._questions.tell(self._fleet.drain())
         for task in tasks:
             task.cancel()
+
+
+def _together(found: Iterable[Found]) -> Found:
+    """Of all models: Envoy goes where it is told to, whosever it is."""
+    each = list(found)
+    return Found(
+        tuple(endpoint for one in each for endpoint in one.serving),
+        tuple(endpoint for one in each for endpoint in one.mirrors),
+    )
 
 
 def _port(runner: web.BaseRunner) -> int:

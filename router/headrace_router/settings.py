@@ -5,6 +5,7 @@ from pathlib import Path
 
 from headrace_router.observe.pods import Replicas
 from headrace_router.pick.picker import Terms
+from headrace_router.pick.rules import Rules
 from headrace_router.values import Found, Guidance
 
 
@@ -25,12 +26,22 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """One of those that this router serves; most routers serve one, which has no name."""
+
+    name: str
+    replicas: Replicas | None  # None: those of `fixed`
+    fixed: Found
+    cost_per_hour: float = 0.0  # of one replica, in whatever currency
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     listening: Listening
     leaving: Leaving
     terms: Terms
-    replicas: Replicas | None  # None: those of `fixed`
-    fixed: Found
+    models: tuple[Model, ...]
+    rules: Rules
     guidance: Guidance  # until the operator says something
     kubeconfig: Path | None  # None: the pod's service account
     service_account: Path

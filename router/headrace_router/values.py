@@ -80,11 +80,27 @@ class Asked:
     may_wait: bool = True  # for a replica; health checks want to hear now that there is none
 
 
+class Through(StrEnum):
+    """Why a request passes through Python instead of Envoy alone."""
+
+    FALLBACK = "Fallback"  # another model answers where this one is unsure
+    PROGRESS = "Progress"  # its client hears how long it waits
+
+
+class Sureness(StrEnum):
+    """What became of an answer that another model may give instead: label of the metrics."""
+
+    SURE = "Sure"  # it is the answer
+    UNSURE = "Unsure"  # the other model's is
+    KEPT = "Kept"  # unsure, and the other model did not answer
+
+
 class Reason(StrEnum):
     """Why a request went where it went, or nowhere: label of the metrics, and part of each refusal."""
 
     AFFINITY = "Affinity"  # to the replica that has its prompt's beginning
     LEAST_WAIT = "LeastWait"  # that replica has more to do than its share, or the prompt has no known beginning
+    BROKEN = "Broken"  # a replica died while it answered; only where the answer passes through Python
     NO_REPLICA = "NoReplica"  # held until one is ready
     HELD_TOO_LONG = "HeldTooLong"
     TOO_MANY_HELD = "TooManyHeld"

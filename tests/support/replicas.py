@@ -26,6 +26,8 @@ class Replica(inference_pb2_grpc.InferenceServicer):
     fails_with: grpc.StatusCode | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     tokens: int = 3
+    dies_after: int | None = None  # tokens of a stream over HTTP
+    logprob: float = -0.1  # of each token of a whole answer
     grpc_port: int = 0
     http_port: int = 0
 
@@ -60,13 +62,27 @@ class Replica(inference_pb2_grpc.InferenceServicer):
     async def complete(self, request: web.Request) -> web.StreamResponse:
         self.metadata.append({key.lower(): value for key, value in request.headers.items()})
         document = await request.json()
+        if document.get("stream") is False:
+            return self._whole(document)
         with self._entered(document["prompt"]):
             await self.gate.wait()
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             await response.prepare(request)
-            for _ in range(self.tokens):
+            for place in range(self.tokens):
+                if place == self.dies_after:
+                    assert request.transport is not None
+                    await asyncio.sleep(0.2)  # what it said before is on its way: a reset would overtake it
+                    request.transport.abort()
+                    return response
                 await response.write(f"data: {self.name}\n\n".encode())
             return response
+
+    def _whole(self, document: dict[str, object]) -> web.Response:
+        self.asked.append(str(document["prompt"]))
+        if self.fails_with is not None:
+            return web.json_response({"error": {"message": f"{self.name} was told to"}}, status=503)
+        logprobs = {"token_logprobs": [self.logprob] * 2} if "logprobs" in document else None
+        return web.json_response({"choices": [{"text": self.name, "logprobs": logprobs}]})
 
     async def load(self, _: web.Request) -> web.Response:
         return web.json_response({"server_load": self.inside, "max_running": self.max_running})

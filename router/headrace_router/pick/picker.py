@@ -56,6 +56,10 @@ class Picker:
             self._asked[request] = asked
         return refusal
 
+    def would_hold(self, now: float) -> bool:
+        """Whether a request that may wait would."""
+        return bool(self.held) or not self.ejections.in_service(self._endpoints, now)
+
     def released(self, now: float) -> Iterator[tuple[str, Pick | Refusal]]:
         """Held requests that are answered now: those that waited too long, and those for whom there is room."""
         for late in self._holding.too_long(now):

@@ -15,7 +15,10 @@ STREAM_HEADER = "x-request-id"  # in the question: Envoy's name of one request, 
 CLIENT_ID_HEADER = "x-headrace-client-request-id"  # where the client's own x-request-id stands meanwhile
 ENDPOINT_HEADER = "x-headrace-endpoint"  # the picker's answer: hosts, the first one first
 MIRROR_HEADER = "x-headrace-mirror"  # likewise: the cluster that gets a copy
-PARTIAL_HEADER = "x-envoy-auth-partial-body"
+HOP_HEADER = "x-headrace-hop"  # likewise: through Python, for the reason that it says
+ANSWERS = (ENDPOINT_HEADER, MIRROR_HEADER, HOP_HEADER)
+LENGTH_HEADER = "x-headrace-request-bytes"
+PROGRESS_HEADER = "x-headrace-progress"  # of a client: `comments`, to hear how long a stream has to wait
 FAIRNESS_HEADER = "x-gateway-inference-fairness-id"  # of the Gateway API inference extension
 # Paths whose prompt decides where they go. Envoy waits for the beginning of their body, so no stream in both directions
 # may stand here: its client waits for an answer before it goes on.
@@ -37,6 +40,7 @@ class Listening:
     grpc: int
     http: int
     picker: int  # of the picker, on loopback
+    hop: int  # of the hop through Python, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Bootstrap:
     mirrors: Mapping[Door, Path]  # likewise, of those that hear copies
     held_seconds: float  # longest that the picker may take to answer
     most_connections: int  # of clients
+    shown_headers: tuple[str, ...] = ()  # that rules look at, in lower case
+    shows_length: bool = False  # of bodies
 
     def config(self) -> Config:
         return {
@@ -57,7 +63,8 @@ class Bootstrap:
                 "clusters": [
                     *(self._replicas(door, door, self.endpoints[door], _named_host()) for door in Door),
                     *(self._replicas(door, mirror(door), self.mirrors[door], _fewest()) for door in Door),
-                    self._picker(),
+                    self._own("picker", self.ports.picker),
+                    self._own("hop", self.ports.hop),
                 ],
             },
             "overload_manager": {
@@ -106,8 +113,8 @@ class Bootstrap:
                     "typed_config": {
                         "@type": TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
                         "mutations": [
-                            {"remove": ENDPOINT_HEADER},
-                            {"remove": MIRROR_HEADER},
+                            *({"remove": name} for name in ANSWERS),
+                            *self._length(door),
                             _set_header(CLIENT_ID_HEADER, "%REQ(X-REQUEST-ID)%"),
                             {"remove": STREAM_HEADER},
                         ],
@@ -131,12 +138,20 @@ class Bootstrap:
             "access_log": [_access_log()],
         }
 
+    def _length(self, door: Door) -> list[Config]:
+        """How long a body is, for the rules: the picker sees its beginning only. gRPC says it there."""
+        if door is Door.GRPC or not self.shows_length:
+            return []
+        return [_set_header(LENGTH_HEADER, "%REQ(CONTENT-LENGTH)%")]
+
     def _question(self, door: Door) -> Config:
         """External authorisation as the question where to go: over HTTP it costs the least of what Envoy offers."""
-        headers = (STREAM_HEADER, FAIRNESS_HEADER, "x-forwarded-for", "grpc-encoding")
+        own = (STREAM_HEADER, FAIRNESS_HEADER, LENGTH_HEADER, "x-forwarded-for", "grpc-encoding")
+        headers = (*own, PROGRESS_HEADER, *self.shown_headers) if door is Door.HTTP else (*own, *self.shown_headers)
         return {
             "@type": TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz",
             "failure_mode_allow": True,
+            "clear_route_cache": door is Door.HTTP,  # the answer may be: through the hop
             "allowed_headers": {"patterns": [{"exact": name} for name in headers]},
             "http_service": {
                 "server_uri": {
@@ -146,7 +161,7 @@ class Bootstrap:
                 },
                 "path_prefix": f"/{door}",
                 "authorization_response": {
-                    "allowed_upstream_headers": {"patterns": [{"exact": ENDPOINT_HEADER}, {"exact": MIRROR_HEADER}]},
+                    "allowed_upstream_headers": {"patterns": [{"exact": name} for name in ANSWERS]},
                     "allowed_client_headers": {
                         "patterns": [{"exact": "retry-after"}, {"exact": "content-type"}, {"prefix": "grpc-"}]
                     },
@@ -190,9 +205,10 @@ class Bootstrap:
             "load_balancing_policy": {"policies": [policy]},
         }
 
-    def _picker(self) -> Config:
+    def _own(self, name: str, port: int) -> Config:
+        """A port of this process."""
         return {
-            "name": "picker",
+            "name": name,
             "type": "STATIC",
             "connect_timeout": "1s",
             "circuit_breakers": {
@@ -205,8 +221,8 @@ class Bootstrap:
                 ]
             },
             "load_assignment": {
-                "cluster_name": "picker",
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", self.ports.picker)}}]}],
+                "cluster_name": name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", port)}}]}],
             },
         }
 
@@ -255,7 +271,12 @@ def _routes(door: Door) -> list[Config]:
         }
     }
     prompted = [{"match": {"path": path}, "route": route, "typed_per_filter_config": shown} for path in PROMPTED[door]]
-    return [*prompted, {"match": {"prefix": "/"}, "route": route}]
+    through_us = {
+        "match": {"prefix": "/", "headers": [{"name": HOP_HEADER, "present_match": True}]},
+        "route": {"cluster": "hop", "timeout": "0s"},
+    }
+    hop = [through_us] if door is Door.HTTP else []
+    return [*hop, *prompted, {"match": {"prefix": "/"}, "route": route}]
 
 
 def _set_header(name: str, value: str) -> Config:

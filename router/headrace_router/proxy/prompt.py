@@ -4,6 +4,7 @@ Bodies come as Envoy has them so far, perhaps cut off, and are never refused her
 beginning, and the replica says what is wrong with it.
 """
 
+import json
 import re
 from hashlib import blake2b
 
@@ -12,6 +13,7 @@ FRAME = 5  # bytes before a gRPC message: compressed or not, and its length
 LEN_WIRE_TYPE = 2
 TEXT, TOKENS, CHAT = 1, 2, 23  # fields of headrace.v1.GenerateRequest
 MOST_FIELDS = 64  # before the prompt; no client writes so many
+STREAMED = re.compile(rb'"stream"\s*:\s*true')
 JSON_PROMPT = re.compile(rb'"(?:prompt|messages|input)"\s*:\s*')
 
 
@@ -25,6 +27,26 @@ def affinity(caller: str, beginning: bytes | None) -> bytes | None:
 def of_json(body: bytes) -> bytes | None:
     found = JSON_PROMPT.search(body)
     return body[found.end() : found.end() + LENGTH] if found else None
+
+
+def is_streamed(body: bytes) -> bool:
+    """Of OpenAI's API; False where the beginning does not say so."""
+    return STREAMED.search(body) is not None
+
+
+def is_whole(body: bytes) -> bool:
+    """A JSON document that is there to its end, and asks for one answer in one piece."""
+    if is_streamed(body):
+        return False
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False
+
+
+def length_of_grpc(body: bytes) -> int:
+    """Bytes of a gRPC message, whose frame says so."""
+    return int.from_bytes(body[1:FRAME], "big") if len(body) >= FRAME else len(body)
 
 
 def of_grpc(body: bytes) -> bytes | None:

@@ -9,8 +9,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 from headrace_router.metrics import RouterMetrics
+from headrace_router.pick.fleet import Fleet
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Picker, Terms
+from headrace_router.pick.rules import Rules
 from headrace_router.proxy.bootstrap import ENDPOINT_HEADER, STREAM_HEADER
 from headrace_router.proxy.question import Questions
 from headrace_router.values import Endpoint, Found, Ports
@@ -22,7 +24,9 @@ A = Endpoint("a", "a", "127.0.0.1", Ports(1, 2, 2))
 @asynccontextmanager
 async def asking(most_held: int) -> AsyncIterator[tuple[Picker, Questions, aiohttp.ClientSession]]:
     picker = Picker(Terms(Limits(most_held, 60.0), start_seconds=90.0))
-    questions = Questions(picker, RouterMetrics(CollectorRegistry()), asyncio.get_running_loop().time)
+    questions = Questions(
+        Fleet({"": picker}), Rules((), ""), RouterMetrics(CollectorRegistry()), asyncio.get_running_loop().time
+    )
     runner = web.ServerRunner(questions.server())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -61,9 +61,11 @@ async def test_equal_beginnings_go_to_one_replica_over_both_doors(
     beginning = "You are a helpful assistant. " * 10
     for turn in range(4):
         assert len(set(await clients.generate(beginning + str(turn)))) == 1
+        await clients.router.until("headrace_router_requests_in_flight", 0)  # its end is known a moment later
     assert sorted(len(replica.asked) for replica in two) == [0, 4], await clients.router.metrics()
     for turn in range(4):
         assert (await clients.complete(beginning + str(turn)))[0] == 200
+        await clients.router.until("headrace_router_requests_in_flight", 0)
     assert sorted(len(replica.asked) for replica in two) in ([0, 8], [4, 4])
 
 

@@ -1,0 +1,129 @@
+"""A stream whose client wants to hear how long it waits: comments while no replica is there, then what it says."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+from headrace_router.metrics import RouterMetrics
+from headrace_router.pick.fleet import Fleet
+from headrace_router.pick.holding import Limits
+from headrace_router.pick.picker import Picker, Terms
+from headrace_router.pick.rules import Rules
+from headrace_router.proxy.bootstrap import HOP_HEADER, PROGRESS_HEADER, STREAM_HEADER
+from headrace_router.proxy.hop import Hop
+from headrace_router.proxy.question import Questions
+from headrace_router.values import Endpoint, Found, Ports, Through
+from prometheus_client import CollectorRegistry
+from replicas import HOST, Replica, running
+
+
+@dataclass(slots=True)
+class Waiting:
+    replica: Replica
+    picker: Picker
+    questions: Questions
+    session: aiohttp.ClientSession
+    url: str
+
+    def arrives(self) -> None:
+        """The replica is ready now."""
+        ports = Ports(self.replica.grpc_port, self.replica.http_port, self.replica.http_port)
+        self.picker.there_are(Found((Endpoint("a", "a", HOST, ports),)))
+        self.questions.settle()
+
+    def ask(self) -> "asyncio.Task[tuple[str, str]]":
+        """Its first line, and all that follows."""
+        return asyncio.create_task(self._ask())
+
+    async def _ask(self) -> tuple[str, str]:
+        headers = {HOP_HEADER: f"{Through.PROGRESS} stream "}
+        async with self.session.post(self.url, json={"prompt": "x", "stream": True}, headers=headers) as response:
+            first = (await response.content.readline()).decode()
+            return first, (await response.read()).decode()
+
+    async def until_held(self, requests: int) -> None:
+        async with asyncio.timeout(20):
+            while self.picker.held != requests:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def waiting() -> AsyncIterator[Waiting]:
+    async with AsyncExitStack() as stack:
+        replica = Replica("a")
+        await stack.enter_async_context(running(replica))
+        picker = Picker(Terms(Limits(1, 60.0), start_seconds=90.0))
+        fleet, rules = Fleet({"": picker}), Rules((), "")
+        metrics, clock = RouterMetrics(CollectorRegistry()), asyncio.get_running_loop().time
+        questions = Questions(fleet, rules, metrics, clock)
+        port = await stack.enter_async_context(Hop(questions, fleet, None, metrics, clock).listening())
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Waiting(replica, picker, questions, session, f"http://127.0.0.1:{port}/v1/completions")
+
+
+async def test_comments_come_before_a_replica_does(waiting: Waiting) -> None:
+    call = waiting.ask()
+    await waiting.until_held(1)
+    waiting.arrives()
+    assert await call == (": waiting for a replica, 0 s\n", "\n" + "data: a\n\n" * 3)
+    assert not waiting.picker.busy.under_way
+
+
+async def test_a_client_that_leaves_makes_room(waiting: Waiting) -> None:
+    call = waiting.ask()
+    await waiting.until_held(1)
+    call.cancel()
+    await waiting.until_held(0)
+
+
+async def test_a_refusal_is_an_event_of_the_stream(waiting: Waiting) -> None:
+    call = waiting.ask()
+    await waiting.until_held(1)
+    waiting.questions.tell(waiting.picker.drain())
+    error = json.loads((await call)[1].partition("data: ")[2])["error"]
+    assert error["code"] == "service_unavailable"
+
+
+async def test_a_replica_that_dies_in_between_is_an_event_of_the_stream(waiting: Waiting) -> None:
+    waiting.replica.dies_after = 2
+    call = waiting.ask()
+    await waiting.until_held(1)
+    waiting.arrives()
+    said = (await call)[1]
+    assert said.count("data: a\n\n") == 2
+    assert "ask again" in json.loads(said.rpartition("data: ")[2])["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "progress", "comes_through"),
+    [
+        ({"prompt": "x", "stream": True}, "comments", True),
+        ({"prompt": "x", "stream": True}, "", False),
+        ({"prompt": "x"}, "comments", False),
+    ],
+)
+async def test_only_who_asks_for_comments_gets_them(
+    waiting: Waiting, body: dict[str, object], progress: str, comes_through: bool
+) -> None:
+    runner = aiohttp.web.ServerRunner(waiting.questions.server())
+    await runner.setup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    headers = {STREAM_HEADER: "one", PROGRESS_HEADER: progress}
+
+    async def question() -> str | None:
+        url = f"http://{host}:{port}/http/v1/completions"
+        async with waiting.session.post(url, json=body, headers=headers) as response:
+            return response.headers.get(HOP_HEADER)
+
+    call = asyncio.create_task(question())
+    if not comes_through:
+        await waiting.until_held(1)
+        waiting.arrives()
+    said = await call
+    await runner.cleanup()
+    assert (said is not None) is comes_through
