@@ -21,6 +21,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--namespace", action="append", default=[], dest="namespaces", help="watch this one; repeatable")
     where.add_argument("--all-namespaces", action="store_true", help="watch all; needs cluster-wide rights")
     parser.add_argument("--server-image", required=True, help="runs when a manifest names no image")
+    parser.add_argument("--router-image", help="runs for spec.routing.mode Headrace; without it, there is none")
+    parser.add_argument("--router-role", default="headrace-router", help="a ClusterRole with what a router may read")
     parser.add_argument(
         "--gpu-budget", action="append", type=gpu_budget, default=[], dest="gpu_budgets", metavar="NAMESPACE=GPUS",
         help="GPUs that the deployments of a namespace may grow to together; repeatable",
@@ -58,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
         service_account=Path(environ.get("HEADRACE_SERVICE_ACCOUNT_DIR", SERVICE_ACCOUNT)),
         watch_nodes=options.watch_nodes,
         kubeconfig=options.kubeconfig,
+        router_image=options.router_image,
+        router_role=options.router_role,
         gpu_budgets=dict(options.gpu_budgets),
     )
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

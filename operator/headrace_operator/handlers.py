@@ -14,7 +14,7 @@ from typing import Any
 
 import kopf
 
-from headrace_operator.decide import manifests
+from headrace_operator.decide import manifests, routing
 from headrace_operator.settings import REQUEST_TIMEOUT
 from headrace_operator.store import Store
 
@@ -73,6 +73,11 @@ def registry(
     async def revision_changed(event: kopf.RawEvent, **_: Any) -> None:
         heard("controllerrevisions")
         store.put_revision(event["object"], is_gone=event["type"] == "DELETED")
+
+    @kopf.on.event("", "v1", "pods", labels={routing.ROUTER_LABEL: kopf.PRESENT}, registry=handlers)
+    async def router_changed(event: kopf.RawEvent, **_: Any) -> None:
+        heard("pods")
+        store.put_router(event["object"], is_gone=event["type"] == "DELETED")
 
     if watch_nodes:
 

@@ -289,6 +289,23 @@ def disruption_budgets(namespace: str | None, name: str | None = None) -> str:
     return _join("/apis/policy/v1", namespace, "poddisruptionbudgets", name)
 
 
+def deployments(namespace: str | None, name: str | None = None) -> str:
+    return _join("/apis/apps/v1", namespace, "deployments", name)
+
+
+def service_accounts(namespace: str | None, name: str | None = None) -> str:
+    return _join("/api/v1", namespace, "serviceaccounts", name)
+
+
+def role_bindings(namespace: str | None, name: str | None = None) -> str:
+    return _join("/apis/rbac.authorization.k8s.io/v1", namespace, "rolebindings", name)
+
+
+def inference_pools(namespace: str | None, name: str | None = None) -> str:
+    """The API server answers 404 where the Gateway API Inference Extension is not installed."""
+    return _join("/apis/inference.networking.k8s.io/v1", namespace, "inferencepools", name)
+
+
 def events(namespace: str, name: str | None = None) -> str:
     return _join("/api/v1", namespace, "events", name)
 
@@ -300,3 +317,14 @@ def leases(namespace: str, name: str | None = None) -> str:
 def _join(prefix: str, namespace: str | None, kind: str, *rest: str | None) -> str:
     scope = ["namespaces", namespace] if namespace else []
     return "/".join([prefix, *scope, kind, *(part for part in rest if part)])
+
+
+# What is written once a generation, by kind.
+STANDING: Mapping[str, Callable[[str | None, str | None], str]] = {
+    "Service": services,
+    "PodDisruptionBudget": disruption_budgets,
+    "Deployment": deployments,
+    "ServiceAccount": service_accounts,
+    "RoleBinding": role_bindings,
+    "InferencePool": inference_pools,
+}

@@ -14,15 +14,17 @@ from headrace_operator import api_calls, kube, series
 from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
 from headrace_operator.budgets import Budgets
+from headrace_operator.decide.routing import RouterParts
 from headrace_operator.errors import LeaseLost, WatchesEnded
 from headrace_operator.handlers import Watches, registry
 from headrace_operator.heartbeat import alert_round, calm_round
 from headrace_operator.kube import Kube, KubeError
 from headrace_operator.lease import Lease
 from headrace_operator.metrics import OperatorMetrics
+from headrace_operator.observe import routers
 from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
-from headrace_operator.observe.scrape import Failure, Scraper
+from headrace_operator.observe.scrape import Asking, Failure, Scraper
 from headrace_operator.observe.standing import Standing
 from headrace_operator.pace import Pace
 from headrace_operator.probes import serve, trouble
@@ -64,6 +66,7 @@ class Process:
         async with Kube(configured, heard=heard) as api, _pods_session() as session:
             store = Store(lambda key, is_asked: _soon(loop, queue, key, is_asked))
             scraper = Scraper(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed)
+            router_scraper = Asking(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed, read=routers.sample)
             place = (settings.lease_namespace, settings.lease_name)
             lease = Lease(api, place, settings.identity, clock=lease_clock, wall_clock=wall_clock)
             leading = api.guarded(lease.check)  # nothing is written after our Lease may be another's
@@ -76,6 +79,7 @@ class Process:
                 store,
                 autoscalers=autoscalers,
                 scraper=scraper,
+                router_scraper=router_scraper,
                 recorder=recorder,
                 drainer=Drainer(session, SCRAPE_TIMEOUT),
                 golden=golden,
@@ -84,6 +88,7 @@ class Process:
                 standing=standing,
                 pace=self._pace,
                 image=settings.server_image,
+                router=RouterParts(settings.router_image, settings.router_role),
                 clock=wall_clock,
             )
             queue = WorkQueue(self._only_as_leader(work, lease), work.announce_failure)
@@ -108,6 +113,7 @@ class Process:
                     await queue.close()
                     await golden.close()
                     await scraper.close()
+                    await router_scraper.close()
                     await probes.cleanup()
 
     async def _work(
@@ -190,7 +196,7 @@ class Process:
         for namespace in self._settings.namespaces or (None,):
             for path, put, query in (
                 (kube.revisions(namespace), store.put_revision, {"labelSelector": kube.OWN_PODS}),
-                (kube.pods(namespace), store.put_pod, {"labelSelector": kube.OWN_PODS}),
+                (kube.pods(namespace), store.put_own, {"labelSelector": kube.OWN_PODS}),
                 (kube.objects(namespace), store.put_object, {}),
             ):
                 repairs = self._metrics.list_repairs.labels(api_calls.resource(path))

@@ -1,5 +1,6 @@
 """One look at one InferenceDeployment: observe -> decide -> act, then status. At every change and interval."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,8 @@ from headrace_operator.act.apply import Hands, Target, apply
 from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
 from headrace_operator.budgets import Budgets
-from headrace_operator.decide import conflicts, leaving, manifests, revisions, rollouts
-from headrace_operator.decide.actions import Action, ApplyBudget, ApplyService
+from headrace_operator.decide import conflicts, leaving, manifests, revisions, rollouts, routing
+from headrace_operator.decide.actions import Action, ApplyBudget, ApplyService, DeleteRouting
 from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import plan
@@ -22,23 +23,25 @@ from headrace_operator.decide.replicas import Decision, decide, remembered
 from headrace_operator.decide.rolling import is_full
 from headrace_operator.decide.rollout_record import restored
 from headrace_operator.decide.rollouts import Progress
+from headrace_operator.decide.routing import Child, RouterParts
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.sizing import standby_ordered
 from headrace_operator.decide.startup import Ledger
 from headrace_operator.decide.status import Tick, is_due, status
 from headrace_operator.decide.urgency import is_urgent
-from headrace_operator.decide.values import Observed
+from headrace_operator.decide.values import Observed, RouterSample
 from headrace_operator.errors import InvalidSpec, LeaseLost
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import OperatorMetrics
+from headrace_operator.observe import routers
 from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.pods import Around, metrics_urls, observed
 from headrace_operator.observe.revisions import recorded
-from headrace_operator.observe.scrape import Scraper
+from headrace_operator.observe.scrape import Asking, Scraper
 from headrace_operator.observe.server_facts import ServerFacts
-from headrace_operator.observe.standing import BUDGET, SERVICE, Standing
+from headrace_operator.observe.standing import LOOK, Standing
 from headrace_operator.pace import Pace
 from headrace_operator.service import InferenceDeployment, Mode
 from headrace_operator.store import Store
@@ -58,6 +61,8 @@ class Memory:
     ledger: Ledger = field(default_factory=Ledger)  # of starts
     refusal: Refusal | None = None  # of pods, by a ResourceQuota, at the last try
     progress: Progress | None = None  # of the rollout; None before the first look
+    unknown: tuple[str, ...] = ()  # kinds that the API server did not have when they were written last
+    routed_at: float = 0.0  # epoch seconds of the last try to write what spec.routing asks for
     cut_off: frozenset[str] = frozenset()  # UIDs of pods deleted with requests inside, until they are gone
 
     @property
@@ -74,6 +79,7 @@ class Reconciler:
         *,
         autoscalers: Autoscalers,
         scraper: Scraper,
+        router_scraper: Asking[RouterSample],
         recorder: Recorder,
         drainer: Drainer,
         golden: GoldenProbe,
@@ -82,6 +88,7 @@ class Reconciler:
         standing: Standing,
         pace: Pace,
         image: str,
+        router: RouterParts,
         clock: Callable[[], float],
     ) -> None:
         """`image`: the server's, where a manifest names none. `clock` gives epoch seconds."""
@@ -89,6 +96,8 @@ class Reconciler:
         self._store = store
         self._autoscalers = autoscalers
         self._scraper = scraper
+        self._router_scraper = router_scraper
+        self._router = router
         self._recorder = recorder
         self._hands = Hands(api, recorder, drainer)
         self._golden = golden
@@ -101,8 +110,7 @@ class Reconciler:
         ] = {  # where what was written goes, which the watch or a list may show only later
             "Pod": store.put_pod,
             revisions.KIND: store.put_revision,
-            SERVICE: standing.wrote,
-            BUDGET: standing.wrote,
+            **dict.fromkeys(kube.STANDING, standing.wrote),
         }
         self._image = image
         self._clock = clock
@@ -117,7 +125,7 @@ class Reconciler:
             return
         started = time.monotonic()
         deployment = self._deployment(key, body)
-        seen = await self._observe(key, deployment.uid)
+        seen = await self._observe(key, deployment)
         now = self._clock()
         memory = self._memory(key, body, seen, now)
         self._time_starts(key, seen, memory)
@@ -135,7 +143,8 @@ class Reconciler:
         await self._act(deployment, [*news, *planned], seen, memory, now)
         memory.said = decision.reason
         claims = await self._claims(body, deployment, now)
-        seen = replace(seen, refused=memory.refused)
+        why = routing.trouble(deployment, self._router, memory.unknown)
+        seen = replace(seen, refused=memory.refused, no_routing=why)
         tick = Tick(deployment, self._image, seen, decision, memory.history, now, claims, progress, memory.ledger)
         await self._write_status(body, tick, memory)
         self._count_reversals(key, decision, memory)
@@ -175,17 +184,23 @@ class Reconciler:
         self._parsed[key] = spec, deployment
         return deployment
 
-    async def _observe(self, key: Key, uid: str) -> Observed:
-        pods = self._store.pods(key)
-        readings = await self._scraper.scrape(metrics_urls(pods))
+    async def _observe(self, key: Key, deployment: InferenceDeployment) -> Observed:
+        pods, of_routers = self._store.pods(key), self._store.routers(key)
+        readings, held = await asyncio.gather(
+            self._scraper.scrape(metrics_urls(pods)), self._router_scraper.scrape(routers.metrics_urls(of_routers))
+        )
         known = {pod["metadata"]["uid"]: self._facts.get(key, {}).get(pod["metadata"]["uid"]) for pod in pods}
         around = Around.told(readings, known, self._store.nodes_of(pods))
         self._facts[key] = around.facts
         seen = observed(pods, around)
         self._metrics.scrape_failures.labels(*key).inc(sum(pod.sample is None for pod in seen.ready))
         memory = self._memories.get(key)
-        why = memory.refused if memory else None
-        return replace(seen, revisions=recorded(self._store.revisions(key), uid), refused=why)
+        return replace(
+            seen,
+            revisions=recorded(self._store.revisions(key), deployment.uid),
+            refused=memory.refused if memory else None,
+            routers=routers.states(of_routers, held),
+        )
 
     def _advance(
         self, key: Key, deployment: InferenceDeployment, seen: Observed, memory: Memory, decision: Decision
@@ -203,9 +218,13 @@ class Reconciler:
         self, deployment: InferenceDeployment, actions: list[Action], seen: Observed, memory: Memory, now: float
     ) -> None:
         is_touched = self._standing.is_touched(deployment.namespace, deployment.name)
-        if memory.service_generation != deployment.generation or is_touched:
+        is_due = memory.service_generation != deployment.generation or is_touched
+        if is_due:
             actions.insert(0, ApplyService(manifests.service(deployment)))
             actions.insert(0, ApplyBudget(manifests.disruption_budget(deployment)))
+        is_due = is_due or (bool(memory.unknown) and now - memory.routed_at >= LOOK)
+        way = routing.plan(deployment, self._router, self._standing.children(deployment.uid), is_due=is_due)
+        actions += way
         target = Target(deployment.namespace, deployment.name, deployment.uid)
         before, generation = memory.refusal, deployment.generation
         waits = wants_pods(actions) and before is not None and before.holds(seen, generation, now)
@@ -216,6 +235,11 @@ class Reconciler:
             memory.refusal = refused(before, outcome.refused, seen, generation, now) if outcome.refused else None
         for child in outcome.children:
             self._put[child["kind"]](child)
+        for action in way:
+            if isinstance(action, DeleteRouting):
+                self._standing.removed(target.namespace, target.uid, Child(action.kind, action.name, action.uid))
+        if is_due:
+            memory.unknown, memory.routed_at = outcome.unknown, now
         memory.service_generation = deployment.generation
         cut_off = leaving.cut_off(seen, deployment.drain_timeout, now)
         self._metrics.drain_timeouts.labels(deployment.namespace, deployment.name).inc(len(cut_off - memory.cut_off))

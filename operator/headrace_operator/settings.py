@@ -18,6 +18,8 @@ class Settings:
     service_account: Path  # folder with token and ca.crt
     kubeconfig: Path | None  # instead of the service account, for running by hand
     watch_nodes: bool = False  # replace a pod before its node goes; needs the right to list and watch nodes
+    router_image: str | None = None  # of spec.routing.mode Headrace; None = it cannot be had
+    router_role: str = "headrace-router"  # a ClusterRole with what a router may read
     gpu_budgets: Mapping[str, int] = field(default_factory=dict)  # by namespace: its deployments grow to this together
 
 

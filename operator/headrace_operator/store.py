@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from headrace_operator import slim
-from headrace_operator.decide import manifests
+from headrace_operator.decide import manifests, routing
 from headrace_operator.observe.nodes import NodeFacts
 from headrace_operator.work_queue import Key
 
@@ -24,6 +24,7 @@ class Store:
         self._objects: dict[Key, Body] = {}
         self._pods: dict[Key, dict[str, Body]] = {}
         self._revisions: dict[Key, dict[str, Body]] = {}
+        self._routers: dict[Key, dict[str, Body]] = {}
         self._nodes: dict[str, NodeFacts] = {}  # by name
         self._gone: dict[str, None] = {}  # UIDs, oldest first
 
@@ -39,6 +40,10 @@ class Store:
     def revisions(self, key: Key) -> list[Body]:
         """ControllerRevisions: what pods of each revision are made from."""
         return list(self._revisions.get(key, {}).values())
+
+    def routers(self, key: Key) -> list[Body]:
+        """Pods of its routers."""
+        return list(self._routers.get(key, {}).values())
 
     def nodes_of(self, pods: Sequence[Body]) -> dict[str, NodeFacts]:
         """By name, as far as they are known."""
@@ -86,8 +91,16 @@ class Store:
     def put_pod(self, body: Body, *, is_gone: bool = False) -> bool:
         return self._put_child(self._pods, body, is_gone)
 
+    def put_own(self, body: Body, *, is_gone: bool = False) -> bool:
+        """A pod of a replica or of a router, as a list brings both."""
+        return self.put_pod(body, is_gone=is_gone) or self.put_router(body, is_gone=is_gone)
+
     def put_revision(self, body: Body, *, is_gone: bool = False) -> bool:
         return self._put_child(self._revisions, body, is_gone)
+
+    def put_router(self, body: Body, *, is_gone: bool = False) -> bool:
+        """A pod of a router; of any other, nothing."""
+        return self._put_child(self._routers, body, is_gone, routing.ROUTER_LABEL)
 
     def keep(self, listed: Collection[str], version: int) -> Counter[str]:
         """After full lists were put: what they lack is gone, unless it is younger than `version`, the oldest list's.
@@ -97,6 +110,7 @@ class Store:
         kinds: tuple[tuple[str, Put, list[Body]], ...] = (
             ("controllerrevisions", self.put_revision, _children(self._revisions)),
             ("pods", self.put_pod, _children(self._pods)),
+            ("pods", self.put_router, _children(self._routers)),
             ("inferencedeployments", self.put_object, list(self._objects.values())),
         )
         gone: Counter[str] = Counter()
@@ -106,8 +120,14 @@ class Store:
                     gone[resource] += put(body, is_gone=True)
         return gone
 
-    def _put_child(self, children: dict[Key, dict[str, Body]], body: Body, is_gone: bool) -> bool:
-        key, uid = owner(body), _uid(body)
+    def _put_child(
+        self,
+        children: dict[Key, dict[str, Body]],
+        body: Body,
+        is_gone: bool,
+        label: str = manifests.DEPLOYMENT_LABEL,
+    ) -> bool:
+        key, uid = owner(body, label), _uid(body)
         if key is None:
             return False
         known = children.setdefault(key, {})
@@ -161,7 +181,7 @@ def _version(body: Body) -> int:
     return int(body["metadata"].get("resourceVersion", 0))
 
 
-def owner(child: Body) -> Key | None:
-    """The key of the InferenceDeployment that a pod or a revision belongs to."""
-    name = child["metadata"].get("labels", {}).get(manifests.DEPLOYMENT_LABEL)
+def owner(child: Body, label: str = manifests.DEPLOYMENT_LABEL) -> Key | None:
+    """The key of the InferenceDeployment that a pod or a revision belongs to, or that a router is for."""
+    name = child["metadata"].get("labels", {}).get(label)
     return (child["metadata"]["namespace"], name) if name else None

@@ -194,7 +194,8 @@ def test_only_clients_reach_models_and_only_the_operator_and_prometheus_the_admi
     assert [port["port"] for port in clients["ports"]] == ["grpc", "http"]
     assert "from" not in clients
     assert [port["port"] for port in admin["ports"]] == ["admin"]
-    own, prometheus = admin["from"]
+    own, routers, prometheus = admin["from"]
+    assert routers == {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "headrace-router"}}}
     (deployment,) = of_kind(bodies, "Deployment")
     assert own["podSelector"]["matchLabels"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
     assert own["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "headrace-system"}

@@ -14,8 +14,10 @@ import yaml
 from chart import CHART, NAMESPACE, RELEASE, ROOT, VARIANTS, Body, of_kind, render
 from cluster import CommandFailed, LocalCluster
 from cluster.api import ApiError
-from headrace_operator.decide import manifests
+from headrace_operator.decide import manifests, routing
+from headrace_operator.decide.routing import RouterParts
 from headrace_operator.decide.values import Revision
+from headrace_operator.routing_fields import Routing, RoutingMode
 from observations import IMAGE, deployment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -23,6 +25,7 @@ FOREIGN = Path(__file__).parents[1] / "support" / "foreign_crds"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 OBJECTS = "/apis/headrace.dev/v1alpha1/namespaces/team-a/inferencedeployments"
 POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+ROLES = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole")
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
 
 
@@ -34,9 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         for namespace in (NAMESPACE, "team-a", "team-b"):
             running.namespace(namespace)
         running.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
-        running.apply(
-            *of_kind(render("--set", "watchNamespaces={team-a,team-b}"), "ServiceAccount", "Role", "RoleBinding")
-        )
+        running.apply(*of_kind(render("--set", "watchNamespaces={team-a,team-b}"), *ROLES))
         foreign = [f"crd/{yaml.safe_load(file.read_text())['metadata']['name']}" for file in FOREIGN.iterdir()]
         running.kubectl("wait", "--for=condition=Established", *foreign, "--timeout=30s")
         yield running
@@ -50,7 +51,7 @@ def dry_run(cluster: LocalCluster, *bodies: Body) -> None:
 
 @pytest.mark.parametrize("values", VARIANTS, ids=lambda path: path.name.removesuffix("-values.yaml"))
 def test_a_variant_is_accepted_field_by_field(cluster: LocalCluster, values: Path) -> None:
-    there = {"CustomResourceDefinition", "ServiceAccount", "Role", "RoleBinding"}  # stored already; applied, then
+    there = {"CustomResourceDefinition", *ROLES}  # stored already; applied, then
     bodies = render("--values", values)
     dry_run(cluster, *(body for body in bodies if body["kind"] not in there))
     stream = "\n".join(json.dumps(body) for body in of_kind(bodies, *there))
@@ -237,7 +238,8 @@ def as_operator(cluster: LocalCluster) -> Callable[..., str]:
             return "headrace-operator" in error.stderr
         return False
 
-    for body in (a_pod(owner=None), a_pod(spec={"hostNetwork": True})):  # one for each of the two policies
+    # one for each of the policies
+    for body in (a_pod(owner=None), a_pod(spec={"hostNetwork": True}), a_binding("edit"), routers({"hostPID": True})):
         cluster.wait("the policy is in force", lambda body=body: refused(body), timeout=30)
     return run
 
@@ -266,6 +268,27 @@ def with_the_nodes_disk() -> Body:
     return {**body, "spec": {**body["spec"], "volumes": [*body["spec"]["volumes"], NODE]}}
 
 
+def of_routing(kind: str) -> Body:
+    """What the operator makes of this kind for routing.mode Headrace."""
+    given = replace(deployment(), namespace="team-a", routing=Routing(RoutingMode.HEADRACE))
+    (body,) = (body for body in routing.bodies(given, RouterParts(IMAGE, f"{RELEASE}-router")) if body["kind"] == kind)
+    return body
+
+
+def routers(spec: Body) -> Body:
+    """Routers whose pods have these fields."""
+    body = of_routing("Deployment")
+    body["spec"]["template"]["spec"] |= spec
+    return body
+
+
+def a_binding(role: str | None = None, account: str | None = None) -> Body:
+    body = of_routing("RoleBinding")
+    body["roleRef"]["name"] = role or body["roleRef"]["name"]
+    body["subjects"][0]["name"] = account or body["subjects"][0]["name"]
+    return body
+
+
 NODE = {"name": "node", "hostPath": {"path": "/"}}
 MISUSES: dict[str, tuple[Callable[[], Body], str]] = {
     "nobody's pod": (lambda: a_pod(owner=None), "only what an InferenceDeployment owns"),
@@ -279,13 +302,20 @@ MISUSES: dict[str, tuple[Callable[[], Body], str]] = {
     "the node's processes": (lambda: a_pod(spec={"hostPID": True}), "namespace of its node"),
     "privileges": (with_container(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}), "further capabilities"),
     "a token": (lambda: a_pod(spec={"automountServiceAccountToken": True}), "token of a service account"),
+    "routers with an account": (lambda: routers({"serviceAccountName": "admin"}), "but the one of their name"),
+    "routers with the node's disk": (lambda: routers({"volumes": [NODE]}), "routers nothing of a node"),
+    "routers with the node's network": (lambda: routers({"hostNetwork": True}), "namespace of its node"),
+    "the rights of others": (lambda: a_binding("edit"), "no role but the one of routers"),
+    "rights for others": (lambda: a_binding(account="admin"), "service account of the binding's own name"),
     "an account": (lambda: a_pod(spec={"serviceAccountName": "admin"}), "token of a service account"),
 }
 
 
 def test_the_operator_makes_what_it_makes(as_operator: Callable[..., str]) -> None:
     given = replace(deployment(), namespace="team-a")
-    for body in (a_pod(), manifests.service(given), manifests.disruption_budget(given)):
+    kinds = ("ServiceAccount", "RoleBinding", "Deployment", "Service", "PodDisruptionBudget")
+    made = (a_pod(), manifests.service(given), manifests.disruption_budget(given), *map(of_routing, kinds))
+    for body in made:
         assert "created" in as_operator("create", "-f", "-", body=body)
 
 
@@ -312,7 +342,14 @@ def test_the_operator_deletes_and_edits_nobody_elses_pods(
 
 
 @pytest.mark.usefixtures("limits", "as_operator")
-@pytest.mark.parametrize("policy", ["headrace-operator", "headrace-operator-pods", "headrace-tenants"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "headrace-operator",
+        *(f"headrace-operator-{each}" for each in ("pods", "routers", "bindings")),
+        "headrace-tenants",
+    ],
+)
 def test_the_api_server_finds_nothing_odd_in_a_policys_expressions(cluster: LocalCluster, policy: str) -> None:
     def checked() -> Body | None:
         found = cluster.object("validatingadmissionpolicy", policy)

@@ -1,6 +1,7 @@
 """The chart's rights against what the operator really asks for: none is missing, and none is there for nothing."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cluster import LocalCluster
@@ -11,6 +12,9 @@ from operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 NAME = "rights"
+INSTANCE = f"app.kubernetes.io/instance={NAME}"
+POOLS = Path(__file__).parents[1] / "support" / "foreign_crds" / "inferencepools.yaml"
+PICKED = {"mode": "GatewayInferencePool", "endpointPicker": {"serviceName": "picker"}}
 REVISIONS = 7  # more than the operator keeps records of
 
 
@@ -40,6 +44,26 @@ def is_settled(cluster: LocalCluster, replicas: int) -> bool:
     )
 
 
+def routes(cluster: LocalCluster) -> None:
+    """From a Service to routers, to an InferencePool, and back."""
+    cluster.kubectl("apply", "-f", str(POOLS))
+    cluster.kubectl("wait", "--for=condition=Established", "-f", str(POOLS), "--timeout=30s")
+
+    def of_routers() -> str:
+        kinds = "deployments,services,serviceaccounts,rolebindings,poddisruptionbudgets"
+        return cluster.kubectl("get", kinds, "-l", f"app.kubernetes.io/name=headrace-router,{INSTANCE}", "-o", "name")
+
+    def pools() -> str:
+        return cluster.kubectl("get", "inferencepools", "-o", "name")
+
+    cluster.apply(manifest(NAME, replicas=1, routing={"mode": "Headrace"}))
+    cluster.wait("all that routers need", lambda: len(of_routers().split()) == 5, timeout=30)
+    cluster.apply(manifest(NAME, replicas=1, routing=PICKED))
+    cluster.wait("a pool, and no routers", lambda: pools() and not of_routers(), timeout=30)
+    cluster.apply(manifest(NAME, replicas=1))
+    cluster.wait("no pool", lambda: not pools(), timeout=30)
+
+
 def test_every_right_is_used_and_none_is_missing(
     cluster: LocalCluster, proxy: FaultProxy, start: Callable[..., OperatorProcess]
 ) -> None:
@@ -56,6 +80,7 @@ def test_every_right_is_used_and_none_is_missing(
     goes_to(1, 1)
     for number in range(REVISIONS):
         goes_to(1, 2 + number)
+    routes(cluster)
     cluster.kubectl("delete", "infdep", NAME)
     cluster.wait("nothing is left", lambda: not pods(cluster, NAME), timeout=60)
 

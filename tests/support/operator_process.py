@@ -30,6 +30,7 @@ class OperatorProcess:
         command = [
             str(HEADRACE), "operator", f"--kubeconfig={kubeconfig}", f"--identity={identity}", "--all-namespaces",
             "--watch-nodes", "--lease-namespace=default", "--server-image=headrace-server:test",
+            "--router-image=headrace-router:test",
             f"--interval={interval}", f"--host={address}", f"--http-port={port}", *more,
         ]  # fmt: skip
         self._url = f"http://{address}:{port}"

@@ -12,11 +12,13 @@ from headrace_operator.decide.actions import (
     Action,
     Announce,
     ApplyBudget,
+    ApplyRouting,
     ApplyService,
     CreatePod,
     CreateRevision,
     DeletePod,
     DeleteRevision,
+    DeleteRouting,
     Demote,
     Drain,
     Promote,
@@ -54,28 +56,34 @@ class Outcome:
 
     children: tuple[kube.Body, ...] = ()  # pods, revisions, Services and disruption budgets
     refused: str | None = None  # why no more pods were created: a ResourceQuota
+    unknown: tuple[str, ...] = ()  # kinds that the API server does not have
 
 
 async def apply(hands: Hands, target: Target, actions: list[Action], now: float) -> Outcome:
     """Raises KubeError at the first call that fails; the next tick plans again from what is.
 
-    A ResourceQuota that refuses a pod is no failure but a fact: the next pod would be refused alike.
+    A ResourceQuota that refuses a pod is no failure but a fact: the next pod would be refused alike. So is a kind that
+    the API server does not have, because nobody has installed it.
     """
     await hands.drainer.ask([action for action in actions if isinstance(action, Drain)])
     children: list[kube.Body] = []
     refused: str | None = None
+    unknown: list[str] = []
     for action in actions:
         if isinstance(action, CreatePod) and refused is not None:
             continue
         try:
             child = await _apply(hands, target, action, now)
         except KubeError as error:
-            if not _is_refusal(action, error):
+            if isinstance(action, ApplyRouting) and error.status == HTTPStatus.NOT_FOUND:
+                unknown.append(action.body["kind"])
+            elif _is_refusal(action, error):
+                refused = str(error)
+            else:
                 raise
-            refused = str(error)
         else:
             children += [child] if child else []
-    return Outcome(tuple(children), refused)
+    return Outcome(tuple(children), refused, tuple(unknown))
 
 
 def _is_refusal(action: Action, error: KubeError) -> bool:
@@ -85,10 +93,10 @@ def _is_refusal(action: Action, error: KubeError) -> bool:
 async def _apply(hands: Hands, target: Target, action: Action, now: float) -> kube.Body | None:
     api, record = hands.api, hands.recorder.record
     match action:
-        case ApplyService(body):
-            return await api.apply(kube.services(target.namespace, body["metadata"]["name"]), body)
-        case ApplyBudget(body):
-            return await api.apply(kube.disruption_budgets(target.namespace, body["metadata"]["name"]), body)
+        case ApplyService(body) | ApplyBudget(body) | ApplyRouting(body):
+            return await api.apply(kube.STANDING[body["kind"]](target.namespace, body["metadata"]["name"]), body)
+        case DeleteRouting(kind, name, uid):
+            await api.delete(kube.STANDING[kind](target.namespace, name), uid)
         case CreateRevision(body):
             return await api.create(kube.revisions(target.namespace), body)
         case DeleteRevision(name, uid):

@@ -18,6 +18,22 @@ class ApplyBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyRouting:
+    """One of the objects that spec.routing asks for."""
+
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRouting:
+    """One that it asked for, and asks for no more."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class CreateRevision:
     """Recorded once: the API server refuses to change it."""
 
@@ -91,6 +107,6 @@ class Announce:
 
 
 Action = (
-    ApplyService | ApplyBudget | CreateRevision | DeleteRevision
+    ApplyService | ApplyBudget | ApplyRouting | DeleteRouting | CreateRevision | DeleteRevision
     | CreatePod | Unroute | Promote | Demote | Drain | DeletePod | Announce
 )  # fmt: skip

@@ -5,6 +5,7 @@ ModelValid        did a server load the model? (Unknown until one tried)
 MetricsAvailable  did every ready pod answer?
 GPUCapacity       does the scheduler find room for every pod?
 ScalingLimited    does a bound hold the number back?
+RoutingReady      is there the way to the replicas that spec.routing asks for? (not with mode Service)
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace_operator.decide import standby
+from headrace_operator.decide import routing, standby
 from headrace_operator.decide.reasons import Health, Progress, Reason
 from headrace_operator.decide.replicas import Decision
 from headrace_operator.decide.values import Observed, PodPhase
@@ -110,6 +111,13 @@ def _scaling_limited(decision: Decision) -> Condition:
             message = f"{clamp.before} replicas are wanted, {clamp.after} are allowed"
             return Condition("ScalingLimited", True, clamp.reason, message)
     return Condition("ScalingLimited", False, Health.WITHIN_BOUNDS, "no bound holds the number of replicas back")
+
+
+def routing_ready(deployment: InferenceDeployment, observed: Observed) -> list[Condition]:
+    """Where spec.routing asks for more than the Service."""
+    ready = sum(router.is_ready for router in observed.routers)
+    told = routing.readiness(deployment, ready, observed.no_routing)
+    return [Condition("RoutingReady", *told)] if told else []
 
 
 def as_status(

@@ -27,6 +27,18 @@ EXIT_SLACK = 10  # seconds beyond the drain timeout before the kubelet kills
 SLOWEST_START = 1800  # seconds that a start-up may take: hundreds of gigabytes from a slow volume
 
 Body = dict[str, Any]
+# What the restricted Pod Security Standard asks for.
+POD_SECURITY: Body = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Body = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
 def pod(deployment: InferenceDeployment, revision: Revision, ordinal: int, role: Role = Role.REPLICA) -> Body:
@@ -44,7 +56,7 @@ def pod(deployment: InferenceDeployment, revision: Revision, ordinal: int, role:
         "kind": "Pod",
         "metadata": {
             **revision.metadata,
-            **_metadata(deployment, name),
+            **metadata(deployment, name),
             "labels": {**revision.metadata.get("labels", {}), **labels},
         },
         "spec": dict(revision.spec),
@@ -59,7 +71,7 @@ def role_labels(role: Role) -> dict[str, str]:
 def record_metadata(deployment: InferenceDeployment, revision: str) -> Body:
     """Of the record of a revision, by its hash."""
     labels = {**_labels(deployment), DEPLOYMENT_LABEL: deployment.name, REVISION_LABEL: revision}
-    return {**_metadata(deployment, f"{deployment.name}-{revision}"), "labels": labels}
+    return {**metadata(deployment, f"{deployment.name}-{revision}"), "labels": labels}
 
 
 def service(deployment: InferenceDeployment) -> Body:
@@ -68,7 +80,7 @@ def service(deployment: InferenceDeployment) -> Body:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {**_metadata(deployment, deployment.name), "labels": _labels(deployment)},
+        "metadata": {**metadata(deployment, deployment.name), "labels": _labels(deployment)},
         "spec": {
             "selector": {DEPLOYMENT_LABEL: deployment.name, ROUTABLE_LABEL: "true"},
             "ports": [
@@ -102,7 +114,7 @@ def disruption_budget(deployment: InferenceDeployment) -> Body:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": {**_metadata(deployment, deployment.name), "labels": _labels(deployment)},
+        "metadata": {**metadata(deployment, deployment.name), "labels": _labels(deployment)},
         "spec": {
             # The least that any schedule allows: above what runs, it would forbid every eviction for hours.
             "minAvailable": min(bound for bound in bounds if bound is not None),
@@ -117,7 +129,7 @@ def selector(deployment: InferenceDeployment) -> str:
     return f"{DEPLOYMENT_LABEL}={deployment.name}"
 
 
-def _metadata(deployment: InferenceDeployment, name: str) -> Body:
+def metadata(deployment: InferenceDeployment, name: str) -> Body:
     owner = {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -149,12 +161,7 @@ def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
         "restartPolicy": "Always",
         "automountServiceAccountToken": False,  # the server never talks to the API
         "terminationGracePeriodSeconds": math.ceil(deployment.drain_timeout) + EXIT_SLACK,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "runAsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "containers": [_container(deployment, deployment.image or image)],
         **placement(deployment.pod, {DEPLOYMENT_LABEL: deployment.name}),
         "volumes": [
@@ -192,11 +199,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
         "readinessProbe": _probe("/ready", periodSeconds=1, failureThreshold=2),
         "livenessProbe": _probe("/health", periodSeconds=10, failureThreshold=6),
         "resources": _resources(deployment),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
             {"name": model_volume.NAME, "mountPath": model_volume.MOUNT, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},

@@ -94,6 +94,10 @@ class Health(StrEnum):
 
     ENOUGH_READY = "EnoughReady"
     TOO_FEW_READY = "TooFewReady"
+    ROUTERS_READY = "RoutersReady"
+    NO_ROUTER_READY = "NoRouterReady"
+    POOL_APPLIED = "PoolApplied"  # an InferencePool; who accepts it says its own status
+    ROUTING_REFUSED = "RoutingRefused"  # what spec.routing asks for cannot be made
     SCALED_TO_ZERO = "ScaledToZero"  # none is wanted; the routers hold the next request
     STARTING = "Starting"
     WAITING_FOR_GPU = "WaitingForGPU"

@@ -21,7 +21,7 @@ KIND = "ControllerRevision"
 API_VERSION = "apps/v1"
 KEPT = 3  # the newest records stay, so that going back to one brings back exactly its pods
 # Everything else in an InferenceDeployment describes a pod.
-NOT_OF_A_POD = frozenset({"namespace", "name", "uid", "generation", "scaling", "rollout"})
+NOT_OF_A_POD = frozenset({"namespace", "name", "uid", "generation", "scaling", "rollout", "routing"})
 
 
 @lru_cache(maxsize=4096)  # several times at every look, and each took 0.15 ms

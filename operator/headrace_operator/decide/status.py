@@ -68,6 +68,7 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "revision": revisions.asked(deployment),
         "queueWaitP95": _steady(before.get("queueWaitP95"), milliseconds(signals.queue_wait_p95)),
         "tokensPerSecond": _steady(before.get("tokensPerSecond"), rounded(signals.throughput)),
+        "routers": sum(router.is_ready for router in observed.routers) if deployment.routing.holds else None,
         "hasBeenReady": tick.history.has_served,
         "capacity": {
             name: _steady(before.get("capacity", {}).get(name), rounded(value), NOTABLE_LEARNED)
@@ -80,6 +81,7 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
                 *health(observed, decision),
                 conflicts.condition(deployment.scaling.mode, tick.claims),
                 *_progressing(tick, rollout),
+                *conditions.routing_ready(deployment, observed),
             ),
             before.get("conditions", []),
             deployment.generation,

@@ -167,6 +167,7 @@ class Observed:
     refused: str | None = None  # why the API server created no pod at the last try: a ResourceQuota
     standby_room: int | None = None  # standby pods that the GPU budget allows beside those here; None = no budget
     routers: tuple[RouterState, ...] = ()
+    no_routing: str | None = None  # why what spec.routing asks for could not be made
 
     @property
     def live(self) -> tuple[PodState, ...]:

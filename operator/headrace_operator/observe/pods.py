@@ -87,7 +87,7 @@ def metrics_urls(bodies: Iterable[Body]) -> dict[str, str]:
     return {
         body["metadata"]["uid"]: f"http://{body['status']['podIP']}:{_admin_port(body)}/metrics"
         for body in bodies
-        if body.get("status", {}).get("podIP") and (_is_ready(body) or _running_since(body) is not None)
+        if body.get("status", {}).get("podIP") and (is_ready(body) or _running_since(body) is not None)
     }
 
 
@@ -96,7 +96,7 @@ def _phase(body: Body, startup: Startup, device: str | None) -> tuple[PodPhase, 
         return PodPhase.TERMINATING, ""
     if body.get("status", {}).get("phase") in ENDED:
         return PodPhase.LOST, body["status"].get("message") or body["status"].get("reason", "")
-    if _is_ready(body):
+    if is_ready(body):
         wanted = _device_asked_for(body)
         if device is None or wanted is None or device == wanted:
             return PodPhase.READY, ""
@@ -187,7 +187,7 @@ def _role(labels: Mapping[str, str]) -> Role:
     return Role(labels.get(manifests.ROLE_LABEL, Role.REPLICA))
 
 
-def _is_ready(body: Body) -> bool:
+def is_ready(body: Body) -> bool:
     return _condition(body, "Ready").get("status") == "True"
 
 

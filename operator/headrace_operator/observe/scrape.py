@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -47,22 +48,33 @@ class Reading:
     facts: ServerFacts
 
 
-class Scraper:
+Told = TypeVar("Told")
+
+
+class Asking(Generic[Told]):
+    """Of pods of one kind, whose text `read` understands."""
+
     def __init__(
         self,
         session: aiohttp.ClientSession,
         timeout: float,
         clock: Callable[[], float],
         failed: Callable[[Failure], None] = _nobody,
+        *,
+        read: Callable[[str, float], Told],
     ) -> None:
-        """`timeout` in seconds for each pod; `clock` gives epoch seconds; `failed` hears each failure."""
+        """`timeout` in seconds for each pod; `clock` gives epoch seconds; `failed` hears each failure.
+
+        `read`: of a text and when it came; raises ScrapeFailed.
+        """
+        self._read = read
         self._failed = failed
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._clock = clock
-        self._silent: dict[str, asyncio.Task[Reading | Failure]] = {}  # by URL: who did not answer in time, asked again
+        self._silent: dict[str, asyncio.Task[Told | Failure]] = {}  # by URL: who did not answer in time, asked again
 
-    async def scrape(self, urls: Mapping[str, str]) -> dict[str, Reading | None]:
+    async def scrape(self, urls: Mapping[str, str]) -> dict[str, Told | None]:
         """By the given keys (pod UIDs); None for a pod that did not answer as the contract says."""
         awaited = {uid: url for uid, url in urls.items() if url not in self._silent}
         late = {uid: self._late(url) for uid, url in urls.items() if url in self._silent}
@@ -71,7 +83,7 @@ class Scraper:
             if answer is Failure.TIMEOUT:
                 self._ask_beside(url)
         said = {**late, **dict(zip(awaited, answers, strict=True))}
-        return {uid: answer if isinstance(answer, Reading) else None for uid, answer in said.items()}
+        return {uid: None if isinstance(answer, Failure) else answer for uid, answer in said.items()}
 
     async def close(self) -> None:
         """Ends what is still asked, before the session closes."""
@@ -79,7 +91,7 @@ class Scraper:
             ask.cancel()
         await asyncio.gather(*self._silent.values(), return_exceptions=True)
 
-    def _late(self, url: str) -> Reading | Failure:
+    def _late(self, url: str) -> Told | Failure:
         """What a silent pod has answered since the last scrape. Who did answer is waited for from then on."""
         ask = self._silent[url]
         if not ask.done():
@@ -95,10 +107,10 @@ class Scraper:
         if len(self._silent) > REMEMBERED_SILENT:  # the oldest belong to pods that are gone
             del self._silent[next(iter(self._silent))]
 
-    async def _ask(self, url: str) -> Reading | Failure:
+    async def _ask(self, url: str) -> Told | Failure:
         try:
             async with self._session.get(_parsed(url), timeout=self._timeout, raise_for_status=True) as response:
-                return _read((await response.read()).decode(errors="replace"), self._clock())
+                return self._read((await response.read()).decode(errors="replace"), self._clock())
         except aiohttp.ClientConnectorError as error:  # a server that loads may not listen yet
             failure = Failure.REFUSED
             logger.debug("no metrics from %s: %s", url, error)
@@ -107,6 +119,19 @@ class Scraper:
             logger.info("no metrics from %s: %s: %s", url, type(error).__name__, error)
         self._failed(failure)
         return failure
+
+
+class Scraper(Asking[Reading]):
+    """Of servers."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        timeout: float,
+        clock: Callable[[], float],
+        failed: Callable[[Failure], None] = _nobody,
+    ) -> None:
+        super().__init__(session, timeout, clock, failed, read=_read)
 
 
 def _failure(error: Exception) -> Failure:

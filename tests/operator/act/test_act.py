@@ -71,7 +71,7 @@ async def act(kube: RecordedKube, recorder: Recorder, *actions: Any) -> Outcome:
 async def test_actions_are_applied_in_their_order(kube: RecordedKube, recorder: Recorder) -> None:
     outcome = await act(
         kube, recorder,
-        ApplyService({"metadata": {"name": "chat"}}),
+        ApplyService({"kind": "Service", "metadata": {"name": "chat"}}),
         Unroute("chat-a-1", "u1", "LoadFell"),
         DeletePod("chat-a-2", "u2", "drains"),
         CreatePod({"metadata": {"name": "chat-a-3"}}),

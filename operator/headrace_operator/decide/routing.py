@@ -1,0 +1,265 @@
+"""What `spec.routing` asks for beside the Service, as bodies for server-side apply: routers, or an InferencePool.
+
+The routers' command line is a contract with `headrace route`; tests/contract holds both sides to it.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from headrace_operator.decide import manifests
+from headrace_operator.decide.actions import Action, ApplyRouting, DeleteRouting
+from headrace_operator.decide.manifests import DEPLOYMENT_LABEL, GROUP, ROUTABLE_LABEL, Body
+from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
+from headrace_operator.decide.reasons import Health
+from headrace_operator.routing_fields import RoutingMode
+from headrace_operator.service import InferenceDeployment
+
+ROUTER_LABEL = f"{GROUP}/router"  # on a router's pod: the InferenceDeployment that it is for
+POOL = "InferencePool"
+POOL_API = "inference.networking.k8s.io"
+IDENTITY = "/var/run/secrets/kubernetes.io/serviceaccount"
+# The router's own --linger 3, --patience 300, 5 for its Envoy, and slack before the kubelet kills.
+GRACE = 330  # seconds
+NO_IMAGE = "the operator was started without --router-image (the chart's router.image), and cannot run routers"
+NO_POOLS = (
+    f"the API server knows no InferencePool ({POOL_API}/v1): install the CRDs of the Gateway API Inference Extension"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterParts:
+    """What the operator was told of routers."""
+
+    image: str | None = None
+    role: str = "headrace-router"  # a ClusterRole with what a router may read
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """An object that a deployment owns."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+def bodies(deployment: InferenceDeployment, parts: RouterParts) -> list[Body]:
+    """In the order in which they are needed. None with mode Service, or without an image."""
+    match deployment.routing.mode:
+        case RoutingMode.HEADRACE if parts.image is not None:
+            return [
+                _service_account(deployment),
+                _role_binding(deployment, parts.role),
+                _routers(deployment, parts.image),
+                _service(deployment),
+                _disruption_budget(deployment),
+            ]
+        case RoutingMode.GATEWAY:
+            return [_pool(deployment)]
+        case _:
+            return []
+
+
+def stale(deployment: InferenceDeployment, parts: RouterParts, children: Iterable[Child]) -> list[Child]:
+    """What another `spec.routing` had made."""
+    wanted = {(body["kind"], body["metadata"]["name"]) for body in bodies(deployment, parts)}
+    wanted |= {("Service", deployment.name), ("PodDisruptionBudget", deployment.name)}
+    return [child for child in children if (child.kind, child.name) not in wanted]
+
+
+def plan(
+    deployment: InferenceDeployment, parts: RouterParts, children: Iterable[Child], *, is_due: bool
+) -> list[Action]:
+    """`children`: what of these kinds is there. `is_due`: what is asked for has to be written (again)."""
+    made: list[Action] = [ApplyRouting(body) for body in bodies(deployment, parts)] if is_due else []
+    return [*made, *(DeleteRouting(old.kind, old.name, old.uid) for old in stale(deployment, parts, children))]
+
+
+def trouble(deployment: InferenceDeployment, parts: RouterParts, unknown: Collection[str]) -> str | None:
+    """Why what is asked for cannot be made. `unknown`: kinds that the API server does not have."""
+    if deployment.routing.mode is RoutingMode.HEADRACE and parts.image is None:
+        return NO_IMAGE
+    return NO_POOLS if POOL in unknown else None
+
+
+def readiness(deployment: InferenceDeployment, ready: int, refused: str | None) -> tuple[bool, Health, str] | None:
+    """What the condition RoutingReady says; None where the Service is the whole way. `ready`: routers."""
+    routing = deployment.routing
+    if routing.mode is RoutingMode.SERVICE:
+        return None
+    if refused is not None:
+        return False, Health.ROUTING_REFUSED, refused
+    if routing.mode is RoutingMode.GATEWAY:
+        return True, Health.POOL_APPLIED, f"{POOL} {deployment.name} is applied; its own status says who accepts it"
+    message = f"{ready} of {routing.replicas} routers are ready; clients use the Service {name(deployment)}"
+    return (True, Health.ROUTERS_READY, message) if ready else (False, Health.NO_ROUTER_READY, message)
+
+
+def name(deployment: InferenceDeployment) -> str:
+    """Of everything that belongs to the routers."""
+    return f"{deployment.name}-router"
+
+
+def _metadata(deployment: InferenceDeployment, of: str) -> Body:
+    return {**manifests.metadata(deployment, of), "labels": _labels(deployment)}
+
+
+def _labels(deployment: InferenceDeployment) -> dict[str, str]:
+    return {**_selector(deployment), "app.kubernetes.io/managed-by": "headrace"}
+
+
+def _selector(deployment: InferenceDeployment) -> dict[str, str]:
+    return {"app.kubernetes.io/name": "headrace-router", "app.kubernetes.io/instance": deployment.name}
+
+
+def _service_account(deployment: InferenceDeployment) -> Body:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _metadata(deployment, name(deployment)),
+        "automountServiceAccountToken": False,  # the routers' pods ask for a short-lived token themselves
+    }
+
+
+def _role_binding(deployment: InferenceDeployment, role: str) -> Body:
+    own = {"kind": "ServiceAccount", "name": name(deployment), "namespace": deployment.namespace}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": _metadata(deployment, name(deployment)),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [own],
+    }
+
+
+def _routers(deployment: InferenceDeployment, image: str) -> Body:
+    labels = {**_labels(deployment), ROUTER_LABEL: deployment.name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(deployment, name(deployment)),
+        "spec": {
+            "replicas": deployment.routing.replicas,
+            "selector": {"matchLabels": _selector(deployment)},
+            # A router that goes serves on while another comes: never fewer than were asked for.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": {"labels": labels}, "spec": _pod_spec(deployment, image)},
+        },
+    }
+
+
+def _pod_spec(deployment: InferenceDeployment, image: str) -> Body:
+    pull_secrets = [{"name": secret} for secret in deployment.pod.pull_secrets]
+    return {
+        "serviceAccountName": name(deployment),
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": GRACE,
+        "securityContext": manifests.POD_SECURITY,
+        **({"imagePullSecrets": pull_secrets} if pull_secrets else {}),
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": _selector(deployment)},
+            }
+        ],
+        "containers": [_container(deployment, image)],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, _identity()],
+    }
+
+
+def _container(deployment: InferenceDeployment, image: str) -> Body:
+    return {
+        "name": "router",
+        "image": image,
+        "command": ["headrace"],
+        "args": arguments(deployment),
+        "env": [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "HEADRACE_SERVICE_ACCOUNT_DIR", "value": IDENTITY},
+        ],
+        "ports": [
+            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": manifests.ADMIN, "containerPort": ADMIN_PORT, "protocol": "TCP"},
+        ],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": manifests.ADMIN}, "periodSeconds": 2},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": manifests.ADMIN}, "periodSeconds": 10},
+        "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": manifests.CONTAINER_SECURITY,
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # the list of replicas, which Envoy reads
+            {"name": "identity", "mountPath": IDENTITY, "readOnly": True},
+        ],
+    }
+
+
+def arguments(deployment: InferenceDeployment) -> list[str]:
+    """The words after `headrace`."""
+    hold = deployment.routing.hold
+    return [
+        "route",
+        f"--deployment={deployment.namespace}/{deployment.name}",
+        "--host=$(POD_IP)",
+        f"--grpc-port={GRPC_PORT}",
+        f"--http-port={HTTP_PORT}",
+        f"--admin-port={ADMIN_PORT}",
+        f"--hold-requests={hold.requests}",
+        f"--hold-seconds={hold.timeout:g}",
+    ]
+
+
+def _identity() -> Body:
+    """A short-lived token and the API server's certificate."""
+    return {
+        "name": "identity",
+        "projected": {
+            "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            ]
+        },
+    }
+
+
+def _service(deployment: InferenceDeployment) -> Body:
+    grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP"}
+    http = {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(deployment, name(deployment)),
+        "spec": {
+            "selector": _selector(deployment),
+            "ports": [grpc | {"appProtocol": "kubernetes.io/h2c"}, http | {"appProtocol": "http"}],
+        },
+    }
+
+
+def _disruption_budget(deployment: InferenceDeployment) -> Body:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(deployment, name(deployment)),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _selector(deployment)}},
+    }
+
+
+def _pool(deployment: InferenceDeployment) -> Body:
+    picker = deployment.routing.endpoint_picker
+    assert picker is not None, "mode GatewayInferencePool has one"
+    return {
+        "apiVersion": f"{POOL_API}/v1",
+        "kind": POOL,
+        "metadata": _metadata(deployment, deployment.name),
+        "spec": {
+            "selector": {"matchLabels": {DEPLOYMENT_LABEL: deployment.name, ROUTABLE_LABEL: "true"}},
+            "targetPorts": [{"number": HTTP_PORT}],
+            "endpointPickerRef": {
+                "name": picker.name,
+                "port": {"number": picker.port},
+                "failureMode": picker.failure_mode,
+            },
+        },
+    }
