@@ -42,6 +42,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--linger", type=float, default=3.0, help="seconds after SIGTERM in which new requests still come"
     )
     parser.add_argument("--patience", type=float, default=300.0, help="seconds after SIGTERM for streams that run")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="both doors speak TLS: chain, in PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    parser.add_argument("--replica-ca", type=Path, metavar="FILE", help="replicas speak TLS: who signs for them, PEM")
+    parser.add_argument(
+        "--replica-name", metavar="DNS_NAME",
+        help="in their certificates; NAME.NAMESPACE.svc of --deployment unless told otherwise",
+    )  # fmt: skip
     parser.add_argument("--kubeconfig", type=Path, help="instead of the pod's service account")
     parser.set_defaults(run=run)
 

@@ -10,7 +10,7 @@ from headrace_router.observe.pods import GRPC_PORT, HTTP_PORT, Replicas
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Terms
 from headrace_router.pick.rules import Rules
-from headrace_router.settings import Leaving, Listening, Model, Settings
+from headrace_router.settings import Leaving, Listening, Model, Settings, Tls
 from headrace_router.values import Endpoint, Found, Guidance, Ports
 
 MOST_PORT = 65535
@@ -41,6 +41,7 @@ def settings(options: argparse.Namespace, service_account: Path) -> Settings:
         models=models,
         rules=rules,
         guidance=Guidance(mirror_share=_share(options.mirror_share)),
+        tls=_tls(options),
         kubeconfig=options.kubeconfig,
         service_account=service_account,
     )  # fmt: skip
@@ -59,6 +60,21 @@ def _models(options: argparse.Namespace) -> tuple[tuple[Model, ...], Rules]:
         return (Model(ONLY, replicas, Found(serving, mirrors)),), Rules((), ONLY)
     file = read(options.models)
     return tuple(_listed(options.models, each) for each in file.models), file.rules
+
+
+def _tls(options: argparse.Namespace) -> Tls:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise BadArguments("--tls-cert and --tls-key belong together; give both")
+    name = options.replica_name or ""
+    if options.replica_ca is not None and not name:
+        if options.deployment is None:
+            raise BadArguments("--replica-ca needs --replica-name, the name in the replicas' certificates")
+        replicas = _deployment("--deployment", options.deployment)
+        name = f"{replicas.deployment}.{replicas.namespace}.svc"
+    if options.replica_ca is None and name:
+        raise BadArguments("--replica-name is for replicas that speak TLS; give --replica-ca, too")
+    own = None if options.tls_cert is None else (options.tls_cert, options.tls_key)
+    return Tls(own, options.replica_ca, name)
 
 
 def _listed(file: Path, listed: Listed) -> Model:

@@ -21,12 +21,13 @@ from headrace_router.pick.fleet import Fleet
 from headrace_router.pick.picker import Picker
 from headrace_router.proxy.access_log import Over
 from headrace_router.proxy.bootstrap import Bootstrap, Listening
+from headrace_router.proxy.certificates import OWN, REPLICAS, Certificates
 from headrace_router.proxy.envoy import Envoy
 from headrace_router.proxy.hop import Hop
 from headrace_router.proxy.question import Questions
 from headrace_router.report import report
 from headrace_router.settings import Model, Settings
-from headrace_router.values import Door, Found
+from headrace_router.values import Door, Found, Secured
 
 BEAT = 0.25  # seconds between two looks at the replicas' load and at what is held
 ENVOY_ENDS = 5.0  # seconds that Envoy may take to end once no stream is left
@@ -49,7 +50,11 @@ class Process:
         self._metrics.oldest_held.set_function(lambda: self._fleet.oldest_held_seconds(self._clock()))
         self._metrics.in_flight.set_function(lambda: self._fleet.in_flight)
         self._questions = Questions(self._fleet, settings.rules, self._metrics, self._clock)
-        self._hop = Hop(self._questions, self._fleet, settings.rules.fallback, self._metrics, self._clock)
+        self._hop = Hop(
+            self._questions, self._fleet, settings.rules.fallback, self._metrics, self._clock,
+            secured=self._secured,
+        )  # fmt: skip
+        self._certificates: Certificates | None = None  # none before it began
         self._found: dict[str, Found] = {}  # by model; a model whose replicas are not listed yet is not there
 
     def leave(self) -> None:
@@ -72,6 +77,7 @@ class Process:
     @contextlib.asynccontextmanager
     async def _open(self, folder: Path) -> AsyncIterator[Envoy]:
         listening = self._settings.listening
+        self._certificates = certificates = Certificates(self._settings.tls, folder)
         questions = web.ServerRunner(self._questions.server())
         await questions.setup()
         await web.TCPSite(questions, "127.0.0.1", 0).start()
@@ -85,6 +91,9 @@ class Process:
                 listening.most_connections,
                 tuple(sorted(self._settings.rules.headers())),
                 self._settings.rules.needs_length(),
+                certificates.file(OWN),
+                certificates.file(REPLICAS),
+                self._settings.tls.replica_name,
             )
             envoy = Envoy(bootstrap, folder, listening.threads)
             admin = await serve(
@@ -142,7 +151,7 @@ class Process:
         at = self._clock()
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
-                await ask_all(session, self._fleet.endpoints, self._fleet.heard, self._clock)
+                await ask_all(session, self._fleet.endpoints, self._fleet.heard, self._clock, self._secured())
                 self._look()
                 await asyncio.sleep(BEAT)
                 at, before = self._clock(), at
@@ -155,7 +164,13 @@ class Process:
             self._metrics.replica_seconds.labels(model.name).inc(ready * seconds)
             self._metrics.cost.labels(model.name).inc(ready * seconds / 3600 * model.cost_per_hour)
 
+    def _secured(self) -> Secured | None:
+        context = self._certificates.context if self._certificates else None
+        return Secured(context, self._settings.tls.replica_name) if context else None
+
     def _look(self) -> None:
+        if self._certificates:
+            self._certificates.look()
         self._questions.settle()
         if self._leaving.is_set() and not (self._fleet.in_flight or self._fleet.held):
             self._idle.set()

@@ -26,6 +26,15 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM, read again when they change."""
+
+    own: tuple[Path, Path] | None = None  # certificate, with its chain, and key of both doors; None: plain text
+    replica_ca: Path | None = None  # who signs the replicas' certificates; None: replicas speak plain text
+    replica_name: str = ""  # that their certificates must have
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One of those that this router serves; most routers serve one, which has no name."""
 
@@ -43,5 +52,6 @@ class Settings:
     models: tuple[Model, ...]
     rules: Rules
     guidance: Guidance  # until the operator says something
+    tls: Tls
     kubeconfig: Path | None  # None: the pod's service account
     service_account: Path

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from ssl import SSLContext
 
 
 class Door(StrEnum):
@@ -78,6 +79,14 @@ class Asked:
     )  # equal for requests that share the beginning of their prompt and their caller; None: no matter
     caller: str  # whom the request is held for, in fairness: the same for all requests of one caller
     may_wait: bool = True  # for a replica; health checks want to hear now that there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """How a replica is spoken to over TLS."""
+
+    context: SSLContext
+    name: str  # in its certificate
 
 
 class Through(StrEnum):

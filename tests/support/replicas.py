@@ -1,12 +1,14 @@
 """Replicas that answer what a test told them to: a real gRPC port and a real HTTP port, and no model behind them."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
 from aiohttp import web
+from certificates import Pair
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 
@@ -108,11 +110,15 @@ class _Inside:
 
 
 @asynccontextmanager
-async def running(replica: Replica) -> AsyncIterator[Callable[[], None]]:
-    """Gives what ends it at once, as a crash does; it may be called or not."""
+async def running(replica: Replica, pair: Pair | None = None) -> AsyncIterator[Callable[[], None]]:
+    """Gives what ends it at once, as a crash does; it may be called or not. `pair`: of its TLS; None: plain text."""
     server = grpc.aio.server()
     inference_pb2_grpc.add_InferenceServicer_to_server(replica, server)
-    replica.grpc_port = server.add_insecure_port(f"{HOST}:{replica.grpc_port}")
+    credentials = (
+        grpc.ssl_server_credentials([(pair.key.read_bytes(), pair.certificate.read_bytes())]) if pair else None
+    )
+    place = f"{HOST}:{replica.grpc_port}"
+    replica.grpc_port = server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
     await server.start()
     app = web.Application()
     app.add_routes(
@@ -124,7 +130,11 @@ async def running(replica: Replica) -> AsyncIterator[Callable[[], None]]:
     )
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
-    await web.TCPSite(runner, HOST, replica.http_port).start()
+    context = None
+    if pair:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.certificate, pair.key)
+    await web.TCPSite(runner, HOST, replica.http_port, ssl_context=context).start()
     replica.http_port = runner.addresses[0][1]
     crashes: list[asyncio.Task[None]] = []
 

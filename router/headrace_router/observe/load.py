@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
-from headrace_router.values import Endpoint, Load
+from headrace_router.values import Endpoint, Load, Secured
 
 TIMEOUT = aiohttp.ClientTimeout(total=1.0)
 log = logging.getLogger(__name__)
@@ -17,16 +17,26 @@ async def ask_all(
     endpoints: Sequence[Endpoint],
     heard: Callable[[str, Load], None],
     clock: Callable[[], float],
+    secured: Secured | None = None,
 ) -> None:
-    await asyncio.gather(*(_ask(session, endpoint, heard, clock) for endpoint in endpoints))
+    """`secured`: how replicas speak TLS, but for their admin port; None: they do not."""
+    await asyncio.gather(*(_ask(session, endpoint, heard, clock, secured) for endpoint in endpoints))
 
 
 async def _ask(
-    session: aiohttp.ClientSession, endpoint: Endpoint, heard: Callable[[str, Load], None], clock: Callable[[], float]
+    session: aiohttp.ClientSession,
+    endpoint: Endpoint,
+    heard: Callable[[str, Load], None],
+    clock: Callable[[], float],
+    secured: Secured | None,
 ) -> None:
-    url = f"http://{endpoint.at(endpoint.ports.load)}/load"
+    over_tls = secured if endpoint.ports.load == endpoint.ports.http else None
+    url = f"{'https' if over_tls else 'http'}://{endpoint.at(endpoint.ports.load)}/load"
+    context, name = (over_tls.context, over_tls.name) if over_tls else (True, None)
     try:
-        async with session.get(url, timeout=TIMEOUT, raise_for_status=True) as response:
+        async with session.get(
+            url, timeout=TIMEOUT, raise_for_status=True, ssl=context, server_hostname=name
+        ) as response:
             told = await response.json()
             heard(endpoint.uid, load(told, clock()))
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace_router.proxy import tls
 from headrace_router.values import Door, Endpoint
 
 STREAM_HEADER = "x-request-id"  # in the question: Envoy's name of one request, as in the access log
@@ -53,6 +54,9 @@ class Bootstrap:
     most_connections: int  # of clients
     shown_headers: tuple[str, ...] = ()  # that rules look at, in lower case
     shows_length: bool = False  # of bodies
+    own_secret: Path | None = None  # file of the certificate of both listeners; None: plain text
+    replica_secret: Path | None = None  # likewise, of who signs for the replicas
+    replica_name: str = ""  # in their certificates
 
     def config(self) -> Config:
         return {
@@ -90,7 +94,8 @@ class Bootstrap:
                 {
                     "filters": [
                         {"name": "envoy.filters.network.http_connection_manager", "typed_config": self._http(door)}
-                    ]
+                    ],
+                    **({} if self.own_secret is None else tls.listening(self.own_secret)),
                 }
             ],
         }
@@ -203,7 +208,13 @@ class Bootstrap:
                 }
             },
             "load_balancing_policy": {"policies": [policy]},
+            **self._replicas_tls(door),
         }
+
+    def _replicas_tls(self, door: Door) -> Config:
+        if self.replica_secret is None:
+            return {}
+        return tls.calling(self.replica_secret, self.replica_name, "h2" if door is Door.GRPC else "http/1.1")
 
     def _own(self, name: str, port: int) -> Config:
         """A port of this process."""

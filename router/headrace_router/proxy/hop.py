@@ -19,7 +19,7 @@ from headrace_router.pick.rules import FALLBACK, Fallback, is_unsure
 from headrace_router.proxy import whole
 from headrace_router.proxy.bootstrap import ANSWERS, HOP_HEADER
 from headrace_router.proxy.question import Questions, asked, error_body, refused
-from headrace_router.values import Door, Endpoint, Reason, Refusal, Sureness, Through
+from headrace_router.values import Door, Endpoint, Reason, Refusal, Secured, Sureness, Through
 
 PROGRESS_SECONDS = 5.0  # between two comments
 CONNECTS = aiohttp.ClientTimeout(total=None, sock_connect=1.0)  # the client's patience is the only other limit
@@ -38,12 +38,16 @@ class Hop:
         fallback: Fallback | None,
         metrics: RouterMetrics,
         clock: Callable[[], float],
+        *,
+        secured: Callable[[], Secured | None] = lambda: None,
     ) -> None:
+        """`secured`: how replicas speak TLS; None: they do not."""
         self._questions = questions
         self._fleet = fleet
         self._fallback = fallback
         self._metrics = metrics
         self._clock = clock
+        self._secured = secured
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
@@ -165,9 +169,13 @@ class Hop:
     async def _tried(self, endpoint: Endpoint, request: web.BaseRequest, body: bytes) -> aiohttp.ClientResponse | None:
         """None for a replica that has not begun to answer: it cannot be reached, drains or loads."""
         assert self._session is not None
-        url = f"http://{endpoint.host(Door.HTTP)}{request.path_qs}"
+        secured = self._secured()
+        url = f"{'https' if secured else 'http'}://{endpoint.host(Door.HTTP)}{request.path_qs}"
         try:
-            response = await self._session.post(url, data=body, headers=_onward(request.headers))
+            response = await self._session.post(
+                url, data=body, headers=_onward(request.headers), ssl=secured.context if secured else True,
+                server_hostname=secured.name if secured else None,
+            )  # fmt: skip
         except (aiohttp.ClientError, TimeoutError):
             return None
         if response.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 import pytest
+from certificates import Authority
 from headrace_router.metrics import RouterMetrics
 from headrace_router.pick.fleet import Fleet
 from headrace_router.pick.holding import Limits
@@ -16,9 +19,11 @@ from headrace_router.pick.rules import Rules
 from headrace_router.proxy.bootstrap import HOP_HEADER, PROGRESS_HEADER, STREAM_HEADER
 from headrace_router.proxy.hop import Hop
 from headrace_router.proxy.question import Questions
-from headrace_router.values import Endpoint, Found, Ports, Through
+from headrace_router.values import Endpoint, Found, Ports, Secured, Through
 from prometheus_client import CollectorRegistry
 from replicas import HOST, Replica, running
+
+NAME = "scripture.default.svc"
 
 
 @dataclass(slots=True)
@@ -51,16 +56,18 @@ class Waiting:
                 await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-async def waiting() -> AsyncIterator[Waiting]:
+@pytest.fixture(params=[pytest.param(False, id="plain text"), pytest.param(True, id="TLS")])
+async def waiting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Waiting]:
     async with AsyncExitStack() as stack:
-        replica = Replica("a")
-        await stack.enter_async_context(running(replica))
+        replica, authority = Replica("a"), Authority(tmp_path)
+        secured = Secured(ssl.create_default_context(cafile=authority.certificate), NAME) if request.param else None
+        await stack.enter_async_context(running(replica, authority.sign("a", NAME) if secured else None))
         picker = Picker(Terms(Limits(1, 60.0), start_seconds=90.0))
         fleet, rules = Fleet({"": picker}), Rules((), "")
         metrics, clock = RouterMetrics(CollectorRegistry()), asyncio.get_running_loop().time
         questions = Questions(fleet, rules, metrics, clock)
-        port = await stack.enter_async_context(Hop(questions, fleet, None, metrics, clock).listening())
+        hop = Hop(questions, fleet, None, metrics, clock, secured=lambda: secured)
+        port = await stack.enter_async_context(hop.listening())
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Waiting(replica, picker, questions, session, f"http://127.0.0.1:{port}/v1/completions")
 

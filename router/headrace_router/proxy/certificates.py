@@ -1,0 +1,110 @@
+"""The router's certificate and the authority of its replicas: files that change, told to Envoy and to our own calls.
+
+Envoy reads a file again when it has another name, so each state of one gets a link of its own. No key is copied.
+"""
+
+import json
+import logging
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace_router.errors import BadArguments
+from headrace_router.settings import Tls
+
+OWN, REPLICAS = "own", "replicas"  # secrets, as Envoy knows them
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+State = tuple[tuple[int, int, int], ...]  # of each file: inode, when it changed, size
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Secret:
+    """One or two files that belong together."""
+
+    name: str
+    files: tuple[Path, ...]
+    state: State = ()
+    version: int = 0
+
+
+@dataclass(slots=True)
+class Certificates:
+    tls: Tls
+    folder: Path  # ours; Envoy reads there
+    context: ssl.SSLContext | None = None  # for our own calls to replicas; None: plain text
+    secrets: list[Secret] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raises BadArguments."""
+        if self.tls.own is not None:
+            self.secrets.append(Secret(OWN, self.tls.own))
+        if self.tls.replica_ca is not None:
+            self.secrets.append(Secret(REPLICAS, (self.tls.replica_ca,)))
+        for secret in self.secrets:
+            self._take(secret, _state(secret.files))
+
+    def file(self, name: str) -> Path | None:
+        """Where Envoy reads that secret; None: there is none."""
+        return next((self._file(secret) for secret in self.secrets if secret.name == name), None)
+
+    def look(self) -> None:
+        """Takes what changed. What makes no sense changes nothing, and the log says so."""
+        for secret in self.secrets:
+            try:
+                state = _state(secret.files)
+                if state != secret.state:
+                    self._take(secret, state)
+                    log.info("read again: %s", ", ".join(map(str, secret.files)))
+            except BadArguments as error:
+                log.warning("what was read before holds on: %s", error)
+
+    def _take(self, secret: Secret, state: State) -> None:
+        """Raises BadArguments."""
+        secret.state = state  # also where it is refused: it is said once
+        if secret.name == OWN:
+            _server_context(*secret.files)
+        else:
+            self.context = _client_context(secret.files[0])
+        secret.version += 1
+        links = [self.folder / f"{secret.name}-{secret.version}-{n}.pem" for n in range(len(secret.files))]
+        for link, file in zip(links, secret.files, strict=True):
+            link.symlink_to(file.absolute())
+        fresh = self._file(secret).with_suffix(".new")
+        fresh.write_text(json.dumps({"version_info": str(secret.version), "resources": [_resource(secret, links)]}))
+        fresh.replace(self._file(secret))
+
+    def _file(self, secret: Secret) -> Path:
+        return self.folder / f"secret-{secret.name}.json"
+
+
+def _resource(secret: Secret, links: Sequence[Path]) -> dict[str, object]:
+    names = [{"filename": str(link)} for link in links]
+    if secret.name == OWN:
+        what: dict[str, object] = {"tls_certificate": {"certificate_chain": names[0], "private_key": names[1]}}
+    else:
+        what = {"validation_context": {"trusted_ca": names[0]}}
+    return {"@type": SECRET, "name": secret.name, **what}
+
+
+def _state(files: Sequence[Path]) -> State:
+    """Raises BadArguments for a file that is not there."""
+    try:
+        return tuple((told.st_ino, told.st_mtime_ns, told.st_size) for told in (file.stat() for file in files))
+    except OSError as error:
+        raise BadArguments(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _server_context(certificate: Path, key: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise BadArguments(f"--tls-cert {certificate} and --tls-key {key} are no PEM pair: {error}") from error
+
+
+def _client_context(authority: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except (OSError, ssl.SSLError) as error:
+        raise BadArguments(f"--replica-ca {authority} holds no certificate in PEM: {error}") from error

@@ -1,0 +1,77 @@
+"""TLS on both sides of the router: its own certificate, read again, and replicas that show theirs."""
+
+import asyncio
+import ssl
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import grpc
+import pytest
+from certificates import Authority, Pair
+from headrace_server.rpc.pb import inference_pb2 as pb
+from headrace_server.rpc.pb import inference_pb2_grpc
+from replicas import HOST, Replica, running
+from routed import Routed, routed
+
+NAME = "scripture.default.svc"
+
+
+async def generate(router: Routed, authority: Authority) -> set[str]:
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
+    async with grpc.aio.secure_channel(router.grpc, credentials) as channel:
+        call = inference_pb2_grpc.InferenceStub(channel).Generate(pb.GenerateRequest(text="x"), timeout=30)
+        return {reply.text async for reply in call}
+
+
+async def complete(router: Routed, authority: Authority) -> tuple[int, str]:
+    context = ssl.create_default_context(cafile=authority.certificate)
+    async with aiohttp.ClientSession() as session:
+        url = f"https://{router.http}/v1/completions"
+        async with session.post(url, json={"prompt": "x"}, ssl=context) as response:
+            return response.status, await response.text()
+
+
+def flags(pair: Pair, authority: Authority) -> list[str]:
+    own = [f"--tls-cert={pair.certificate}", f"--tls-key={pair.key}"]
+    return [*own, f"--replica-ca={authority.certificate}", f"--replica-name={NAME}"]
+
+
+async def test_both_sides_speak_tls_and_a_new_certificate_is_taken(tmp_path: Path) -> None:
+    inside, old, new = (Authority(tmp_path, name) for name in ("inside", "old", "new"))
+    pair = old.sign("router", HOST)
+    async with AsyncExitStack() as stack:
+        replica = Replica("a")
+        await stack.enter_async_context(running(replica, inside.sign("replica", NAME)))
+        router = await stack.enter_async_context(routed(tmp_path / "log", replica.flag, *flags(pair, inside)))
+        assert await generate(router, old) == {"a"}
+        assert (await complete(router, old))[0] == 200
+        await router.until("headrace_router_requests_in_flight", 0)
+
+        assert new.sign("router", HOST) == pair, "the same two files"
+        async with asyncio.timeout(30):
+            while not await is_trusted(router, new):
+                await asyncio.sleep(0.1)
+        assert await generate(router, new) == {"a"}
+
+
+async def is_trusted(router: Routed, authority: Authority) -> bool:
+    try:
+        return (await complete(router, authority))[0] == 200
+    except aiohttp.ClientConnectorCertificateError:
+        return False
+
+
+async def test_a_replica_with_another_name_gets_nothing(tmp_path: Path) -> None:
+    inside, old = Authority(tmp_path, "inside"), Authority(tmp_path, "old")
+    async with AsyncExitStack() as stack:
+        replica = Replica("a")
+        await stack.enter_async_context(running(replica, inside.sign("replica", "someone.else.svc")))
+        router = await stack.enter_async_context(
+            routed(tmp_path / "log", replica.flag, *flags(old.sign("router", HOST), inside))
+        )
+        assert (await complete(router, old))[0] == 503
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await generate(router, old)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert not replica.metadata
