@@ -1,6 +1,7 @@
 """The queue scales, and nothing that goes wrong meanwhile loses a request."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from cluster import LocalCluster
 from demo import story
 from demo.users import Answers, Habit, converse
-from deployments import manifest, operator_process, pods, status, wait_ready
+from deployments import expositions, manifest, operator_process, pods, status, wait_ready
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 SHORT = Habit(story.PROMPTS, max_new_tokens=24)
@@ -42,6 +43,8 @@ def test_the_queue_scales_up_and_silence_scales_down(cluster: LocalCluster, depl
     assert {"QueueWaitHigh", "LoadRose"} & {decision["reason"] for decision in decisions}
     assert decisions[-1]["reason"] == "LoadFell"
     assert all(str(decision["to"]) in decision["message"] for decision in decisions)
+    turned = re.compile(rf'headrace_operator_reversals_total{{name="{name}",namespace="default"}} ([1-9])\.0')
+    assert any(turned.search(told) for told in expositions(cluster)), "up and down again is a change of direction"
 
 
 def test_a_killed_operator_is_not_noticed(cluster: LocalCluster, deploy: Callable[..., str]) -> None:

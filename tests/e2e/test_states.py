@@ -62,6 +62,10 @@ def test_a_start_is_told_step_by_step_and_timed(cluster: LocalCluster, deploy: C
     whole = sum(float(step["p50Seconds"]) for step in steps)
     assert whole == pytest.approx(float(status(cluster, name)["startup"]["p50Seconds"]), abs=2.0)
 
+    (serving,) = pods(cluster, name)
+    cluster.kubectl("delete", "pod", serving["metadata"]["name"], "--force", "--grace-period=0")
+    cluster.wait("Ready says no", lambda: condition(cluster, name, "Ready")["status"] == "False", timeout=SOON)
+
 
 def test_a_full_cluster_is_told_as_waiting_for_a_gpu(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
     name = deploy(minReplicas=5, maxReplicas=6)  # the nodes have four GPUs together

@@ -1,5 +1,6 @@
 """InferenceDeployments on the local cluster, as the end-to-end tests make and watch them."""
 
+import urllib.request
 from typing import Any
 
 import psutil
@@ -57,3 +58,13 @@ def operator_process(cluster: LocalCluster) -> psutil.Process:
         if identity in (process.info["cmdline"] or ()):
             return process
     raise LookupError(f"no operator process with {identity}")
+
+
+def expositions(cluster: LocalCluster) -> list[str]:
+    """/metrics of each operator."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    texts = []
+    for pod in cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator"):
+        with opener.open(f"http://{pod['status']['podIP']}:8080/metrics", timeout=10) as answer:
+            texts.append(answer.read().decode())
+    return texts
