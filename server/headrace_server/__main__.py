@@ -14,6 +14,7 @@ from headrace_server import (
     access_options,
     cache_options,
     invariance_options,
+    lora_options,
     quantization_options,
     speculative_options,
 )
@@ -66,6 +67,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     quantization_options.register(parser)
     speculative_options.register(parser)
     invariance_options.register(parser)
+    lora_options.register(parser)
     add_telemetry_options(parser)
     add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
     add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
@@ -136,6 +138,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
         drain_token=drain_token,
         task=options.task,
         quantization=quantization_options.quantization_from(options),
+        lora=lora_options.lora_from(options),
         telemetry=telemetry_from(options, os.environ),  # noqa: TID251 - the command-line edge
     )
 

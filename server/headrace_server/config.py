@@ -82,6 +82,24 @@ class QuantizationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterDirectory:
+    """A LoRA adapter: docs/lora.md"""
+
+    name: str  # that clients send as the model's
+    directory: Path  # adapter_config.json and adapter_model.safetensors, as PEFT saves them
+
+
+@dataclass(frozen=True, slots=True)
+class LoraConfig:
+    adapters: tuple[AdapterDirectory, ...] = ()
+    most_rank: int = 64  # refused beyond: each rank of each adapter costs memory, and time in every step that has it
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(adapter.name for adapter in self.adapters)
+
+
+@dataclass(frozen=True, slots=True)
 class BatchConfig:
     """Where /v1/files and /v1/batches keep what they are given, and how much of it runs at once."""
 
@@ -166,3 +184,4 @@ class ServerConfig:
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     task: Task = Task.GENERATE
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)

@@ -82,6 +82,7 @@ class ServerMetrics:
         )
         self.requests_waiting_by_class = make.gauge("requests_waiting_by_class", "Of those that wait", "class")
         self.requests_running_by_class = make.gauge("requests_running_by_class", "Of those that run", "class")
+        self.adapter_requests = make.gauge("adapter_requests", "Requests for a LoRA adapter", "adapter", "state")
         self.oldest_waiting_seconds_by_class = make.gauge(
             "oldest_waiting_seconds_by_class", "Age of the first one of the class that waits", "class"
         )

@@ -81,6 +81,7 @@ class Request:
     stops: Stops | None = None  # generation ends with the token that completes a stop string; it is delivered
     prompt_logprobs: int | None = None  # None: none; n: those of each prompt token and of the n likeliest in its place
     tenant: str = ""  # who asks: KV pages are shared within one tenant only, capacity between them; "" = nobody said
+    adapter: str = ""  # that the model answers with, by its name; "": alone. KV pages are shared within one only
     cache_scope: str = ""  # KV pages are shared only within this part of the tenant; "" = within all of it
     grammar: Grammar | None = None
     priority: Priority = Priority.STANDARD
@@ -88,7 +89,8 @@ class Request:
 
     @property
     def cache_owner(self) -> str:
-        return cache_owner(self.tenant, self.cache_scope)
+        owner = cache_owner(self.tenant, self.cache_scope)
+        return f"{owner}\0\0{self.adapter}" if self.adapter else owner
 
 
 class Finish(StrEnum):

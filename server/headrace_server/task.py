@@ -8,6 +8,7 @@ from headrace_server.embedding import Embedder
 from headrace_server.engine.embed import EmbedEngine, EmbedModel
 from headrace_server.engine.loop import Engine
 from headrace_server.metrics import ServerMetrics
+from headrace_server.model.lora.config import read_config
 from headrace_server.model.quantisation import settled
 from headrace_server.read_ahead import read_ahead
 from headrace_server.rpc.answers import Answers
@@ -37,6 +38,8 @@ def load(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> 
     """To be called in a thread of its own. Raises ModelRefused."""
     if config.model.is_dir():
         settled(config.model, config.quantization)  # what cannot be served is refused before seconds of importing torch
+    for adapter in config.lora.adapters:
+        read_config(adapter, config.lora.most_rank)  # likewise
     read_ahead(config.model)
     if config.task is not Task.GENERATE:
         return _load_embedder(config, readiness, metrics)

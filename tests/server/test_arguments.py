@@ -62,3 +62,31 @@ def test_cores_of_others_are_refused_at_load(tmp_path: Path) -> None:
     config = command._config(parsed("--model", str(tmp_path), "--dtype", "float32", "--cpu-cores", "4096"), None)
     with pytest.raises(ModelRefused, match=r"cpu-cores names \[4096\]"):
         load_model(config, on_phase=lambda phase: None)
+
+
+def test_adapters_and_their_names() -> None:
+    lora = command._config(parsed("--lora", "poet=a/b", "--lora=team/clerk=c=d", "--max-lora-rank=16"), None).lora
+    assert [(each.name, str(each.directory)) for each in lora.adapters] == [("poet", "a/b"), ("team/clerk", "c=d")]
+    assert lora.most_rank == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--lora=a=x", "--lora=a=y"], "'a' is taken"),
+        (["--lora=n=x"], "'n' is taken"),
+        (["--lora=x"], "give NAME=DIR"),
+        (["--lora=.a=x"], "begins with no mark"),
+        (["--lora=a=x", "--task=embed"], "--task=generate, not embed"),
+        (["--max-lora-rank=0"], "must be at least 1"),
+        (["--batch-invariant", "--task=rerank"], "--task=generate, not rerank"),
+    ],
+)
+def test_what_no_adapter_can_be(words: list[str], why: str) -> None:
+    with pytest.raises(ModelRefused, match=why):
+        command._config(parsed(*words), None)
+
+
+def test_no_bit_of_an_answer_may_depend_on_others() -> None:
+    assert command._config(parsed("--batch-invariant"), None).engine.batch_invariant
+    assert not command._config(parsed(), None).engine.batch_invariant

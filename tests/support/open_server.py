@@ -119,7 +119,7 @@ async def open_server(
     metrics = ServerMetrics(registry)
     doors = await open_doors(config, metrics, registry, wall_clock)
     text = load_text(model)
-    limits = Limits(max_context=CONTEXT, vocab_size=text.vocab_size, eos_token_ids=(1,), kv_pages=PAGES)
+    limits = Limits(CONTEXT, text.vocab_size, eos_token_ids=(1,), kv_pages=PAGES, adapters=config.lora.names)
     engine = Engine(runner, config.engine, limits, metrics, time.monotonic)
     heartbeat = asyncio.create_task(engine.run())
     answers = Answers(engine, text, limits, time.monotonic)

@@ -21,11 +21,13 @@ class ScriptedRunner:
         self.gate = threading.Event()
         self.gate.set()
         self.broken: Exception | None = None
+        self.adapters: set[str] = set()  # that any chunk named
 
     def warm_up(self) -> None:
         pass
 
     def launch(self, step: Step) -> "Scripted":
+        self.adapters.update(chunk.adapter for chunk in step.chunks if chunk.adapter)
         for start in step.starts:
             self._prompts[start.slot] = [*start.tokens]
             self._answers.pop(start.slot, None)

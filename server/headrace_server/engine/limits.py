@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headrace_server.errors import InvalidRequest
+from headrace_server.errors import InvalidRequest, UnknownModel
 from headrace_server.request import Request
 
 
@@ -12,9 +12,13 @@ class Limits:
     vocab_size: int
     eos_token_ids: tuple[int, ...]
     kv_pages: int  # pages of the KV cache
+    adapters: tuple[str, ...] = ()  # that a request may name
 
     def check(self, request: Request) -> None:
-        """Raises InvalidRequest for a request that could never run: waiting would not help it."""
+        """Raises InvalidRequest, or UnknownModel, for a request that could never run: waiting would not help it."""
+        if request.adapter and request.adapter not in self.adapters:
+            known = ", ".join(self.adapters) or "none"
+            raise UnknownModel("adapter", f"{request.adapter!r} is not served here; adapters of this server: {known}")
         prompt, new = len(request.prompt), request.max_new_tokens
         if not prompt:
             raise InvalidRequest("prompt", "is empty; send at least one token")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.account import Account
+from headrace_server.engine.adapters import expose_adapters
 from headrace_server.engine.admission import Admission
 from headrace_server.engine.core import Core, News, Outcome, Runner, Sampled
 from headrace_server.engine.grammar import Guide
@@ -65,6 +66,7 @@ class Engine:
         self._core = Core(runner, self._scheduler, clock, self._threads.tell)
         self._account = Account(metrics, self._scheduler, self._core, config, clock, work=work)
         self._streams: dict[Sequence, Stream] = {}  # of every request that has not ended
+        expose_adapters(metrics, limits.adapters, self._streams)
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False

@@ -87,7 +87,8 @@ class Plan:
         self.sequences.append(sequence)
         samples = not sequence.fill_left
         mask = sequence.guide.mask if samples and sequence.guide is not None else None
-        self.chunks.append(Chunk(sequence.slot, start, token_ids, samples, mask, _scoring(sequence, start), guess))
+        scoring, adapter = _scoring(sequence, start), sequence.request.adapter
+        self.chunks.append(Chunk(sequence.slot, start, token_ids, samples, mask, scoring, guess, adapter))
 
     def _count_prompt(self, sequence: Sequence) -> None:
         new = min(len(sequence.request.prompt), sequence.planned) - sequence.prompt_seen

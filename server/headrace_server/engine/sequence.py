@@ -155,6 +155,7 @@ class Chunk:
     mask: NDArray[np.int32] | None = field(default=None, compare=False)  # by which it is chosen; None: any token
     scoring: Scoring | None = None
     guess: Guess | None = None  # only of one that decodes
+    adapter: str = ""  # by its name; "": the model alone
 
     @property
     def tokens(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from headrace_server.model.descriptor import Described, Layout, decode_layout
+from headrace_server.model.lora.rows import AdaptedRows
 from headrace_server.model.slots import Slots
 
 
@@ -21,6 +22,7 @@ class Batch:
     sampled_rows: Tensor  # int32 (S), of the packed step
     fill_bounds: Tensor  # int32 (fills + 1): where each begins among the rows after those that decode, and the end
     pages: Tensor  # int32 (slots, pages each): the block table
+    adapted: tuple[AdaptedRows, ...] = ()
 
 
 def unpack(step: Described, slots: Slots, check: bool) -> Batch:
@@ -36,7 +38,14 @@ def unpack(step: Described, slots: Slots, check: bool) -> Batch:
         sampled_rows=step.sampled_rows,
         fill_bounds=step.fill_bounds,
         pages=slots.pages,
+        adapted=tuple(AdaptedRows(name, _sent(rows, slot.device)) for name, rows in step.layout.adapted),
     )
+
+
+def _sent(rows: tuple[int, ...], device: torch.device) -> Tensor:
+    """int64. The host does not wait for a GPU."""
+    on_host = torch.tensor(rows, pin_memory=device.type == "cuda")
+    return on_host.to(device, non_blocking=True)
 
 
 def decoding(slot: Tensor, position: Tensor, slots: Slots) -> Batch:

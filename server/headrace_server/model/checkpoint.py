@@ -81,15 +81,25 @@ def files_in(directory: Path) -> dict[str, Path]:
     if (directory / INDEX).exists():
         return _sharded(directory)
     if (directory / SINGLE).exists():
-        with _open(directory / SINGLE) as file:
-            return dict.fromkeys(file.keys(), directory / SINGLE)
+        return dict.fromkeys(names_in(directory / SINGLE), directory / SINGLE)
+    refuse_pickled(directory)
+    raise ModelRefused(f"{directory} holds no weights; expected {SINGLE} or {INDEX}")
+
+
+def names_in(path: Path) -> set[str]:
+    """Of the tensors in a file. Raises ModelRefused."""
+    with _open(path) as file:
+        return set(file.keys())
+
+
+def refuse_pickled(directory: Path) -> None:
+    """Raises ModelRefused if pickled weights are all that there is."""
     pickled = sorted(path.name for pattern in PICKLED for path in directory.glob(pattern))
     if pickled:
         raise ModelRefused(
             f"{directory} holds only pickled weights ({', '.join(pickled[:3])}), which can run code when they are "
             "loaded; convert them with transformers: save_pretrained(..., safe_serialization=True)"
         )
-    raise ModelRefused(f"{directory} holds no weights; expected {SINGLE} or {INDEX}")
 
 
 def _sharded(directory: Path) -> dict[str, Path]:

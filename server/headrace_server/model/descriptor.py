@@ -62,6 +62,7 @@ class Layout:
     fills: tuple[Fill, ...]
     sampling_slots: tuple[int, ...]
     guesses: bool = False  # some of the rows that decode feed tokens that the host brings
+    adapted: tuple[tuple[str, tuple[int, ...]], ...] = ()  # adapters, and which rows of the packed step are theirs
 
     @property
     def numbers(self) -> int:
@@ -174,6 +175,7 @@ def _layout(step: Step) -> Layout:
         longest=longest,
         fills=tuple(fills),
         sampling_slots=slots,
+        adapted=_adapted(step),
     )
 
 
@@ -238,3 +240,13 @@ def _sampled_rows(chunks: tuple[Chunk, ...]) -> list[int]:
         end += chunk.tokens
         rows += range(end - chunk.choices, end)
     return rows
+
+
+def _adapted(step: Step) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    found: dict[str, list[int]] = {}
+    end = 0
+    for chunk in step.chunks:
+        begin, end = end, end + chunk.tokens
+        if chunk.adapter:
+            found.setdefault(chunk.adapter, []).extend(range(begin, end))
+    return tuple((name, tuple(rows)) for name, rows in found.items())

@@ -32,6 +32,10 @@ class Fields:
     def __len__(self) -> int:
         return len(self._values)
 
+    def raw(self, name: str) -> Any:
+        """Whatever the file says; None when it is missing."""
+        return self._values.get(name)
+
     def is_null(self, name: str) -> bool:
         return name in self._values and self._values[name] is None
 

@@ -16,6 +16,8 @@ from headrace_server.model.backend import Backend, backend_for
 from headrace_server.model.cache import bytes_per_token, cache_dtype, empty_cache, pages_that_fit
 from headrace_server.model.cpu.threads import settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice
+from headrace_server.model.lora.loading import Target, load_adapters
+from headrace_server.model.projection import Plain
 from headrace_server.model.quantisation import settled
 from headrace_server.model.runner import ModelRunner
 from headrace_server.model.transformer import Transformer
@@ -61,7 +63,9 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     on_phase("kernels")
     heads = Heads(shape.heads, shape.kv_heads, shape.head_dim)
     attention = backend.attention(heads, cache, cos, sin, _head_norms(shape, weights))
-    transformer = Transformer(shape, weights, attention, backend.residual(shape, dtype))
+    small = layout if config.engine.batch_invariant else Plain()  # matrices of few ranks gain nothing by being packed
+    adapters = load_adapters(config.lora.adapters, Target(shape, device, dtype, small, config.lora.most_rank))
+    transformer = Transformer(shape, weights, attention, backend.residual(shape, dtype), adapters)
     runs_on = CpuDevice(settle) if device.type == "cpu" else CudaDevice(device)
     captures = backend.captures and not config.engine.check_gathers  # checking asks the device, a graph cannot
     runner = ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures)
@@ -128,4 +132,5 @@ def _limits(shape: Architecture, config: ServerConfig, device: torch.device, dty
             held,
             shape.max_position,
         )
-    return Limits(min(shape.max_position, held), shape.vocab_size, shape.eos_token_ids, pages)
+    context = min(shape.max_position, held)
+    return Limits(context, shape.vocab_size, shape.eos_token_ids, pages, config.lora.names)

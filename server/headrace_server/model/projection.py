@@ -27,7 +27,13 @@ class Projection(Protocol):
 
 class Gated(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
-        """silu(gate(x)) * up(x)."""
+        """silu(gate(x)) * up(x): `activated(products(x))`, or in one."""
+
+    def products(self, x: Tensor) -> Tensor:
+        """(T, 2 * inner): gate(x), then up(x)."""
+
+    def activated(self, products: Tensor) -> Tensor:
+        """(T, inner): silu(gate) * up."""
 
 
 Matrix_contra = TypeVar("Matrix_contra", contravariant=True)  # (out, in): a Tensor, or one in fewer bits
@@ -67,7 +73,13 @@ class PlainGated:
     both: PlainProjection
 
     def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self.both(x).chunk(2, dim=-1)
+        return self.activated(self.both(x))
+
+    def products(self, x: Tensor) -> Tensor:
+        return self.both(x)
+
+    def activated(self, products: Tensor) -> Tensor:
+        gate, up = products.chunk(2, dim=-1)
         return silu(gate) * up
 
 
@@ -120,6 +132,13 @@ class PackedGated:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.up.times(self.gate.silu(x), x)
+
+    def products(self, x: Tensor) -> Tensor:
+        return torch.cat((self.gate(x), self.up(x)), dim=-1)
+
+    def activated(self, products: Tensor) -> Tensor:
+        gate, up = products.chunk(2, dim=-1)
+        return silu(gate) * up
 
 
 class Packed:

@@ -62,7 +62,13 @@ class SiluGated:
     both: Projection
 
     def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self.both(x).chunk(2, dim=-1)
+        return self.activated(self.both(x))
+
+    def products(self, x: Tensor) -> Tensor:
+        return self.both(x)
+
+    def activated(self, products: Tensor) -> Tensor:
+        gate, up = products.chunk(2, dim=-1)
         return silu(gate).mul_(up)
 
 

@@ -76,8 +76,8 @@ class ModelRunner:
         return self._decode.padding(layout.tokens)
 
     def _is_captured(self, layout: Layout) -> bool:
-        """Guesses can make more rows of a step than requests run."""
-        return not layout.fills and layout.tokens <= self._config.max_running
+        """Guesses can make more rows of a step than requests run; which rows are an adapter's is new in each step."""
+        return not layout.fills and not layout.adapted and layout.tokens <= self._config.max_running
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:

@@ -9,12 +9,21 @@ from torch.nn.functional import embedding, pad
 from headrace_server.model.architecture import Architecture
 from headrace_server.model.attention import Attend, Attention
 from headrace_server.model.batch import Batch
+from headrace_server.model.lora.delta import NO_ADAPTERS, Adapters
 from headrace_server.model.norm import Residual
-from headrace_server.model.weights import Weights
+from headrace_server.model.weights import Layer, Weights
 
 
 class Transformer:
-    def __init__(self, shape: Architecture, weights: Weights, attention: Attention, residual: Residual) -> None:
+    def __init__(
+        self,
+        shape: Architecture,
+        weights: Weights,
+        attention: Attention,
+        residual: Residual,
+        adapters: Adapters = NO_ADAPTERS,
+    ) -> None:
+        self._adapters = adapters
         self._shape = shape
         self._weights = weights
         self._attention = attention
@@ -25,12 +34,12 @@ class Transformer:
     def hidden(self, batch: Batch) -> Tensor:
         """(T, hidden), normed: what `logits` reads. Writes the step's keys and values into the cache."""
         attend = self._attention.over(batch)
-        layers, residual = self._weights.layers, self._residual
+        layers, residual = self._layers(batch), self._residual
         tokens = len(batch.token_ids)
         x = self._padded(embedding(batch.token_ids, self._weights.embedding))
         normed = residual.normed(x, layers[0].attention_norm)
         for index, (layer, norm_after) in enumerate(zip(layers, self._norms_after, strict=True)):
-            x, normed = residual.added(x, layer.out, self._attend(normed, tokens, index, attend), layer.mlp_norm)
+            x, normed = residual.added(x, layer.out, self._attend(layer, normed, tokens, index, attend), layer.mlp_norm)
             x, normed = residual.added(x, layer.down, layer.gated(normed), norm_after)
         return normed[:tokens]
 
@@ -50,7 +59,11 @@ class Transformer:
         missing = self.padding(len(x))
         return pad(x, (0, 0, 0, missing)) if missing else x
 
-    def _attend(self, x: Tensor, tokens: int, index: int, attend: Attend) -> Tensor:
-        layer, shape = self._weights.layers[index], self._shape
+    def _layers(self, batch: Batch) -> tuple[Layer, ...]:
+        layers = self._weights.layers
+        return self._adapters.beside(layers, batch.adapted) if batch.adapted else layers
+
+    def _attend(self, layer: Layer, x: Tensor, tokens: int, index: int, attend: Attend) -> Tensor:
+        shape = self._shape
         projected = layer.qkv(x)[:tokens].view(tokens, -1, shape.head_dim)
         return self._padded(attend(projected, index, shape.windows[index]))

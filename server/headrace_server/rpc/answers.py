@@ -214,6 +214,7 @@ class Answers:
             stops=self._text.stop_matcher(ask.stop, prompt, ask.sampling.min_tokens) if ask.stop else None,
             prompt_logprobs=_prompt_logprobs(ask, new_tokens),
             tenant=ask.tenant,
+            adapter=ask.adapter,
             cache_scope=ask.cache_scope,
             grammar=await self._grammar(ask),
             priority=ask.priority,

@@ -49,6 +49,7 @@ class Ask:
     format: Format | None = None  # None: free text
     priority: Priority = Priority.STANDARD
     timeout: float | None = None  # seconds from arrival in which the answer is of use; None: no such limit
+    adapter: str = ""  # that the model answers with, by its name; "": alone
     tenant: str = ""  # who asks; "" = nobody said, or nobody who is believed
     came_with: CameWith = ALONE
     cache_scope: str = ""  # within the tenant, who may be answered from what was computed for this; "" = all of it

@@ -63,6 +63,7 @@ def ask_from(message: pb.GenerateRequest) -> Ask:
         prompt_logprobs=message.prompt_logprobs if message.HasField("prompt_logprobs") else None,
         format=_format(message),
         priority=_priority(message.priority),
+        adapter=message.adapter,
     )
 
 

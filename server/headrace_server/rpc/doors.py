@@ -93,7 +93,8 @@ async def open_doors(
     admin_calls = Admin(registry, drain_call, token)
     allowed = access(config.access, metrics, wall_clock)
     callers = Callers(config.trust_tenant_header, allowed.gate.asks)
-    endpoints = Endpoints(config.name, readiness, metrics, arrivals, wall_clock, int(wall_clock()), callers)
+    names = config.lora.names
+    endpoints = Endpoints(config.name, readiness, metrics, arrivals, wall_clock, int(wall_clock()), callers, names)
     calls = Calls(Served(config.name, config.device, config.dtype), readiness, metrics, arrivals, callers)
     services = GrpcServices(InferenceService(calls, drain_call, token), OipService(calls))
     async with AsyncExitStack() as opened:

@@ -3,7 +3,7 @@
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import orjson
@@ -47,6 +47,7 @@ class Endpoints:
     wall_clock: Callable[[], float]  # seconds since 1970, for `created`
     started_at: int
     callers: Callers
+    adapters: tuple[str, ...] = ()  # names that answer as the model with an adapter
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         with self.arrivals.one():
@@ -78,11 +79,12 @@ class Endpoints:
         return json_response(body.reply(found, int(self.wall_clock())))
 
     async def models(self, _: web.Request) -> web.StreamResponse:
-        return json_response({"object": "list", "data": [self._card()]})
+        return json_response({"object": "list", "data": [self._card(name) for name in (self.model, *self.adapters)]})
 
     async def one_model(self, request: web.Request) -> web.StreamResponse:
-        self._check_model(request.match_info["model"])
-        return json_response(self._card())
+        name = request.match_info["model"]
+        self._adapter(name)
+        return json_response(self._card(name))
 
     async def health(self, _: web.Request) -> web.StreamResponse:
         return json_response({"phase": self.readiness.phase})
@@ -113,15 +115,15 @@ class Endpoints:
 
     async def _tokens(self, body: TokenizeBody | DetokenizeBody) -> web.StreamResponse:
         if body.model is not None:
-            self._check_model(body.model)
+            self._adapter(body.model)
         return json_response(await body.answer(self.readiness.tokens()))
 
     async def _answer(self, request: web.Request, body: Body) -> web.StreamResponse:
-        self._check_model(body.model)
+        adapter = self._adapter(body.model)
         answers = self.readiness.answers()
         with in_the_words_of(body):
-            asks = [self.callers.complete(ask, request.headers) for ask in body.asks()]
-            shape = body.shape(self._head(), answers.tool_form)
+            asks = [replace(self.callers.complete(ask, request.headers), adapter=adapter) for ask in body.asks()]
+            shape = body.shape(Head(body.model, int(self.wall_clock())), answers.tool_form)
             if not body.stream:
                 return json_response(await whole(answers, asks, body.choices, shape))
             async with opened(answers, asks, body.choices) as pieces:
@@ -131,18 +133,27 @@ class Endpoints:
         if name != self.model:
             raise UnknownModel("model", f"{name!r} is not served here; this server serves {self.model!r}")
 
-    def _head(self) -> Head:
-        return Head(self.model, int(self.wall_clock()))
+    def _adapter(self, name: str) -> str:
+        """That of a model's name; "" of the model itself. Raises UnknownModel."""
+        if name in self.adapters:
+            return name
+        if self.adapters and name != self.model:
+            known = ", ".join(map(repr, (self.model, *self.adapters)))
+            raise UnknownModel("model", f"{name!r} is not served here; this server serves {known}")
+        self._check_model(name)
+        return ""
 
-    def _card(self) -> dict[str, str | int]:
+    def _card(self, name: str) -> dict[str, str | int]:
+        """`parent`: of an adapter the model, as vLLM's cards have it."""
         longest = self.readiness.max_model_len
         card: dict[str, str | int] = {
-            "id": self.model,
+            "id": name,
             "object": "model",
             "created": self.started_at,
             "owned_by": "headrace",
         }
-        return card | ({} if longest is None else {"max_model_len": longest})
+        parent: dict[str, str | int] = {"parent": self.model} if name in self.adapters else {}
+        return card | parent | ({} if longest is None else {"max_model_len": longest})
 
 
 async def _stream(

@@ -105,6 +105,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             limits = readiness.answers().limits
             reply.task, reply.max_context, reply.vocab_size = pb.TASK_GENERATE, limits.max_context, limits.vocab_size
             reply.eos_token_ids.extend(limits.eos_token_ids)
+            reply.adapters.extend(limits.adapters)
             return reply
         facts = readiness.ranker().facts
         reply.max_context, reply.ranking = facts.max_tokens, RANKING[facts.judges]

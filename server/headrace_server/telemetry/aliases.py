@@ -118,9 +118,18 @@ class VllmNames(Collector):
         for state, value in states.items():
             sleep.add_sample("vllm:engine_sleep_state", self._labels | {"sleep_state": state}, value)
         yield sleep
-        # No adapters are served: an endpoint picker that asks reads that there is room for none.
-        adapters = {"max_lora": "0", "running_lora_adapters": "", "waiting_lora_adapters": ""}
-        yield _info("lora_requests_info", "Adapters in use", self._labels | adapters)
+        yield _info("lora_requests_info", "Adapters in use", self._labels | self._adapters())
+
+    def _adapters(self) -> dict[str, str]:
+        """All that are served are loaded: an endpoint picker reads who has one at work, and that there is room."""
+        found: dict[str, dict[str, float]] = {}  # by state, then by name
+        for sample in samples_of(self._ours.adapter_requests):
+            found.setdefault(sample.labels["state"], {})[sample.labels["adapter"]] = sample.value
+        names = {
+            f"{state}_lora_adapters": ",".join(name for name, requests in found.get(state, {}).items() if requests)
+            for state in ("running", "waiting")
+        }
+        return {"max_lora": str(max((len(each) for each in found.values()), default=0)), **names}
 
 
 def _info(name: str, text: str, labels: dict[str, str]) -> Metric:

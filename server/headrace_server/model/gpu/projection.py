@@ -16,6 +16,12 @@ class GpuGated:
     def __call__(self, x: Tensor) -> Tensor:
         return silu_mul(self.both(x))
 
+    def products(self, x: Tensor) -> Tensor:
+        return self.both(x)
+
+    def activated(self, products: Tensor) -> Tensor:
+        return silu_mul(products)
+
 
 class GpuLayout:
     """Rows as the checkpoint has them, gate and up in one product."""
