@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,12 @@ class Plan:
     @property
     def speeds(self) -> Speeds:
         share = self.efficiency
-        return Speeds(self.device.read * share.read, self.device.multiply * share.multiply, share.overhead_ms / 1000)
+        return Speeds(
+            self.device.read * share.read,
+            self.device.multiply * share.multiply,
+            share.overhead_ms / 1000,
+            share.token_overhead_ms / 1000,
+        )
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -204,11 +209,11 @@ def _device(options: argparse.Namespace) -> Device:
 def _overridden(found: Efficiency, options: argparse.Namespace) -> Efficiency:
     if options.read_efficiency is None and options.multiply_efficiency is None:
         return found
-    return Efficiency(
-        options.read_efficiency or found.read,
-        options.multiply_efficiency or found.multiply,
-        found.overhead_ms,
-        f"options, and {found.where}",
+    return replace(
+        found,
+        read=options.read_efficiency or found.read,
+        multiply=options.multiply_efficiency or found.multiply,
+        where=f"options, and {found.where}",
     )
 
 

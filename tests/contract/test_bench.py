@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from headrace_server.sizing.roofline import decode_seconds, prompt_seconds
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 sys.path.append(str(Path(__file__).parents[2] / "bench"))
 import engine
 import host_step
 import make_checkpoint
+import sizing
 from comparison.figures import Load, Measured, agreeing, idle_share, latencies, row
 from comparison.floor import Shape, Speeds, floor_seconds
 from comparison.process import Command, SideBroken, SideProcess
@@ -66,6 +68,26 @@ def test_fewer_bits_are_measured_beside_float32() -> None:
     assert fewer["weights_mib"] < 0.3 * whole["weights_mib"]
     assert fewer["kv_bytes_per_token"] == whole["kv_bytes_per_token"] * (32 + 2) / (32 * 4)
     assert all(row["decode_tokens_per_s"] > 0 and row["resident_mib"] > 0 for row in (whole, fewer))
+
+
+def test_what_a_server_attains_is_found_again_in_what_it_did() -> None:
+    """Of a server that does just what the arithmetic says."""
+    truth, machine = sizing.Attained(0.8, 0.6, 0.001, 0.0005), Speeds(read=40e9, multiply=60e9)
+    models = [sizing.Model.read(name, SHIPPED.with_name(name)) for name in ("scripture-1m", "scripture-5m")]
+    did = [
+        sizing.Seen(
+            machine,
+            prompt_seconds(model.work, truth.of(machine), sizing.LONG),
+            decode_seconds(model.work, truth.of(machine), 1, sizing.PROMPT + sizing.ANSWER / 2) - truth.token_overhead,
+            tuple((machine, model.tokens_per_second(truth.of(machine), load)) for load in sizing.LOADS),
+        )
+        for model in models
+    ]
+    found = sizing.attained(*zip(models, did, strict=True))
+    assert found.read == pytest.approx(truth.read, rel=0.01)
+    assert found.multiply == pytest.approx(truth.multiply, rel=0.01)
+    assert found.overhead == pytest.approx(truth.overhead, rel=0.01)
+    assert found.token_overhead == pytest.approx(truth.token_overhead, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,6 @@ def busiest(asked: Sequence[Asked], window: float, scale: float = 1.0) -> Demand
 
 
 def _variability(gaps: Sequence[float]) -> float:
-    """Of too few to tell: chance."""
+    """Of too few to tell, or of all at once: chance."""
     mean = statistics.fmean(gaps) if len(gaps) > 1 else 0.0
-    return statistics.pvariance(gaps) / mean**2 if mean > 0 else 1.0
+    return (statistics.pstdev(gaps) / mean) ** 2 if mean > 1e-9 else 1.0

@@ -20,6 +20,7 @@ class Efficiency:
     read: Share  # of the memory's bandwidth
     multiply: Share  # of the operations a second
     overhead_ms: Annotated[float, Field(ge=0)]  # of a step
+    token_overhead_ms: Annotated[float, Field(ge=0)]  # for each token that is sent
     where: Annotated[str, Field(min_length=1)]  # it was measured, or why it was not
 
 

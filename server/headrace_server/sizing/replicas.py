@@ -93,7 +93,7 @@ def size(replica: Replica, demand: Demand, promise: Promise, utilization: float)
         return _none(Bound.NO_ROOM_FOR_A_REQUEST, f"{room}, a request of the trace has {longest}")
     found = fullest(replica, demand.asked, promise.itl)
     if found is None:
-        alone = _full(replica, demand.asked, 1)
+        alone = full_with(replica, demand.asked, 1)
         told = f"a token takes {alone.token_seconds:.4g} s even alone"
         return _none(Bound.TOKEN_TOO_SLOW, f"{told}, itl={promise.itl:g} was promised", alone)
     return _fewest(replica, found, demand, promise, utilization)
@@ -104,14 +104,15 @@ def fullest(replica: Replica, asked: tuple[Asked, ...], itl: float | None) -> Fu
     room = int(replica.cache_tokens // statistics.fmean(one.tokens for one in asked))
     low, high = 0, min(replica.max_running, max(1, room))  # more at once never make a token come sooner
     if itl is None:
-        return _full(replica, asked, high)
+        return full_with(replica, asked, high)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _full(replica, asked, middle).token_seconds <= itl else (low, middle - 1)
-    return _full(replica, asked, low) if low else None
+        low, high = (middle, high) if full_with(replica, asked, middle).token_seconds <= itl else (low, middle - 1)
+    return full_with(replica, asked, low) if low else None
 
 
-def _full(replica: Replica, asked: tuple[Asked, ...], running: int) -> Full:
+def full_with(replica: Replica, asked: tuple[Asked, ...], running: int) -> Full:
+    """A replica in which so many of these run at once."""
     answers = sum(one.answer for one in asked)
     # A request is seen by as many steps as its answer has tokens.
     context = sum(one.answer * (one.prompt + one.answer / 2) for one in asked) / answers

@@ -16,13 +16,15 @@ class Speeds:
     read: float  # bytes a second
     multiply: float  # operations a second
     overhead: float = 0.0  # seconds of a step in which nothing is read or multiplied
+    token_overhead: float = 0.0  # seconds more for each token that is sent: on a CPU, those who compute send, too
 
 
 def decode_seconds(work: ModelWork, speeds: Speeds, sequences: float, context: float) -> float:
     """Of a step in which so many sequences get a token each. `context`: tokens that each attends to, in the mean."""
     tokens = sequences * context
     operations = sequences * (work.flops_per_token + work.flops_per_sample) + tokens * work.flops_per_pair
-    return _seconds(speeds, work.weight_bytes + tokens * work.kv_bytes_per_token, operations)
+    sending = sequences * speeds.token_overhead
+    return sending + _seconds(speeds, work.weight_bytes + tokens * work.kv_bytes_per_token, operations)
 
 
 def prompt_seconds(work: ModelWork, speeds: Speeds, tokens: int) -> float:

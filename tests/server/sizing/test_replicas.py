@@ -33,8 +33,8 @@ def test_a_prompt_takes_what_multiplying_takes(tokens: int, milliseconds: float)
 
 
 def test_overhead_is_added_to_every_step() -> None:
-    slow = replace(H200, overhead=0.001)
-    assert decode_seconds(LLAMA, slow, 8, 100) == pytest.approx(decode_seconds(LLAMA, H200, 8, 100) + 0.001)
+    slow = replace(H200, overhead=0.001, token_overhead=0.0001)
+    assert decode_seconds(LLAMA, slow, 8, 100) == pytest.approx(decode_seconds(LLAMA, H200, 8, 100) + 0.0018)
 
 
 @pytest.mark.parametrize(
