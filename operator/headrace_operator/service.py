@@ -10,7 +10,7 @@ from headrace_operator.cache_fields import Caches, caches
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
 from headrace_operator.pod_fields import PodFields, pod_fields
-from headrace_operator.routing_fields import Routing, routing
+from headrace_operator.routing_fields import Routing, RoutingMode, routing
 from headrace_operator.sources import Source, source
 from headrace_operator.tenant_fields import Tenants, tenants
 
@@ -160,7 +160,10 @@ class InferenceDeployment:
         """Raises InvalidSpec, which names the field. The API server has validated before; this is the second door."""
         metadata, spec = body["metadata"], Section(body.get("spec", {}), "spec")
         model = _model(spec.part("model"))
-        way = routing(spec.part("routing"))
+        way, guard = routing(spec.part("routing")), auth(spec.part("auth"))
+        if way.mode is RoutingMode.HEADRACE and guard.client_ca is not None:
+            why = "must be left out with spec.routing.mode Headrace: a router shows replicas no client's certificate"
+            raise InvalidSpec("spec.auth.clientCA", why)
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
@@ -174,7 +177,7 @@ class InferenceDeployment:
             image=spec.text_if_given("image"),
             rollout=_rollout(spec.part("rollout"), model.task),
             pod=pod_fields(spec.part("pod")),
-            auth=auth(spec.part("auth")),
+            auth=guard,
             tenants=tenants(spec.part("tenants")),
             caches=caches(spec.part("caches")),
             routing=way,

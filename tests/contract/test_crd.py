@@ -84,6 +84,11 @@ REFUSED = [
     ("no replicas behind a gateway", PICKED | {"spec.autoscaling.minReplicas": 0}, "spec.autoscaling.minReplicas"),
     ("an unknown way", {"spec.routing.mode": "Envoy"}, "spec.routing.mode"),
     ("no routers", {"spec.routing.replicas": 0}, "spec.routing.replicas"),
+    (
+        "certificates through a router",
+        {"spec.routing.mode": "Headrace", "spec.auth": {"tls": {"secretName": "a"}, "clientCA": {"secretName": "b"}}},
+        "spec.auth.clientCA",
+    ),
     ("held for a day", {"spec.routing.hold.timeout": "24h"}, "spec.routing.hold.timeout"),
     ("a pool without picker", {"spec.routing.mode": "GatewayInferencePool"}, "spec.routing.endpointPicker"),
     ("a picker without pool", PICKED | {"spec.routing.mode": "Headrace"}, "spec.routing.endpointPicker"),

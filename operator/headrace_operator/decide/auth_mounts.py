@@ -40,6 +40,13 @@ def volume_mounts(auth: Auth) -> list[Body]:
     return [{"name": mount.name, "mountPath": mount.folder, "readOnly": True} for mount in _mounts(auth)]
 
 
+def router_arguments(auth: Auth) -> list[str]:
+    """For `headrace route`: its own doors speak as the replicas' do, and ca.crt says who signs for them."""
+    tls = f"{FOLDER}/tls"
+    own = [f"--tls-cert={tls}/tls.crt", f"--tls-key={tls}/tls.key", f"--replica-ca={tls}/ca.crt"]
+    return [] if auth.tls is None else own
+
+
 def arguments(auth: Auth) -> list[str]:
     """For `headrace serve`. Without keys and client certificates a Service answers whoever reaches it, as all do."""
     return [

@@ -43,7 +43,7 @@ def hold(
     has_surge, is_wanting = sides.progress.surge, any(map(waits_for_room, old))
     gives_back = sides.progress.headway.is_overdue and (is_wanting or not has_surge)
     kept = replicas if has_surge or gives_back else replicas - 1
-    if leaving := _useless(sides, old) or _too_many(new, gives_back=gives_back):
+    if leaving := _useless(sides, old) or _too_many(new, gives_back=gives_back, most=min(1, replicas)):
         return leaving
     staying = [pod for pod in old if pod.loss_announced is None]
     if len(staying) < kept:
@@ -54,7 +54,7 @@ def hold(
         return make_room(observed, sides.new, min(old, key=victim_order))
     if going := let_go(observed, kept):
         return going
-    is_asked = not (new or gives_back or is_wanting or (full and has_surge))
+    is_asked = replicas and not (new or gives_back or is_wanting or (full and has_surge))
     return create(deployment, sides.new, observed, 1) if is_asked else []
 
 
@@ -63,10 +63,12 @@ def _useless(sides: Sides, old: list[PodState]) -> list[Action]:
     return [DeletePod(pod.name, pod.uid, "of neither revision and not ready") for pod in others]
 
 
-def _too_many(new: list[PodState], *, gives_back: bool) -> list[Action]:
-    """One shows as much as several. After the deadline none keeps a GPU that the old revision needs."""
+def _too_many(new: list[PodState], *, gives_back: bool, most: int) -> list[Action]:
+    """One shows as much as several, and none where no replica is wanted. After the deadline none keeps a GPU that the
+    old revision needs.
+    """
     if not gives_back:
-        return _surplus(new, 1)
+        return _surplus(new, most)
     why = "not ready within rollout.progressDeadline, and the old revision needs its place"
     return [remove(pod, why) for pod in new]
 

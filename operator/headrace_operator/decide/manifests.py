@@ -76,31 +76,36 @@ def record_metadata(deployment: InferenceDeployment, revision: str) -> Body:
 
 def service(deployment: InferenceDeployment) -> Body:
     """Routes to what is ready and not draining. Drain and standby are a label change. The admin port is not in it."""
-    over_tls = deployment.auth.tls is not None
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {**metadata(deployment, deployment.name), "labels": _labels(deployment)},
         "spec": {
             "selector": {DEPLOYMENT_LABEL: deployment.name, ROUTABLE_LABEL: "true"},
-            "ports": [
-                {
-                    "name": "grpc",
-                    "port": GRPC_PORT,
-                    "targetPort": "grpc",
-                    "protocol": "TCP",
-                    "appProtocol": "https" if over_tls else "kubernetes.io/h2c",
-                },
-                {
-                    "name": "http",
-                    "port": HTTP_PORT,
-                    "targetPort": "http",
-                    "protocol": "TCP",
-                    "appProtocol": "https" if over_tls else "http",
-                },
-            ],
+            "ports": ports(deployment),
         },
     }
+
+
+def ports(deployment: InferenceDeployment) -> list[Body]:
+    """Of a Service, for gRPC and HTTP."""
+    over_tls = deployment.auth.tls is not None
+    return [
+        {
+            "name": "grpc",
+            "port": GRPC_PORT,
+            "targetPort": "grpc",
+            "protocol": "TCP",
+            "appProtocol": "https" if over_tls else "kubernetes.io/h2c",
+        },
+        {
+            "name": "http",
+            "port": HTTP_PORT,
+            "targetPort": "http",
+            "protocol": "TCP",
+            "appProtocol": "https" if over_tls else "http",
+        },
+    ]
 
 
 def disruption_budget(deployment: InferenceDeployment) -> Body:

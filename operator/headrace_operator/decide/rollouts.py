@@ -118,7 +118,8 @@ def _timed(
     """With the clock of rollout.progressDeadline, which runs while pods are replaced."""
     if after.state is not State.PROMOTING:
         return replace(after, headway=Headway())
-    if (before.state, before.updated) != (after.state, after.updated):
+    is_at_zero = deployment.scaling.min_replicas == 0 and not observed.live  # nobody asks, so nothing is to be replaced
+    if is_at_zero or (before.state, before.updated) != (after.state, after.updated):
         return replace(after, headway=Headway.begun(observed, after.updated, now))
     made = after.headway.made(observed, after.updated, deployment.rollout.progress_deadline, now)
     if made.is_overdue is before.headway.is_overdue:

@@ -6,7 +6,8 @@ The routers' command line is a contract with `headrace route`; tests/contract ho
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from headrace_operator.decide import manifests
+from headrace_operator.auth_fields import Auth
+from headrace_operator.decide import auth_mounts, manifests
 from headrace_operator.decide.actions import Action, ApplyRouting, DeleteRouting
 from headrace_operator.decide.manifests import DEPLOYMENT_LABEL, GROUP, ROUTABLE_LABEL, Body
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
@@ -165,7 +166,7 @@ def _pod_spec(deployment: InferenceDeployment, image: str) -> Body:
             }
         ],
         "containers": [_container(deployment, image)],
-        "volumes": [{"name": "tmp", "emptyDir": {}}, _identity()],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, _identity(), *auth_mounts.volumes(_certificates(deployment))],
     }
 
 
@@ -191,6 +192,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # the list of replicas, which Envoy reads
             {"name": "identity", "mountPath": IDENTITY, "readOnly": True},
+            *auth_mounts.volume_mounts(_certificates(deployment)),
         ],
     }
 
@@ -207,7 +209,13 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         f"--admin-port={ADMIN_PORT}",
         f"--hold-requests={hold.requests}",
         f"--hold-seconds={hold.timeout:g}",
+        *auth_mounts.router_arguments(deployment.auth),
     ]
+
+
+def _certificates(deployment: InferenceDeployment) -> Auth:
+    """Of all that guards the replicas, a router needs these alone: API keys pass through it."""
+    return Auth(tls=deployment.auth.tls)
 
 
 def _identity() -> Body:
@@ -224,15 +232,15 @@ def _identity() -> Body:
 
 
 def _service(deployment: InferenceDeployment) -> Body:
-    grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP"}
-    http = {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"}
+    """The ports of the Service that replicas have, so that a client changes a name and nothing else."""
+    grpc, http = manifests.ports(deployment)
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": _metadata(deployment, name(deployment)),
         "spec": {
             "selector": _selector(deployment),
-            "ports": [grpc | {"appProtocol": "kubernetes.io/h2c"}, http | {"appProtocol": "http"}],
+            "ports": [grpc, http],
         },
     }
 

@@ -258,3 +258,28 @@ def test_what_was_never_ready_is_not_called_served() -> None:
     first = advance(OLD, Observed((old(0, PodPhase.LOADING),), RECORDS), None, (), NOW, full=False)
     assert not first.stable_served
     assert advance(OLD, Observed((old(0),), RECORDS), first, (), NOW, full=False).stable_served
+
+
+ZERO = replace(NEW, scaling=scaling(min_replicas=0))
+TRIED = {"none is there": (), "the new one starts": (new(0, PodPhase.LOADING),), "it crashes": (new(0, **CRASHES),)}
+
+
+@pytest.mark.parametrize("pods", TRIED.values(), ids=TRIED)
+def test_where_no_replica_is_wanted_no_revision_is_tried(pods: tuple[PodState, ...]) -> None:
+    actions = planned(BEGUN, 0, *pods, given=ZERO)
+    assert created(actions) == []
+    assert leaving(actions) == [each.name for each in pods]
+
+
+def test_from_zero_the_revision_that_served_comes_first_and_the_new_one_is_tried_beside_it() -> None:
+    first = planned(BEGUN, 1, given=ZERO)
+    assert created(first) == [(A, "replica")]
+    assert created(planned(BEGUN, 1, old(0, PodPhase.LOADING), given=ZERO)) == [(B, "replica")]
+
+
+def test_at_zero_no_deadline_passes() -> None:
+    hasty = replace(HASTY, scaling=scaling(min_replicas=0))
+    after = advance(hasty, Observed((), RECORDS), BEGUN, (), NOW + 1000.0, full=False)
+    assert not after.headway.is_overdue
+    after = advance(hasty, Observed((new(0, **CRASHES),), RECORDS), after, (), NOW + 1061.0, full=False)
+    assert after.headway.is_overdue

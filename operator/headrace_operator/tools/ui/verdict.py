@@ -36,6 +36,7 @@ _CONDITIONS = (
     ("ModelValid", "False", Level.TROUBLE),
     ("Degraded", "True", Level.TROUBLE),
     ("Ready", "False", Level.TROUBLE),
+    ("RoutingReady", "False", Level.TROUBLE),
     ("GPUCapacity", "False", Level.ATTENTION),
     ("AbleToScale", "False", Level.ATTENTION),
     ("ScalingConflict", "True", Level.ATTENTION),

@@ -1,0 +1,65 @@
+"""The router's pod: every argument that the operator gives it arrives at `headrace route` with the same meaning."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headrace_operator.auth_fields import Auth, SecretFile
+from headrace_operator.decide import routing
+from headrace_operator.decide.routing import RouterParts
+from headrace_operator.routing_fields import Hold, Routing, RoutingMode
+from headrace_operator.service import InferenceDeployment
+from headrace_router import __main__ as router
+from headrace_router.arguments import settings
+from headrace_router.settings import Settings
+from observations import deployment
+
+ROUTED = deployment(routing=Routing(RoutingMode.HEADRACE, 2, Hold(7, 90.0)))
+SECURE = replace(ROUTED, auth=Auth(api_keys=SecretFile("keys", "keys"), tls="certificate"))
+
+
+def pod(given: InferenceDeployment) -> dict[str, Any]:
+    (body,) = [body for body in routing.bodies(given, RouterParts("image")) if body["kind"] == "Deployment"]
+    spec: dict[str, Any] = body["spec"]["template"]["spec"]
+    return spec
+
+
+def parsed(given: InferenceDeployment) -> Settings:
+    (container,) = pod(given)["containers"]
+    command, *words = container["args"]
+    assert [*container["command"], command] == ["headrace", "route"]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    router.register(parser)
+    return settings(parser.parse_args(words), Path("unused"))
+
+
+def test_every_argument_arrives() -> None:
+    told = parsed(ROUTED)
+    (model,) = told.models
+    assert model.replicas is not None
+    assert (model.replicas.namespace, model.replicas.deployment) == ("default", "llama")
+    assert (told.terms.held.requests, told.terms.held.seconds) == (7, 90.0)
+    (container,) = pod(ROUTED)["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    listening = told.listening
+    assert ports == {"grpc": listening.grpc_port, "http": listening.http_port, "admin": listening.admin_port}
+
+
+def test_the_pod_outlives_the_routers_leaving() -> None:
+    leaving = parsed(ROUTED).leaving
+    assert pod(ROUTED)["terminationGracePeriodSeconds"] > leaving.linger + leaving.patience
+
+
+def test_a_router_before_replicas_with_tls_speaks_it_on_both_sides() -> None:
+    tls = parsed(SECURE).tls
+    (container,) = pod(SECURE)["containers"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    secrets = {
+        volume["name"]: volume["secret"]["secretName"] for volume in pod(SECURE)["volumes"] if "secret" in volume
+    }
+    assert secrets == {"tls": "certificate"}, "API keys are the replicas' alone"
+    folder = Path(mounted["tls"])
+    assert tls.own == (folder / "tls.crt", folder / "tls.key")
+    assert (tls.replica_ca, tls.replica_name) == (folder / "ca.crt", "llama.default.svc")
+    assert parsed(ROUTED).tls.own is None
