@@ -55,9 +55,9 @@ def speculative_from(options: argparse.Namespace) -> SpeculativeConfig | None:
 
 
 def _check_draft_model(method: SpeculativeMethod, draft_model: str | None) -> None:
-    if method is SpeculativeMethod.DRAFT:
-        raise ModelRefused("--speculative=draft: is not there yet; choose ngram")
-    if draft_model is not None:
+    if method is SpeculativeMethod.DRAFT and draft_model is None:
+        raise ModelRefused("--draft-model: --speculative=draft needs one; name its folder")
+    if method is not SpeculativeMethod.DRAFT and draft_model is not None:
         raise ModelRefused(f"--draft-model: --speculative={method} uses none; leave it out, or say --speculative=draft")
 
 

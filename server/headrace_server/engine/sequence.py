@@ -11,6 +11,8 @@ from headrace_server.engine.prefix import Chain, Prefix
 from headrace_server.errors import InvalidRequest
 from headrace_server.request import Finish, Logprobs, Priority, Request, Sampling
 
+READ_AT_ONCE = 64  # tokens of one sequence that the draft model reads in a step which decodes
+
 
 class Share(Protocol):
     """What its tenant got of the engine."""
@@ -23,9 +25,14 @@ class Guess:
     """Tokens taken to follow the one that a decoding sequence feeds, and fed with it: as far as the model chooses the
     same, one step does the work of several."""
 
-    count: int  # at least 1
+    count: int  # 0 only while the draft model has to read much before it can guess
     token_ids: tuple[int, ...]  # as found in the text; empty: the draft model guesses them, on the device
     unread: int = 0  # tokens before the chunk's first one that the draft model has not read yet
+
+    @property
+    def reads(self) -> int:
+        """Tokens that the draft model reads before its first guess, from the first unread one on."""
+        return min(self.unread + 1, READ_AT_ONCE)
 
 
 class Guesser(Protocol):

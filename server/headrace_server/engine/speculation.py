@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from headrace_server.config import SpeculativeConfig, SpeculativeMethod
 from headrace_server.engine.guessing import Measured, Pays, UpTo
 from headrace_server.engine.ngrams import NgramGuesser
-from headrace_server.engine.sequence import Guess, Guesser, Sequence, Step
+from headrace_server.engine.sequence import READ_AT_ONCE, Guess, Guesser, Sequence, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Speculation:
     def committed(self, step: Step, tokens: int, accepted: int) -> None:
         """It brought so many tokens, of which so many were guessed."""
         self._in_flight, self._brought = False, tokens
-        guesses = [chunk.guess.count for chunk in step.chunks if chunk.guess is not None]
+        guesses = [chunk.guess.count for chunk in step.chunks if chunk.guess is not None and chunk.guess.count]
         self.guesses += len(guesses)
         self.guessed_tokens += sum(guesses)
         self.accepted_tokens += accepted
@@ -83,7 +83,10 @@ class DraftGuesser:
 
     def guess(self, sequence: Sequence, most: int) -> Guess | None:
         unread = sequence.planned - sequence.draft_read
-        sequence.draft_read = sequence.planned + most
+        if unread >= READ_AT_ONCE:  # nothing was guessed for long
+            sequence.draft_read += READ_AT_ONCE
+            return Guess(0, (), unread)
+        sequence.draft_read = sequence.planned + most  # the last guess is not read, but nothing of it is known before
         return Guess(most, (), unread)
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from headrace_server.engine.sequence import Chunk, Step
+from headrace_server.engine.sequence import READ_AT_ONCE, Chunk, Guess, Step
 
 Ints = npt.NDArray[np.int32]
 KNOWN_THERE = -1  # instead of a token id in a step with guesses: the device has it
@@ -48,6 +48,19 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Drafting:
+    """What the draft model does in a step."""
+
+    reads: int  # rows that it reads before the first guess: of each sequence those that it has not read yet
+    counts: tuple[int, ...]  # of those that are guessed for, the most first: how many tokens
+    guessed_rows: tuple[int, ...]  # of the packed step, in its order: what is fed there is a guess
+
+    @property
+    def numbers(self) -> int:
+        return 2 * self.reads + len(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """Where what is in the numbers: known to the host without asking the device."""
 
@@ -62,13 +75,15 @@ class Layout:
     fills: tuple[Fill, ...]
     sampling_slots: tuple[int, ...]
     guesses: bool = False  # some of the rows that decode feed tokens that the host brings
+    drafting: Drafting | None = None
     adapted: tuple[tuple[str, tuple[int, ...]], ...] = ()  # adapters, and which rows of the packed step are theirs
 
     @property
     def numbers(self) -> int:
         targets = sum(scored.tokens for scored in self.scored)
         masks = self.masked * (1 + self.mask_words)
-        return 3 * self.grants + 3 * self.tokens + self.sampled + self.bounds + targets + masks
+        drafting = self.drafting.numbers if self.drafting is not None else 0
+        return 3 * self.grants + 3 * self.tokens + self.sampled + self.bounds + targets + masks + drafting
 
     @property
     def bounds(self) -> int:
@@ -87,6 +102,11 @@ class Described:
     targets: Tensor  # token ids of all scored rows, one after the other
     masked_rows: Tensor  # (masked), of those sampled
     masks: Tensor  # (masked, mask words), one bit a token, the lowest first
+    draft_rows: Tensor  # (2, reads): slot, position
+    draft_ends: Tensor  # (sequences that are guessed for), of the rows read: the last one of each
+
+
+NO_DRAFTING = Drafting(0, (), ())
 
 
 class DescriptorRing:
@@ -95,7 +115,7 @@ class DescriptorRing:
     ) -> None:
         """Holds steps of so many tokens; in the worst one every slot gets all its pages, fills, and has a mask."""
         mask_words = -(-vocab_size // 32)
-        size = 3 * max_running * pages_each + 5 * max_tokens + max_running * (3 + mask_words) + 1
+        size = 3 * max_running * pages_each + 5 * max_tokens + max_running * (4 + mask_words + 2 * READ_AT_ONCE) + 1
         pinned = device.type == "cuda"
         self._host = [torch.empty(size, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
         self._device = [torch.empty(size, dtype=torch.int32, device=device) for _ in range(2)] if pinned else self._host
@@ -123,6 +143,9 @@ class DescriptorRing:
         bounds = sampled + layout.bounds
         scored = bounds + sum(scored.tokens for scored in layout.scored)
         masked = scored + layout.masked
+        masks = masked + layout.masked * layout.mask_words
+        drafting = layout.drafting or NO_DRAFTING
+        reads = masks + 2 * drafting.reads
         return Described(
             layout=layout,
             grants=numbers[:grants].view(3, layout.grants),
@@ -131,7 +154,9 @@ class DescriptorRing:
             fill_bounds=numbers[sampled:bounds],
             targets=numbers[bounds:scored],
             masked_rows=numbers[scored:masked],
-            masks=numbers[masked : layout.numbers].view(layout.masked, layout.mask_words),
+            masks=numbers[masked:masks].view(layout.masked, layout.mask_words),
+            draft_rows=numbers[masks:reads].view(2, drafting.reads),
+            draft_ends=numbers[reads : layout.numbers],
         )
 
 
@@ -167,7 +192,8 @@ def _layout(step: Step) -> Layout:
         grants=len(step.grants),
         tokens=end,
         decoding=rows,
-        guesses=any(chunk.guess is not None for chunk in decoding),
+        guesses=any(chunk.guess is not None and chunk.guess.token_ids for chunk in decoding),
+        drafting=_drafting(decoding),
         sampled=step.samples,
         masked=len(masks),
         mask_words=len(masks[0]) if masks else 0,
@@ -177,6 +203,29 @@ def _layout(step: Step) -> Layout:
         sampling_slots=slots,
         adapted=_adapted(step),
     )
+
+
+def _drafting(decoding: list[Chunk]) -> Drafting | None:
+    guesses = _drafted(decoding)
+    if not guesses:
+        return None
+    first_rows = accumulate((chunk.tokens for chunk in decoding), initial=0)
+    return Drafting(
+        reads=sum(guess.reads for _, guess in guesses),
+        counts=tuple(guess.count for _, guess in guesses if guess.count),
+        guessed_rows=tuple(
+            row
+            for chunk, first in zip(decoding, first_rows, strict=False)  # the last one is their end
+            if chunk.guess is not None and not chunk.guess.token_ids
+            for row in range(first + 1, first + chunk.tokens)
+        ),
+    )
+
+
+def _drafted(decoding: Sequence[Chunk]) -> list[tuple[Chunk, Guess]]:
+    """Those that the draft model guesses for, the most tokens first."""
+    found = [(chunk, chunk.guess) for chunk in decoding if chunk.guess is not None and not chunk.guess.token_ids]
+    return sorted(found, key=lambda pair: -pair[1].count)
 
 
 def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
@@ -202,12 +251,16 @@ def _fill_in(numbers: Ints, step: Step, layout: Layout) -> None:
         numbers[sampled:bounds] = [0, *(end - layout.decoding for end in ends)]
     targets = [target for chunk in step.chunks if chunk.scoring is not None for target in chunk.scoring.targets]
     numbers[bounds : bounds + len(targets)] = targets
+    masks = bounds + len(targets)
+    drafting = masks + layout.masked * (1 + layout.mask_words)
     if layout.masked:
-        _write_masks(numbers[bounds + len(targets) : layout.numbers], step, layout.masked)
+        _write_masks(numbers[masks:drafting], step, layout.masked)
+    if layout.drafting is not None:
+        _write_drafting(numbers[drafting : layout.numbers], step.chunks[:count], layout.drafting)
 
 
 def _fill_in_decoding(rows: Ints, decoding: Sequence[Chunk], layout: Layout) -> None:
-    if not layout.guesses:
+    if layout.decoding == len(decoding):  # nearly always: nobody guesses
         rows[0] = [chunk.slot for chunk in decoding]
         rows[1] = [chunk.start for chunk in decoding]
         rows[2] = 0
@@ -226,6 +279,19 @@ def _write_masks(numbers: Ints, step: Step, masked: int) -> None:
     masks = [(row, chunk.mask) for row, chunk in zip(_first_choices(step), step.chunks, strict=True)]
     numbers[:masked] = [row for row, mask in masks if mask is not None]
     numbers[masked:] = np.concatenate([mask for _, mask in masks if mask is not None])
+
+
+def _write_drafting(numbers: Ints, decoding: Sequence[Chunk], drafting: Drafting) -> None:
+    rows, ends = numbers[: 2 * drafting.reads].reshape(2, -1), []
+    row = 0
+    for chunk, guess in _drafted(decoding):
+        end = row + guess.reads
+        rows[0, row:end] = chunk.slot
+        rows[1, row:end] = np.arange(chunk.start - guess.unread, chunk.start - guess.unread + guess.reads)
+        if guess.count:
+            ends.append(end - 1)
+        row = end
+    numbers[2 * drafting.reads :] = ends
 
 
 def _first_choices(step: Step) -> Iterator[int]:

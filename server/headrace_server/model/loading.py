@@ -11,17 +11,17 @@ from headrace_server.config import ServerConfig
 from headrace_server.engine.limits import Limits
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture, read_architecture
-from headrace_server.model.attention import HeadNorms, Heads
+from headrace_server.model.assembly import assembled
 from headrace_server.model.backend import Backend, backend_for
 from headrace_server.model.cache import bytes_per_token, cache_dtype, empty_cache, pages_that_fit
 from headrace_server.model.cpu.threads import settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice
+from headrace_server.model.draft import load_draft
 from headrace_server.model.lora.loading import Target, load_adapters
 from headrace_server.model.projection import Plain
 from headrace_server.model.quantisation import settled
 from headrace_server.model.runner import ModelRunner
-from headrace_server.model.transformer import Transformer
-from headrace_server.model.weights import FewerBits, Weights, count_parameters, load_weights
+from headrace_server.model.weights import FewerBits, count_parameters, load_weights
 from headrace_server.model.work import work_of
 from headrace_server.telemetry.gpu import GpuName
 from headrace_server.telemetry.work import ModelWork
@@ -55,20 +55,22 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     log.info("weight layout %s: %s", layout.name, why)
     fewer_bits = _fewer_bits(config, backend)
     weights = load_weights(config.model, shape, device, dtype, layout, fewer_bits=fewer_bits)
+    draft = load_draft(config, shape, device, dtype, backend)
     on_phase("kv_cache")
     kept = cache_dtype(config.engine, dtype)
-    limits = _limits(shape, config, device, kept)
+    memory = int(_kv_cache_bytes(config, device) * (1 - draft.share(shape, config.engine) if draft else 1))
+    limits = _limits(shape, config, memory, kept)
     cache = empty_cache(shape, config.engine, limits.kv_pages, device, kept, heads_apart=backend.heads_apart)
-    cos, sin = shape.rope.tables(limits.max_context, shape.head_dim, device)
     on_phase("kernels")
-    heads = Heads(shape.heads, shape.kv_heads, shape.head_dim)
-    attention = backend.attention(heads, cache, cos, sin, _head_norms(shape, weights))
     small = layout if config.engine.batch_invariant else Plain()  # matrices of few ranks gain nothing by being packed
     adapters = load_adapters(config.lora.adapters, Target(shape, device, dtype, small, config.lora.most_rank))
-    transformer = Transformer(shape, weights, attention, backend.residual(shape, dtype), adapters)
+    transformer = assembled(
+        shape, weights, cache, backend, positions=limits.max_context, dtype=dtype, adapters=adapters
+    )
+    drafter = draft.drafter(config.engine, limits, backend) if draft else None
     runs_on = CpuDevice(settle) if device.type == "cpu" else CudaDevice(device)
     captures = backend.captures and not config.engine.check_gathers  # checking asks the device, a graph cannot
-    runner = ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures)
+    runner = ModelRunner(transformer, cache, runs_on, config.engine, limits, captures=captures, drafter=drafter)
     work = work_of(shape, dtype, fewer_bits.how if fewer_bits else None)
     work = replace(work, kv_bytes_per_token=float(bytes_per_token(shape, kept)))
     return Loaded(runner, limits, weights.embedding.device.type, work, gpu_of(device))
@@ -107,11 +109,6 @@ def _dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def _head_norms(shape: Architecture, weights: Weights) -> HeadNorms | None:
-    norms = tuple(layer.qk_norm for layer in weights.layers if layer.qk_norm is not None)
-    return HeadNorms(norms, shape.rms_norm_eps) if norms else None
-
-
 def _kv_cache_bytes(config: ServerConfig, device: torch.device) -> int:
     """What was asked for; else on a GPU a share of what the weights left free, on a CPU a modest constant."""
     if config.engine.kv_cache_bytes is not None:
@@ -122,8 +119,9 @@ def _kv_cache_bytes(config: ServerConfig, device: torch.device) -> int:
     return int(free * GPU_SHARE)
 
 
-def _limits(shape: Architecture, config: ServerConfig, device: torch.device, dtype: torch.dtype) -> Limits:
-    pages = pages_that_fit(shape, config.engine, dtype, _kv_cache_bytes(config, device))
+def _limits(shape: Architecture, config: ServerConfig, memory: int, dtype: torch.dtype) -> Limits:
+    """`memory`: of the KV cache, bytes."""
+    pages = pages_that_fit(shape, config.engine, dtype, memory)
     held = pages * config.engine.page_size  # tokens
     if held < shape.max_position:
         log.warning(

@@ -17,6 +17,7 @@ class Outputs:
     logprobs: LogprobRows | None  # of them
     targets: Tensor  # int32 (scored rows)
     scores: LogprobRows | None  # of the targets
+    fed: Tensor | None = None  # int32 (rows that decode): what was fed there; None: no draft model guessed any of it
 
     def tensors(self) -> tuple[Tensor, ...]:
         """What the host wants, in a fixed order; `Outcome` reads it back."""
@@ -24,7 +25,7 @@ class Outputs:
         for ids, rows in ((self.token_ids, self.logprobs), (self.targets, self.scores)):
             if rows is not None:
                 found += [ids, rows.chosen, rows.top_ids, rows.top]
-        return tuple(found)
+        return tuple(found) if self.fed is None else (*found, self.fed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,17 @@ class Outcome:
     def wait(self) -> Sampled:
         done = self.launched.wait()
         token_ids, *rest = done.tensors
+        guessed = self._guessed(rest.pop()) if self.layout.drafting is not None else ()
         scores = _values(rest[-4:]) if self.layout.scored else []
         logprobs = _values(rest[:4]) if len(rest) > (4 if self.layout.scored else 0) else []
-        return Sampled(token_ids.tolist(), [*logprobs], self._by_chunk(scores), done.busy, done.gap, self.padded)
+        return Sampled(
+            token_ids.tolist(), [*logprobs], self._by_chunk(scores), done.busy, done.gap, self.padded, guessed
+        )
+
+    def _guessed(self, fed: Tensor) -> tuple[int, ...]:
+        assert self.layout.drafting is not None
+        token_ids = fed.tolist()
+        return tuple(token_ids[row] for row in self.layout.drafting.guessed_rows)
 
     def _by_chunk(self, scores: list[Logprobs]) -> list[list[Logprobs]]:
         found, start = [], 0

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,6 +17,7 @@ from headrace_server.model.cache import KvCache, pages_for
 from headrace_server.model.decode import Decode
 from headrace_server.model.descriptor import Described, DescriptorRing, Layout
 from headrace_server.model.device import Device, Work
+from headrace_server.model.drafting import Drafter
 from headrace_server.model.logprobs import LogprobRows, logprobs, logprobs_by_row, together
 from headrace_server.model.masking import allowed
 from headrace_server.model.outputs import Outcome, Outputs
@@ -41,10 +43,13 @@ class ModelRunner:
         limits: Limits,
         *,
         captures: bool = False,
+        drafter: Drafter | None = None,
     ) -> None:
         """`captures`: `warm_up` records decode steps, which are replayed from then on."""
+        self._drafter = drafter
         self.recorder = TorchRecorder()
         self._cache = cache
+        self._caches = (cache,) if drafter is None else (cache, drafter.cache)
         self._transformer = transformer
         self._device = device
         self._config = config
@@ -99,7 +104,8 @@ class ModelRunner:
     def sleep(self) -> None:
         """Gives the KV cache's memory back. No step may be in flight, and none may follow before `wake_up`."""
         self._decode = None  # what was captured has the cache's address in it
-        self._cache.free()
+        for cache in self._caches:
+            cache.free()
         if self._cache.keys.is_cuda:
             torch.cuda.empty_cache()
 
@@ -107,9 +113,11 @@ class ModelRunner:
     def wake_up(self) -> None:
         """Seconds where decode steps have to be captured again. Raises MemoryError, and sleeps on."""
         try:
-            self._cache.take()
+            for cache in self._caches:
+                cache.take()
         except RuntimeError as fault:  # torch's words for it differ by device
-            self._cache.free()
+            for cache in self._caches:
+                cache.free()
             raise MemoryError(str(fault)) from fault
         if self.captures:
             self.capture()
@@ -152,6 +160,23 @@ class ModelRunner:
         for start in starts:
             self._sampling.start(start.slot, start.tokens, start.prompt_tokens, start.sampling, start.stop_token_ids)
         features = self._sampling.features(step.layout.sampling_slots)
+        fed = self._drafted(step, features)
+        outputs = self._chosen(starts, step, features)
+        return outputs if fed is None else replace(outputs, fed=fed)
+
+    def _drafted(self, step: Described, features: Features) -> Tensor | None:
+        """int32 (rows that decode): what is fed there, if the draft model guessed any of it."""
+        if self._drafter is None:
+            return None
+        self._slots.apply(step)
+        with self.recorder.range("draft"):
+            self._drafter.follow(step, self._slots, self._sampling, features)
+        if step.layout.drafting is None:
+            return None
+        slot, position, _ = step.rows[:, : step.layout.decoding]
+        return self._slots.inputs(slot, position, check=False)
+
+    def _chosen(self, starts: tuple[Start, ...], step: Described, features: Features) -> Outputs:
         if self._decode is None or not self._is_captured(step.layout):
             return self._choose(self._hidden(starts, step), features, step)
         self._slots.apply(step)

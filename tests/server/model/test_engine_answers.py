@@ -1,9 +1,6 @@
 """The engine with a real model behind it: however it runs, the same tokens; and the numbers that go with them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,28 +8,14 @@ import torch
 from checkpoints import Checkpoint, write_checkpoint
 from engines import answer_of
 from headrace_server.config import (
-    EngineConfig,
     KvCacheDtype,
     QuantizationConfig,
     SpeculativeConfig,
     SpeculativeMethod,
     WeightFormat,
 )
-from headrace_server.engine.loop import Engine
-from headrace_server.metrics import ServerMetrics
-from headrace_server.model.loading import load_model
 from headrace_server.request import Request, Sampling, Token
-from models import a_config
-from prometheus_client import CollectorRegistry
-
-PROMPT = tuple(range(3, 103))
-SAMPLINGS = (
-    Sampling(),
-    Sampling(temperature=1.0, seed=5),
-    Sampling(temperature=0.8, top_k=40, top_p=0.9, seed=6, repetition_penalty=1.2),
-    Sampling(repetition_penalty=1.3, presence_penalty=0.5, frequency_penalty=0.3),
-    Sampling(temperature=1.2, min_p=0.02, seed=7, logit_bias=((9, 3.0), (11, -5.0))),
-)
+from model_engines import PROMPT, WHOLE, an_engine, answers, some_requests
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +23,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), intermediate_size=128)
 
 
-WHOLE = QuantizationConfig()
 NGRAM = SpeculativeConfig(SpeculativeMethod.NGRAM, max_batch=20)
 # However weights and pages are kept and tokens are guessed, the engine's promises are the same.
 MODES = pytest.mark.parametrize(
@@ -58,38 +40,6 @@ MODES = pytest.mark.parametrize(
         ),
     ],
 )
-
-
-@asynccontextmanager
-async def an_engine(
-    directory: Path, weights: QuantizationConfig = WHOLE, **settings: object
-) -> AsyncIterator[tuple[Engine, CollectorRegistry]]:
-    """Every gather on the device is checked."""
-    config = EngineConfig(**({"page_size": 8, "max_tokens_per_step": 32, "check_gathers": True} | settings))
-    loaded = load_model(a_config(directory, engine=config, quantization=weights), on_phase=lambda phase: None)
-    registry = CollectorRegistry()
-    engine = Engine(loaded.runner, config, loaded.limits, ServerMetrics(registry))
-    heartbeat = asyncio.create_task(engine.run())
-    try:
-        yield engine, registry
-    finally:
-        heartbeat.cancel()
-        await asyncio.gather(heartbeat, return_exceptions=True)
-
-
-def some_requests(**fields: object) -> list[Request]:
-    return [
-        Request(str(n), PROMPT[: 5 + 9 * n], 30, 0.0, sampling, stop_token_ids=frozenset({17, 201, 77}), **fields)
-        for n, sampling in enumerate(SAMPLINGS * 2)
-    ]
-
-
-async def answers(
-    directory: Path, requests: list[Request], weights: QuantizationConfig = WHOLE, **settings: object
-) -> list[list[int | None]]:
-    async with an_engine(directory, weights, **settings) as (engine, _):
-        found = await asyncio.gather(*(answer_of(engine, request) for request in requests))
-    return [[token.id for token in tokens] for tokens in found]
 
 
 @MODES
