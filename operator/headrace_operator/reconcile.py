@@ -61,8 +61,8 @@ class Memory:
     ledger: Ledger = field(default_factory=Ledger)  # of starts
     refusal: Refusal | None = None  # of pods, by a ResourceQuota, at the last try
     progress: Progress | None = None  # of the rollout; None before the first look
-    unknown: tuple[str, ...] = ()  # kinds that the API server did not have when they were written last
-    routed_at: float = 0.0  # epoch seconds of the last try to write what spec.routing asks for
+    no_routing: str | None = None  # why the API server did not make what spec.routing asks for, at the last try
+    routed_at: float = 0.0  # epoch seconds of that try
     cut_off: frozenset[str] = frozenset()  # UIDs of pods deleted with requests inside, until they are gone
 
     @property
@@ -143,7 +143,7 @@ class Reconciler:
         await self._act(deployment, [*news, *planned], seen, memory, now)
         memory.said = decision.reason
         claims = await self._claims(body, deployment, now)
-        why = routing.trouble(deployment, self._router, memory.unknown)
+        why = routing.trouble(deployment, self._router, memory.no_routing)
         seen = replace(seen, refused=memory.refused, no_routing=why)
         tick = Tick(deployment, self._image, seen, decision, memory.history, now, claims, progress, memory.ledger)
         await self._write_status(body, tick, memory)
@@ -222,7 +222,7 @@ class Reconciler:
         if is_due:
             actions.insert(0, ApplyService(manifests.service(deployment)))
             actions.insert(0, ApplyBudget(manifests.disruption_budget(deployment)))
-        is_due = is_due or (bool(memory.unknown) and now - memory.routed_at >= LOOK)
+        is_due = is_due or (memory.no_routing is not None and now - memory.routed_at >= LOOK)
         way = routing.plan(deployment, self._router, self._standing.children(deployment.uid), is_due=is_due)
         actions += way
         target = Target(deployment.namespace, deployment.name, deployment.uid)
@@ -238,8 +238,12 @@ class Reconciler:
         for action in way:
             if isinstance(action, DeleteRouting):
                 self._standing.removed(target.namespace, target.uid, Child(action.kind, action.name, action.uid))
-        if is_due:
-            memory.unknown, memory.routed_at = outcome.unknown, now
+        if outcome.no_routing and outcome.no_routing != memory.no_routing:
+            await self._recorder.record(
+                target, Announcement.ROUTING_REFUSED, outcome.no_routing, now=now, is_warning=True
+            )
+        if is_due or outcome.no_routing:
+            memory.no_routing, memory.routed_at = outcome.no_routing, now
         memory.service_generation = deployment.generation
         cut_off = leaving.cut_off(seen, deployment.drain_timeout, now)
         self._metrics.drain_timeouts.labels(deployment.namespace, deployment.name).inc(len(cut_off - memory.cut_off))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cluster import LocalCluster
-from deployments import Body, pods, status
+from deployments import Body, condition, pods, status
 from fault_proxy import FaultProxy, Right
 from kubelet_free import ACCOUNT, chart, manifest
 from operator_process import OperatorProcess
@@ -44,8 +44,16 @@ def is_settled(cluster: LocalCluster, replicas: int) -> bool:
     )
 
 
+def routing_ready(cluster: LocalCluster) -> str:
+    """What the condition says. Raises LookupError while it is not there, which a wait takes as "not yet"."""
+    return str(condition(cluster, NAME, "RoutingReady")["message"])
+
+
 def routes(cluster: LocalCluster) -> None:
     """From a Service to routers, to an InferencePool, and back."""
+    cluster.apply(manifest(NAME, replicas=1, routing=PICKED))
+    cluster.wait("it says that there are no pools", lambda: "install the CRDs" in routing_ready(cluster), timeout=30)
+    assert status(cluster, NAME)["readyReplicas"] == 1, "replicas serve all the same"
     cluster.kubectl("apply", "-f", str(POOLS))
     cluster.kubectl("wait", "--for=condition=Established", "-f", str(POOLS), "--timeout=30s")
 

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 from headrace_operator import kube
 from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
-from headrace_operator.decide import manifests
+from headrace_operator.decide import manifests, routing
 from headrace_operator.decide.actions import (
     Action,
     Announce,
@@ -26,7 +26,7 @@ from headrace_operator.decide.actions import (
 )
 from headrace_operator.decide.reasons import Announcement
 from headrace_operator.decide.values import Role
-from headrace_operator.kube import Kube, KubeError
+from headrace_operator.kube import ApiUnavailable, Kube, KubeError
 
 QUOTA = "exceeded quota"  # in the API server's words when a ResourceQuota refuses a pod
 GONE = {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}  # 409: another pod of the same name
@@ -56,34 +56,34 @@ class Outcome:
 
     children: tuple[kube.Body, ...] = ()  # pods, revisions, Services and disruption budgets
     refused: str | None = None  # why no more pods were created: a ResourceQuota
-    unknown: tuple[str, ...] = ()  # kinds that the API server does not have
+    no_routing: str | None = None  # why what spec.routing asks for could not be made, or taken back
 
 
 async def apply(hands: Hands, target: Target, actions: list[Action], now: float) -> Outcome:
     """Raises KubeError at the first call that fails; the next tick plans again from what is.
 
-    A ResourceQuota that refuses a pod is no failure but a fact: the next pod would be refused alike. So is a kind that
-    the API server does not have, because nobody has installed it.
+    A ResourceQuota that refuses a pod is no failure but a fact: the next pod would be refused alike. So is what the
+    API server does not let us make for spec.routing: replicas serve all the same.
     """
     await hands.drainer.ask([action for action in actions if isinstance(action, Drain)])
     children: list[kube.Body] = []
     refused: str | None = None
-    unknown: list[str] = []
+    no_routing: str | None = None
     for action in actions:
         if isinstance(action, CreatePod) and refused is not None:
             continue
         try:
             child = await _apply(hands, target, action, now)
         except KubeError as error:
-            if isinstance(action, ApplyRouting) and error.status == HTTPStatus.NOT_FOUND:
-                unknown.append(action.body["kind"])
+            if isinstance(action, ApplyRouting | DeleteRouting) and not isinstance(error, ApiUnavailable):
+                no_routing = no_routing or routing.refusal(action, error.status, str(error))
             elif _is_refusal(action, error):
                 refused = str(error)
             else:
                 raise
         else:
             children += [child] if child else []
-    return Outcome(tuple(children), refused, tuple(unknown))
+    return Outcome(tuple(children), refused, no_routing)
 
 
 def _is_refusal(action: Action, error: KubeError) -> bool:

@@ -52,6 +52,7 @@ class Announcement(StrEnum):
     POD_DEMOTED = "PodDemoted"  # what was not ready is a standby from now on
     POD_DELETED = "PodDeleted"
     POD_REFUSED = "PodRefused"  # by a ResourceQuota
+    ROUTING_REFUSED = "RoutingRefused"  # the API server did not make, or remove, what spec.routing is about
     ROLLOUT_STARTED = "RolloutStarted"
     ROLLOUT_STALLED = "RolloutStalled"  # rollout.progressDeadline has passed
     CANARY_STARTED = "CanaryStarted"

@@ -3,8 +3,9 @@
 The routers' command line is a contract with `headrace route`; tests/contract holds both sides to it.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from headrace_operator.auth_fields import Auth
 from headrace_operator.decide import auth_mounts, manifests
@@ -76,11 +77,19 @@ def plan(
     return [*made, *(DeleteRouting(old.kind, old.name, old.uid) for old in stale(deployment, parts, children))]
 
 
-def trouble(deployment: InferenceDeployment, parts: RouterParts, unknown: Collection[str]) -> str | None:
-    """Why what is asked for cannot be made. `unknown`: kinds that the API server does not have."""
-    if deployment.routing.mode is RoutingMode.HEADRACE and parts.image is None:
-        return NO_IMAGE
-    return NO_POOLS if POOL in unknown else None
+def refusal(action: ApplyRouting | DeleteRouting, status: int, said: str) -> str:
+    """Why the API server did not do it; `status` of HTTP, and what it `said`."""
+    if isinstance(action, DeleteRouting):
+        return f"{action.kind} {action.name} cannot be removed: {said}"
+    if action.body["kind"] == POOL and status == HTTPStatus.NOT_FOUND:
+        return NO_POOLS
+    return f"{action.body['kind']} {action.body['metadata']['name']} cannot be written: {said}"
+
+
+def trouble(deployment: InferenceDeployment, parts: RouterParts, refused: str | None) -> str | None:
+    """Why what is asked for is not there. `refused`: what the API server said at the last try."""
+    lacks_image = deployment.routing.mode is RoutingMode.HEADRACE and parts.image is None
+    return NO_IMAGE if lacks_image else refused
 
 
 def readiness(deployment: InferenceDeployment, ready: int, refused: str | None) -> tuple[bool, Health, str] | None:

@@ -7,9 +7,18 @@ import pytest
 from headrace_operator.act.apply import Hands, Outcome, Target, apply
 from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import BURST, Recorder
-from headrace_operator.decide.actions import Announce, ApplyService, CreatePod, DeletePod, Demote, Promote, Unroute
+from headrace_operator.decide.actions import (
+    Announce,
+    ApplyRouting,
+    ApplyService,
+    CreatePod,
+    DeletePod,
+    Demote,
+    Promote,
+    Unroute,
+)
 from headrace_operator.decide.reasons import Reason
-from headrace_operator.kube import KubeError
+from headrace_operator.kube import ApiUnavailable, KubeError
 from headrace_operator.metrics import OperatorMetrics
 from prometheus_client import CollectorRegistry
 
@@ -28,7 +37,7 @@ class RecordedKube:
     async def _call(self, method: str, path: str, body: Any) -> dict[str, Any]:
         self.calls.append((method, path, body))
         if status := self.refuse.get(method):
-            raise KubeError(status, self.words)
+            raise (ApiUnavailable if status >= 500 else KubeError)(status, self.words)
         return {"metadata": {"name": path.rsplit("/", 1)[-1]}}
 
     async def apply(self, path: str, body: Any) -> dict[str, Any]:
@@ -106,6 +115,21 @@ async def test_any_other_refusal_stops_the_plan(kube: RecordedKube, recorder: Re
     with pytest.raises(KubeError, match="403"):
         await act(kube, recorder, CreatePod({"metadata": {"name": "x"}}), DeletePod("chat-a-2", "u2", "drains"))
     assert kube.of("delete") == []
+
+
+async def test_a_way_that_cannot_be_made_is_a_fact_and_no_failure(kube: RecordedKube, recorder: Recorder) -> None:
+    kube.refuse["apply"] = 403
+    binding = ApplyRouting({"kind": "RoleBinding", "metadata": {"name": "chat-router"}})
+    outcome = await act(kube, recorder, binding, DeletePod("chat-a-2", "u2", "drains"))
+    assert outcome.no_routing is not None
+    assert outcome.no_routing.startswith("RoleBinding chat-router cannot be written: 403")
+    assert kube.of("delete"), "replicas are cared for all the same"
+
+
+async def test_an_api_server_that_fails_is_no_refusal(kube: RecordedKube, recorder: Recorder) -> None:
+    kube.refuse["apply"] = 500
+    with pytest.raises(KubeError, match="500"):
+        await act(kube, recorder, ApplyRouting({"kind": "RoleBinding", "metadata": {"name": "chat-router"}}))
 
 
 async def test_a_promoted_standby_is_routed_and_a_demoted_replica_is_not(

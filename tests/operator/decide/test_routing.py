@@ -84,8 +84,26 @@ def test_a_pool_is_taken_back_and_a_pool_of_another_name_is_not_ours_to_keep() -
 def test_an_operator_without_the_image_runs_no_routers_and_says_so() -> None:
     parts = RouterParts(image=None)
     assert routing.bodies(ROUTED, parts) == []
-    assert "--router-image" in (routing.trouble(ROUTED, parts, ()) or "")
-    assert routing.trouble(deployment(), parts, ()) is None
+    assert "--router-image" in (routing.trouble(ROUTED, parts, None) or "")
+    assert routing.trouble(deployment(), parts, None) is None
+
+
+(POOL,) = routing.bodies(POOLED, PARTS)
+REFUSED = [
+    pytest.param(ApplyRouting(POOL), 404, "install the CRDs of the Gateway API", id="no such kind"),
+    pytest.param(ApplyRouting(POOL), 403, "InferencePool llama cannot be written: words", id="no right to it"),
+    pytest.param(
+        DeleteRouting("Service", "llama-router", "1"),
+        403,
+        "Service llama-router cannot be removed: words",
+        id="nor to that",
+    ),
+]
+
+
+@pytest.mark.parametrize(("action", "status", "told"), REFUSED)
+def test_a_refusal_names_the_object_or_the_remedy(action: ApplyRouting | DeleteRouting, status: int, told: str) -> None:
+    assert told in routing.refusal(action, status, "words")
 
 
 READY = RouterState("a", is_ready=True)
