@@ -9,10 +9,11 @@ def may_be_busy(observed: Observed) -> bool:
     A start that goes on counts as well: what comes from zero for a request is not called idle before it has served it.
     And without a router nobody would hold the next request.
     """
-    if not observed.ready or any(not pod.is_ready for pod in observed.live):
-        return True
     routers = [router for router in observed.routers if router.is_ready]
     if not routers or any(router.sample is None or router.sample.held for router in routers):
         return True
-    samples = [pod.sample for pod in observed.ready]
+    ready = observed.ready
+    if not ready or len(ready) < len(observed.live):
+        return True
+    samples = [pod.sample for pod in ready]
     return any(sample is None or sample.running or sample.waiting for sample in samples)
