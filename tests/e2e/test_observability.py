@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from cluster import LocalCluster, debian
 from dashboards.__main__ import BOARDS
 from demo import story
 from demo.users import Answers, Habit, converse
-from deployments import pods, wait_ready
-from prometheus_server import OPENER, Prometheus, prometheus
+from deployments import condition, expositions, manifest, pods, wait_ready
+from prometheus_server import Prometheus, prometheus
 from tools import PROGRAMS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -33,18 +34,22 @@ def watched(tmp_path: Path) -> Iterator[Prometheus]:
 
 
 def test_what_an_sre_is_given_works(cluster: LocalCluster, deploy: Callable[..., str], watched: Prometheus) -> None:
-    """One deployment and one Prometheus for all of it: each start costs many seconds."""
+    """One deployment with routers and one Prometheus for all of it: each start costs many seconds."""
     name = deploy(minReplicas=1, maxReplicas=2)
+    cluster.apply(manifest(name, autoscaling={"minReplicas": 1, "maxReplicas": 2}, routing={"mode": "Headrace"}))
     wait_ready(cluster, name, 1)
+    cluster.wait("routers", lambda: condition(cluster, name, "RoutingReady")["message"].startswith("2 of 2 "))
     operators = cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator")
-    watched.find([*operators, *pods(cluster, name)])
-    cluster.wait("both jobs are scraped", lambda: are_up(watched))
+    watched.find([*operators, *pods(cluster, name), *cluster.pods("default", f"headrace.dev/router={name}")])
+    cluster.wait("all jobs are scraped", lambda: are_up(watched))
     answers = Answers()
-    asyncio.run(converse(story.doors(cluster, name), 4, 12.0, SHORT, answers))
+    through_routers = replace(story.doors(cluster, f"{name}-router"), model=name)
+    asyncio.run(converse(through_routers, 4, 12.0, SHORT, answers))
     assert dict(answers.failures) == {}
     assert are_up(watched)
 
     every_dashboard_has_data(watched, name)
+    the_routers_panels_have_data(watched, name)
     every_rule_can_be_evaluated(watched)
     the_operators_exposition_is_well_formed(cluster, name)
     every_runbook_runs(cluster, watched, name)
@@ -55,7 +60,7 @@ def test_what_an_sre_is_given_works(cluster: LocalCluster, deploy: Callable[...,
 def are_up(watched: Prometheus) -> bool:
     targets = watched.targets()
     every = [health for job in targets.values() for health in job]
-    return {"headrace-operator", "headrace-servers"} == set(targets) and set(every) == {"up"}
+    return {"headrace-operator", "headrace-servers", "headrace-routers"} == set(targets) and set(every) == {"up"}
 
 
 def every_dashboard_has_data(watched: Prometheus, name: str) -> None:
@@ -63,6 +68,14 @@ def every_dashboard_has_data(watched: Prometheus, name: str) -> None:
     queries = [(board.title, query) for board in BOARDS for query in board.queries]
     found = {query.expr: watched.query(filled(query.expr, chosen)) for _, query in queries}
     assert [(title, query.expr) for title, query in queries if not (found[query.expr] or query.may_be_empty)] == []
+
+
+def the_routers_panels_have_data(watched: Prometheus, name: str) -> None:
+    """All of the row but what is about revisions on trial and their mirrors."""
+    chosen = {"$namespace": "default", "$name": name, "$__rate_interval": "15s"}
+    queries = [query.expr for board in BOARDS for query in board.queries if "headrace_router_" in query.expr]
+    empty = {expr for expr in queries if not watched.query(filled(expr, chosen))}
+    assert {expr for expr in empty if "revision" not in expr and "mirror" not in expr} == set()
 
 
 def filled(text: str, values: dict[str, str]) -> str:
@@ -78,7 +91,6 @@ def every_rule_can_be_evaluated(watched: Prometheus) -> None:
     known = {re.sub(r"_total$", "", family) for family in watched.ask("metadata")}
     labels = {"headrace_dev_deployment", "headrace_dev_router"}
     asked = {name for rule in rules for name in NAME.findall(rule["query"])} - labels
-    asked = {name for name in asked if not name.startswith("headrace_router_")}  # none is deployed here
     assert {name for name in asked if re.sub(r"_(total|bucket|sum|count)$", "", name) not in known} == set()
 
 
@@ -91,15 +103,6 @@ def the_operators_exposition_is_well_formed(cluster: LocalCluster, name: str) ->
         )
         assert checked.returncode == 0, checked.stdout + checked.stderr
     assert sum(f'name="{name}"' in text for text in texts) == 1, "only the leader tells of deployments"
-
-
-def expositions(cluster: LocalCluster) -> list[str]:
-    """/metrics of each operator."""
-    texts = []
-    for pod in cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator"):
-        with OPENER.open(f"http://{pod['status']['podIP']}:8080/metrics", timeout=10) as answer:
-            texts.append(answer.read().decode())
-    return texts
 
 
 def every_runbook_runs(cluster: LocalCluster, watched: Prometheus, name: str) -> None:
