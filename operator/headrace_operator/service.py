@@ -68,6 +68,7 @@ class Canary:
     min_tokens_per_second: float = 0.8  # times the old speed of a running request
     golden: tuple[GoldenPrompt, ...] = ()
     max_quality_loss: float = 0.05  # nats a token that the golden answers may become less likely
+    share: float | None = None  # of the requests, 0..1; None = as much as its replicas take
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class InferenceDeployment:
             batching=_batching(spec.part("batching")),
             drain_timeout=spec.part("drain").duration("timeout"),
             image=spec.text_if_given("image"),
-            rollout=_rollout(spec.part("rollout"), model.task),
+            rollout=_rollout(spec.part("rollout"), model.task, way),
             pod=pod_fields(spec.part("pod")),
             auth=guard,
             tenants=tenants(spec.part("tenants")),
@@ -282,13 +283,16 @@ def _ordered(given: Section, least: int, most: int) -> None:
         raise InvalidSpec(given.field("minReplicas"), f"must not exceed maxReplicas ({least} > {most})")
 
 
-def _rollout(given: Section, task: Task) -> Rollout:
+def _rollout(given: Section, task: Task, way: Routing) -> Rollout:
     strategy = Strategy(given.one_of("strategy", Strategy, Strategy.ROLLING))
     if strategy is Strategy.SHADOW:
         why = "must be Rolling or Canary: Shadow mirrors requests, which takes a router that Headrace does not have yet"
         raise InvalidSpec(given.field("strategy"), why)
     deadline = given.positive_duration("progressDeadline") if given.has("progressDeadline") else None
     canary = _canary(given.part("canary"))
+    if canary.share is not None and not way.holds:
+        why = "must come with spec.routing.mode Headrace: a Service spreads connections evenly, and knows no shares"
+        raise InvalidSpec(given.part("canary").field("share"), why)
     if canary.golden and task is not Task.GENERATE:
         why = "compares how likely answers are, and only a model with task generate gives any; leave it out"
         raise InvalidSpec(given.part("canary").field("golden"), why)
@@ -305,6 +309,7 @@ def _canary(given: Section) -> Canary:
         max_queue_wait=limits.percent("queueWaitP95", least=100, most=1000, default=usual.max_queue_wait),
         max_error_rate=limits.percent("errorRate", least=0, default=usual.max_error_rate),
         min_tokens_per_second=limits.percent("tokensPerSecond", default=usual.min_tokens_per_second),
+        share=given.percent("share", most=50) if given.has("share") else None,
         golden=tuple(GoldenPrompt(item.text("prompt"), item.text("answer")) for item in given.parts("golden")),
         max_quality_loss=limits.number("qualityLoss", default=usual.max_quality_loss),
     )

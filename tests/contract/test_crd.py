@@ -89,6 +89,12 @@ REFUSED = [
         {"spec.routing.mode": "Headrace", "spec.auth": {"tls": {"secretName": "a"}, "clientCA": {"secretName": "b"}}},
         "spec.auth.clientCA",
     ),
+    ("a share without router", {"spec.rollout.canary.share": "10%"}, "spec.rollout.canary.share"),
+    (
+        "more than half",
+        {"spec.routing.mode": "Headrace", "spec.rollout.canary.share": "51%"},
+        "spec.rollout.canary.share",
+    ),
     ("held for a day", {"spec.routing.hold.timeout": "24h"}, "spec.routing.hold.timeout"),
     ("a pool without picker", {"spec.routing.mode": "GatewayInferencePool"}, "spec.routing.endpointPicker"),
     ("a picker without pool", PICKED | {"spec.routing.mode": "Headrace"}, "spec.routing.endpointPicker"),

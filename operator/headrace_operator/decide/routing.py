@@ -13,6 +13,7 @@ from headrace_operator.decide.actions import Action, ApplyRouting, DeleteRouting
 from headrace_operator.decide.manifests import DEPLOYMENT_LABEL, GROUP, ROUTABLE_LABEL, Body
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.reasons import Health
+from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.routing_fields import RoutingMode
 from headrace_operator.service import InferenceDeployment
 
@@ -103,6 +104,14 @@ def readiness(deployment: InferenceDeployment, ready: int, refused: str | None) 
         return True, Health.POOL_APPLIED, f"{POOL} {deployment.name} is applied; its own status says who accepts it"
     message = f"{ready} of {routing.replicas} routers are ready; clients use the Service {name(deployment)}"
     return (True, Health.ROUTERS_READY, message) if ready else (False, Health.NO_ROUTER_READY, message)
+
+
+def guidance(deployment: InferenceDeployment, progress: Progress | None) -> Body | None:
+    """What routers read in status.routing: the share of requests that a revision on trial gets."""
+    share = deployment.rollout.canary.share
+    if share is None or progress is None or progress.state is not State.TRIAL:
+        return None
+    return {"shares": [{"revision": progress.updated, "share": f"{share:.10%}".rstrip("0%").rstrip(".") + "%"}]}
 
 
 def name(deployment: InferenceDeployment) -> str:

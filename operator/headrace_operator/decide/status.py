@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from headrace_operator.decide import conditions, conflicts, manifests, phases, record, revisions
+from headrace_operator.decide import conditions, conflicts, manifests, phases, record, revisions, routing
 from headrace_operator.decide.conditions import Condition, timestamp
 from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.foresight import next_change
@@ -68,7 +68,8 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "revision": revisions.asked(deployment),
         "queueWaitP95": _steady(before.get("queueWaitP95"), milliseconds(signals.queue_wait_p95)),
         "tokensPerSecond": _steady(before.get("tokensPerSecond"), rounded(signals.throughput)),
-        "routers": sum(router.is_ready for router in observed.routers) if deployment.routing.holds else None,
+        **_known_or_gone("routers", _routers(tick), before),
+        **_known_or_gone("routing", routing.guidance(deployment, tick.progress), before),
         "hasBeenReady": tick.history.has_served,
         "capacity": {
             name: _steady(before.get("capacity", {}).get(name), rounded(value), NOTABLE_LEARNED)
@@ -92,6 +93,15 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "lastChange": last if is_change else before.get("lastChange", {}),
         "decisions": _ring(last, before.get("decisions", [])) if is_change else before.get("decisions", []),
     }
+
+
+def _known_or_gone(name: str, value: object, before: Mapping[str, Any]) -> dict[str, Any]:
+    """None removes what stands there; where nothing does, it would be written again at every look."""
+    return {name: value} if value is not None or name in before else {}
+
+
+def _routers(tick: Tick) -> int | None:
+    return sum(router.is_ready for router in tick.observed.routers) if tick.deployment.routing.holds else None
 
 
 def is_due(after: Mapping[str, Any], before: Mapping[str, Any], written_at: float, now: float) -> bool:

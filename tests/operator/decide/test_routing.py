@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 from headrace_operator.decide import conditions, revisions, routing
 from headrace_operator.decide.actions import ApplyRouting, DeleteRouting
+from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.routing import Child, RouterParts
 from headrace_operator.decide.values import Observed, RouterState
 from headrace_operator.pod_fields import PodFields
 from headrace_operator.routing_fields import EndpointPicker, Hold, Routing, RoutingMode
+from headrace_operator.service import Canary, Rollout, Strategy
 from observations import deployment
 
 PARTS = RouterParts("headrace-router:1", "headrace-router")
@@ -128,6 +130,16 @@ def test_the_condition_says_whether_the_way_is_there(
 
 def test_a_service_alone_has_no_such_condition() -> None:
     assert conditions.routing_ready(deployment(), Observed()) == []
+
+
+SHARED = replace(ROUTED, rollout=Rollout(Strategy.CANARY, Canary(share=0.1)))
+TRIAL = Progress(State.TRIAL, "old", "new", 0.0)
+
+
+def test_routers_are_told_how_much_a_revision_on_trial_gets() -> None:
+    assert routing.guidance(SHARED, TRIAL) == {"shares": [{"revision": "new", "share": "10%"}]}
+    assert routing.guidance(SHARED, replace(TRIAL, state=State.PROMOTING)) is None
+    assert routing.guidance(ROUTED, TRIAL) is None, "unset, a router spreads by load"
 
 
 def test_another_way_rolls_no_pod() -> None:

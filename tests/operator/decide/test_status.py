@@ -49,6 +49,18 @@ def test_the_same_again_is_the_same_to_the_letter() -> None:
     assert again == first
 
 
+def test_what_is_settled_is_not_written_again() -> None:
+    first = kept(status(tick(signals(4, load=0.95), now=NOW), {}))
+    assert not is_due(status(tick(signals(4, load=0.95), now=NOW + 2), first), first, NOW, NOW + 2)
+
+
+def test_what_a_manifest_does_not_say_any_more_is_removed_once() -> None:
+    first = {**kept(status(tick(signals(4, load=0.95), now=NOW), {})), "routers": 2}
+    after = status(tick(signals(4, load=0.95), now=NOW + 2), first)
+    assert after["routers"] is None
+    assert "routers" not in status(tick(signals(4, load=0.95), now=NOW + 4), kept(after))
+
+
 def test_a_trial_writes_no_status_at_every_tick() -> None:
     """Its requests grow all the time: what is told of them, in the rollout and in the condition, stays for a while."""
 
