@@ -1,4 +1,4 @@
-"""The router's pod: every argument that the operator gives it arrives at `headrace route` with the same meaning."""
+"""What the operator tells a router, by its pod's arguments and by status, arrives with the same meaning."""
 
 import argparse
 from dataclasses import replace
@@ -7,11 +7,13 @@ from typing import Any
 
 from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.decide import routing
+from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.routing import RouterParts
 from headrace_operator.routing_fields import Hold, Routing, RoutingMode
-from headrace_operator.service import InferenceDeployment
+from headrace_operator.service import Canary, InferenceDeployment, Rollout, Strategy
 from headrace_router import __main__ as router
 from headrace_router.arguments import settings
+from headrace_router.observe.guidance import guidance
 from headrace_router.settings import Settings
 from observations import deployment
 
@@ -63,3 +65,10 @@ def test_a_router_before_replicas_with_tls_speaks_it_on_both_sides() -> None:
     assert tls.own == (folder / "tls.crt", folder / "tls.key")
     assert (tls.replica_ca, tls.replica_name) == (folder / "ca.crt", "llama.default.svc")
     assert parsed(ROUTED).tls.own is None
+
+
+def test_the_share_of_a_canary_is_read_as_it_was_written() -> None:
+    shared = replace(ROUTED, rollout=Rollout(Strategy.CANARY, Canary(share=0.07)))
+    told = routing.guidance(shared, Progress(State.TRIAL, "old", "b7a902b8", 0.0))
+    read = guidance({"routing": told})
+    assert read.shares == (("b7a902b8", 0.07),)
