@@ -27,6 +27,7 @@ MOST_AT_ONCE = 2.0  # the promise proposes at most this multiple of the ready re
 MOST_AHEAD = 1.5  # times what arriving work needs: a trend that goes on for so long is a guess
 MOST_CATCHING_UP = 1.5  # times what arriving work needs: a backlog passes, a GPU that was bought for it stays a while
 BLINK, FEW = 2.0, 3  # times, or more than, what was asked for all the while: more must last to be held
+MILD, LITTLE = 2.0, 1.25  # times the target: a longer wait is no chance; times the work's need: what a shorter one adds
 SETTLE = 4.0  # seconds after the ready pods changed before queue waits speak about the new supply
 HAIR = 1e-9  # of a replica: what floating point may be off
 
@@ -44,7 +45,7 @@ class Proposal:
 class Decision:
     replicas: int
     current: int  # replicas decided before this
-    asked: int  # before the scale-down window, what supply allows, and the bounds
+    asked: int  # before any rule but the one about silent pods: what is held for the target is not asked for
     recommended: int  # of that what has lasted, within the bounds: the scale-down window holds it
     reason: Reason
     message: str  # with the numbers
@@ -70,7 +71,7 @@ def decide(situation: Situation) -> Decision:
     return Decision(
         replicas=replicas,
         current=situation.current,
-        asked=recommended,
+        asked=rules.apply(rules.UNKNOWN if given is None else (), situation, wanted)[0],
         recommended=rules.apply(rules.BOUNDS, situation, _lasting(situation, recommended))[0],
         reason=reason,
         message=messages.message(situation, reason, replicas, messages.because(proposals)),
@@ -166,8 +167,18 @@ def _by_queue_wait(situation: Situation) -> Proposal | None:
     if signals.ready_unchanged < (drain if is_enough_by_work else SETTLE):
         return None
     replicas = math.ceil(ready * min(MOST_AT_ONCE, wait / target) - HAIR)
+    if is_enough_by_work and wait <= target * MILD:
+        replicas = min(replicas, _a_little_more(situation))
     told = f"p95 wait {messages.milliseconds(wait)} is above its target {messages.milliseconds(target)}"
     return Proposal(Signal.QUEUE_WAIT, replicas, f"{told} on most of {ready} ready")
+
+
+def _a_little_more(situation: Situation) -> int:
+    """What was ordered for a wait that may be chance has to show what it does before more is ordered for the next."""
+    supply = situation.supply
+    if supply.starting:
+        return supply.ready + len(supply.starting)
+    return max(supply.ready + 1, math.floor((situation.load or 0.0) * LITTLE))
 
 
 def _by_bursts(situation: Situation) -> Proposal | None:

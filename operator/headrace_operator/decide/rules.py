@@ -103,7 +103,8 @@ def _budget(situation: Situation, replicas: int) -> int:
     return replicas if situation.budget is None else min(replicas, situation.budget)
 
 
-RECOMMENDATION: Rules = ((Reason.HOLDING_TARGET, _target), (Reason.METRICS_MISSING, _missing))
+UNKNOWN: Rules = ((Reason.METRICS_MISSING, _missing),)
+RECOMMENDATION: Rules = ((Reason.HOLDING_TARGET, _target), *UNKNOWN)
 SUPPLY: Rules = ((Reason.HOLDING_FOR_WINDOW, _window), (Reason.INSUFFICIENT_GPU, _scheduler))
 BOUNDS: Rules = ((Reason.BELOW_MINIMUM, _minimum), (Reason.AT_MAXIMUM, _maximum), (Reason.OVER_BUDGET, _budget))
 

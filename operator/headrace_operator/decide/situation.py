@@ -87,11 +87,15 @@ class Situation:
 
     @property
     def burst_load(self) -> float | None:
-        """What bursts as came lately need, in replicas at the wanted utilization. None when not known."""
+        """What bursts as came lately need, in replicas. None when not known.
+
+        With half of the wanted reserve: a burst's own crowding is in what it needs, how it falls on replicas is not.
+        """
         signals = self.signals
         if signals.burst is None or not signals.work_per_request or not signals.capacity:
             return None
-        return signals.burst * signals.work_per_request / (signals.capacity * self.policy.utilization)
+        carried = signals.capacity * (1 + self.policy.utilization) / 2
+        return signals.burst * signals.work_per_request / carried
 
     @property
     def load(self) -> float | None:

@@ -12,7 +12,7 @@ from headrace_operator.service import Scaling
 from headrace_operator.simulate.comparison import Comparison
 from headrace_operator.simulate.engine import Engine
 from headrace_operator.simulate.faults import NONE, Faults
-from headrace_operator.simulate.outcome import work
+from headrace_operator.simulate.outcome import paced_work
 from headrace_operator.simulate.traces import Request
 
 SMALL = Engine(
@@ -48,7 +48,7 @@ class Stress:
     def need(self) -> int:
         """Replicas for the peak at the wanted utilization."""
         mean = Request(0.0, round(PROMPT * self.longest), GENERATED)
-        return math.ceil(self.peak * work(SMALL, mean) / USUAL.utilization)
+        return math.ceil(self.peak * paced_work(SMALL, mean) / USUAL.utilization)
 
     def comparison(self, seed: int = 1) -> Comparison:
         requests = poisson(self.load, self.length, WHOLE, seed)

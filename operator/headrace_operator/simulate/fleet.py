@@ -4,7 +4,7 @@ import math
 import random
 from dataclasses import dataclass, replace
 
-from headrace_operator.simulate.engine import Engine
+from headrace_operator.simulate.engine import COSTS, Engine
 from headrace_operator.simulate.faults import Faults
 from headrace_operator.simulate.replica import Replica
 
@@ -100,12 +100,7 @@ class Fleet:
         factor, engine = self._faults.factor(ordinal), self._engine
         if factor == 1.0:
             return engine
-        return replace(
-            engine,
-            overhead=engine.overhead * factor,
-            seconds_per_token=engine.seconds_per_token * factor,
-            seconds_per_kv_token=engine.seconds_per_kv_token * factor,
-        )
+        return replace(engine, **{cost: getattr(engine, cost) * factor for cost in COSTS})
 
     def _startup(self) -> float:
         """Seconds: each phase has its own luck."""

@@ -61,11 +61,32 @@ def outcome(world: World, slo: float, begin: float, end: float) -> Outcome:
 def work(engine: Engine, request: Request) -> float:
     """Replica-seconds that a request takes in batches that are as full as slots and KV room allow."""
     tokens = request.prompt + request.generated
-    context = request.prompt + request.generated / 2
     together = max(1.0, min(engine.slots, engine.kv_tokens / tokens))
-    answer = engine.overhead / together + engine.seconds_per_token + engine.seconds_per_kv_token * context
-    prompt = engine.overhead / engine.tokens_per_step + engine.seconds_per_token
-    return request.generated * answer + request.prompt * prompt
+    return _work(engine, request, together) + request.prompt * engine.overhead / engine.tokens_per_step
+
+
+def paced_work(engine: Engine, request: Request) -> float:
+    """Likewise, of a replica on which nobody's next token waits for prompts longer than the pace allows.
+
+    Where many such requests come, so many decode as prompts are ready for: they share the overhead, and no more do.
+    """
+    tokens = request.prompt + request.generated
+    together = min(engine.slots, engine.kv_tokens / tokens, engine.tokens_per_step / (tokens / request.generated))
+    each = engine.seconds_per_token + engine.seconds_per_sequence + engine.seconds_per_kv_token * request.prompt
+    cost = engine.seconds_per_token + engine.seconds_per_pair * request.prompt / 2
+    share = (engine.slower - 1) / cost  # prompt tokens in a step for each second that it takes without them
+    left = request.prompt / request.generated - share * each
+    if left > 0:
+        together = min(together, share * engine.overhead / left)
+    return _work(engine, request, max(1.0, together))
+
+
+def _work(engine: Engine, request: Request, together: float) -> float:
+    """Of steps in which so many decode, and others' prompts are computed beside them."""
+    context = request.prompt + request.generated / 2
+    answer = engine.overhead / together + engine.seconds_per_sequence + engine.seconds_per_kv_token * context
+    tokens, pairs = request.prompt + request.generated, request.prompt * request.prompt / 2
+    return request.generated * answer + engine.seconds_per_token * tokens + engine.seconds_per_pair * pairs
 
 
 def bound_hours(engine: Engine, requests: Sequence[Request]) -> float:

@@ -15,7 +15,7 @@ from headrace_operator.simulate.policy import Look, Pod, Policy
 from headrace_operator.simulate.replica import Waits
 from headrace_operator.simulate.traces import Request
 
-RETRY = 5.0  # seconds after which a refused request comes back, half as many more or less
+HASTE = 0.5  # share of the server's hint by which a refused request comes back sooner or later
 PATIENCE = 3600.0  # seconds after the last request after which what still waits is counted with its wait so far
 TURN, READY, TICK, ARRIVAL, CHANGE, IMPATIENT = range(6)  # kinds of events
 About = SimulatedPod | Request | tuple[Request, SimulatedPod] | None
@@ -111,7 +111,7 @@ class World:
     def _tick(self) -> None:
         self._desired = self.policy.replicas(self.look())
         self._size()
-        waiting = sum(len(pod.replica.waiting) for pod in self.fleet.routed) + len(self.unrouted)
+        waiting = sum(pod.replica.queued for pod in self.fleet.routed) + len(self.unrouted)
         self.moments.append(Moment(self.now, self._desired, len(self.fleet.routed), waiting))
         self.progress(self.now)
         self._at(self.now + self.policy.interval, TICK)
@@ -188,10 +188,11 @@ class World:
         pod = self._choice(routed)
         replica = pod.replica
         before = replica.version
-        if not replica.arrive(request, self.now, self.waits):
-            self._at(self.now + RETRY * (0.5 + self._rng.random()), ARRIVAL, request)
+        again = replica.arrive(request, self.now, self.waits)
+        if again is not None:
+            self._at(self.now + again * (1 + HASTE * (2 * self._rng.random() - 1)), ARRIVAL, request)
             return
-        if self.setting.faults.retry_after is not None and replica.waiting:
+        if self.setting.faults.retry_after is not None and replica.queued:
             self._at(self.now + self.setting.faults.retry_after, IMPATIENT, (request, pod))
         if replica.version != before:
             heappush(self._events, (replica.next_at, next(self._numbers), TURN, pod, replica.version))
@@ -214,7 +215,7 @@ class World:
 
     def _turn(self, pod: SimulatedPod) -> None:
         replica = pod.replica
-        replica.turn(self.now, self.waits)
+        replica.turn(self.waits)
         if replica.next_at < math.inf:
             heappush(self._events, (replica.next_at, next(self._numbers), TURN, pod, replica.version))
         elif pod.unrouted_at is not None and not replica.in_flight:
@@ -227,7 +228,7 @@ class World:
     def _is_served(self) -> bool:
         return (
             not self.unrouted
-            and not any(pod.replica.waiting for pod in self.fleet.pods)
+            and not any(pod.replica.queued for pod in self.fleet.pods)
             and not any(event[2] == ARRIVAL for event in self._events)
         )
 

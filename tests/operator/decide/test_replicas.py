@@ -100,6 +100,40 @@ def test_replicas(ready: int, seen: Signals, policy: dict[str, object], replicas
     assert (decision.replicas, decision.reason) == (replicas, reason)
 
 
+CLOSE = {"queue_wait_p95": 0.9, "typical_wait": 0.9, "queue_drains_in": math.inf}
+
+
+def test_waits_that_may_be_chance_order_a_little_and_see_what_it_does() -> None:
+    """A tenth of the capacity is free, and most pods break the target, though nobody waits twice as long."""
+    seen = signals(20, load=0.9, **CLOSE)
+    assert decided(20, seen).replicas == 22  # a quarter more than the 18 of the work; 0.9 s / 0.5 s would be 36
+    assert decided(20, seen, pod(20, PodPhase.STARTING, sample=None)).replicas == 21
+
+
+@given(st.integers(1, 50), st.floats(0.1, 0.99), st.floats(0.01, 0.49))
+def test_waits_that_may_be_chance_order_at_most_half_more_than_needed(ready: int, load: float, above: float) -> None:
+    wait = 0.5 + above
+    seen = signals(ready, load=load, queue_wait_p95=wait, typical_wait=wait, queue_drains_in=math.inf)
+    assert ready < decided(ready, seen).replicas <= max(ready + 1, 1.25 * load * ready)
+
+
+def test_what_is_held_for_the_target_was_not_asked_for() -> None:
+    """A burst is over, its queue is not: nothing goes now, and the window begins with what the load asks for."""
+    decision = decided(12, signals(12, load=0.2, queue_wait_p95=5.0))
+    assert (decision.replicas, decision.reason) == (12, Reason.HOLDING_TARGET)
+    assert decision.asked == 3
+
+
+def test_a_silent_pod_is_asked_for() -> None:
+    decision = decided(4, replace(signals(4, load=0.1), answered=1))
+    assert decision.asked == decision.replicas == 4
+
+
+def test_bursts_need_half_of_the_reserve() -> None:
+    """40 requests/s of 10 tokens, 100 tokens/s a replica: 4 at 100 %, 5.7 at 70 %, 4.7 with half of the reserve."""
+    assert decided(2, signals(2, load=0.5, burst=40.0)).replicas == 5
+
+
 def test_a_message_carries_the_numbers_that_made_it() -> None:
     decision = decided(4, signals(4, load=1.5, waiting=20))
     assert decision.message == (

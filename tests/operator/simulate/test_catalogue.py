@@ -32,13 +32,15 @@ CALM = [name for name in STRESS if name not in {"step, start of 600 s", "retry s
 
 @pytest.mark.parametrize("name", CALM)
 def test_no_reversal_storm(ran: dict[str, Run], name: str) -> None:
-    """40 minutes with two changes of the load, on a policy that knows nothing at the beginning."""
-    assert headrace(ran, name).outcome.reversals <= 6
+    """40 minutes with two changes of the load, on a policy that knows nothing at the beginning. Each of 13 bursts turns
+    the number at most once: it orders, and what it ordered is not held for long, or it is served by what is there."""
+    most = {"burst of 10 s every 3 min": 13, "spike of 10 s": 8}
+    assert headrace(ran, name).outcome.reversals <= most.get(name, 6)
 
 
 @pytest.mark.parametrize("name", ["ramp", "diurnal", "noise of 30 %", "spike of 10 s", "burst of 10 s every 3 min"])
 def test_the_peak_is_at_most_half_more_than_needed(ran: dict[str, Run], name: str) -> None:
-    assert headrace(ran, name).outcome.peak_replicas <= 1.55 * STRESS[name].need
+    assert headrace(ran, name).outcome.peak_replicas <= 1.5 * STRESS[name].need
 
 
 def test_without_metrics_nobody_is_taken_away(ran: dict[str, Run]) -> None:
@@ -64,11 +66,12 @@ def test_it_goes_down_again(ran: dict[str, Run]) -> None:
     assert max(last) <= 5
 
 
-def test_a_spike_that_is_over_before_a_start_is_forgotten_with_the_window(ran: dict[str, Run]) -> None:
-    after = [
-        moment.desired for moment in headrace(ran, "spike of 10 s").moments if BEGIN + 400 < moment.at < BEGIN + 800
-    ]
-    assert max(after) <= 4
+def test_what_a_spike_ordered_is_given_back_before_it_is_ready(ran: dict[str, Run]) -> None:
+    """But for what was asked for while nobody knew what a replica carries: that is held for the window."""
+    moments = [(moment.at - BEGIN, moment.desired) for moment in headrace(ran, "spike of 10 s").moments]
+    assert max(desired for at, desired in moments if 0 < at < 20) >= STRESS["spike of 10 s"].need
+    assert max(desired for at, desired in moments if 60 < at < 300) <= 8
+    assert max(desired for at, desired in moments if 400 < at < 800) <= 4
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

@@ -1,11 +1,14 @@
 """`headrace simulate` and `headrace replay` as a person calls them."""
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from headrace_operator.cli import main
 from headrace_operator.simulate.catalogue import poisson
+from headrace_operator.simulate.engine import Engine
 
 ROW = {
     "name", "slo_miss_share", "wait_p50_s", "wait_p95_s", "wait_p99_s", "replica_hours", "work_bound_ratio",
@@ -69,7 +72,7 @@ def test_bad_input_is_one_line_with_the_remedy(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"speed": 1}', "speed is not known; there are kv_tokens"),
+        ('{"speed": 1}', "speed is not known; there are hand_over"),
         ('{"slots": 0}', "slots must be a whole number of at least 1, not 0"),
         ('{"phases": 3}', "phases must be a list"),
         ("[]", "must be an object"),
@@ -82,3 +85,16 @@ def test_a_bad_replica_model_names_the_field(
     model.write_text(text)
     assert main(["simulate", "--trace", str(trace), "--replica", str(model)]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("nest", [lambda engine: engine, lambda engine: {"machine": {}, "work": {"engine": engine}}])
+def test_a_fitted_replica_is_read_as_the_benchmark_wrote_it(
+    trace: Path, tmp_path: Path, nest: Callable[[object], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = tmp_path / "fitted.json"
+    fitted.write_text(json.dumps(nest(asdict(replace(Engine(), overhead=1.0, hand_over=0.25)))))
+    assert (
+        main(["simulate", "--trace", str(trace), "--policy", "static:4", "--replica", str(fitted), "--json", "-"]) == 0
+    )
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["wait_p50_s"] >= 0.25

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headrace_operator.simulate.engine import Engine
-from headrace_operator.simulate.outcome import work
+from headrace_operator.simulate.outcome import paced_work
 from headrace_operator.simulate.policy import Bounds, Look
 from headrace_operator.simulate.traces import Request
 
@@ -32,7 +32,7 @@ class Oracle:
     def __post_init__(self) -> None:
         buckets = [0.0] * (int(self.requests[-1].at / BUCKET) + 1)
         for request in self.requests:
-            buckets[int(request.at / BUCKET)] += work(self.engine, request)
+            buckets[int(request.at / BUCKET)] += paced_work(self.engine, request)
         self.needed = [_need(buckets, index, self.slo, self.utilization) for index in range(len(buckets))]
 
     def replicas(self, look: Look) -> int:
