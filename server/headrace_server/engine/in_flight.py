@@ -62,28 +62,21 @@ class StepsInFlight:
         ended: list[Sequence] = []
         wasted = accepted = 0
         for sequence, chunk in _who_samples(self._steps.popleft(), step.chunks, prompt_logprobs):
-            theirs = kept(chunk.guess, list(islice(chosen, chunk.choices)), drafted)
+            choices = [next(chosen)] if chunk.guess is None else list(islice(chosen, chunk.choices))
+            theirs = choices if chunk.guess is None else kept(chunk.guess, choices, drafted)
             if sequence.finish is not None:  # it ended meanwhile, and this token is nobody's
                 wasted += 1
                 continue
-            new = _delivered(sequence, theirs)
-            tokens += ((sequence, token) for token in new)
-            accepted += len(new) - 1
-            if sequence.finish is not None:
-                ended.append(sequence)
-            elif chunk.guess is not None:
+            accepted -= 1  # what was chosen at its first token was not guessed
+            for token_id, logprob in theirs:
+                accepted += 1
+                tokens.append((sequence, _accepted(sequence, token_id, logprob)))
+                if sequence.finish is not None:
+                    ended.append(sequence)
+                    break
+            if chunk.guess is not None and sequence.finish is None:
                 _resume(sequence)
         return Committed(tuple(tokens), tuple(ended), wasted, accepted)
-
-
-def _delivered(sequence: Sequence, chosen: Listing[tuple[int, Logprobs | None]]) -> list[Token]:
-    """As far as the answer goes."""
-    delivered = []
-    for token_id, logprob in chosen:
-        delivered.append(_accepted(sequence, token_id, logprob))
-        if sequence.finish is not None:
-            break
-    return delivered
 
 
 def _resume(sequence: Sequence) -> None:

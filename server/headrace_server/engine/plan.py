@@ -2,7 +2,7 @@
 
 from headrace_server.engine.pages import PageLedger
 from headrace_server.engine.prefix import PrefixCache
-from headrace_server.engine.sequence import Chunk, Grant, Guess, Scoring, Sequence, Start, Step
+from headrace_server.engine.sequence import Chunk, Grant, Guess, Guesser, Scoring, Sequence, Start, Step
 from headrace_server.engine.speculation import NO_ROOM, GuessRoom
 from headrace_server.request import Priority
 
@@ -42,14 +42,19 @@ class Plan:
 
     def has_room_for(self, decoding: list[Sequence]) -> bool:
         """One token each. A page lasts for many tokens, so few of them need one."""
-        return sum(bool(self.pages_missing(sequence, 1)) for sequence in decoding) <= self._pages.available
+        available = self._pages.available
+        if len(decoding) <= available:
+            return True
+        return sum(bool(self.pages_missing(sequence, 1)) for sequence in decoding) <= available
 
     def decode(self, sequence: Sequence) -> None:
-        guess = self._guess(sequence)
-        ahead = 0 if guess is None else guess.count
-        self._add(sequence, (), 1 + ahead, guess)
         self.decoding += 1
-        self.guessed += ahead
+        guess = None if sequence.guesser is None else self._guess(sequence, sequence.guesser)
+        if guess is None:
+            self._feed(sequence)
+        else:
+            self._add(sequence, (), 1 + guess.count, guess)
+            self.guessed += guess.count
 
     def start(self, start: Start, sequence: Sequence) -> None:
         """With the pages of all that it has to fill in: half a prompt without the pages of its rest helps nobody."""
@@ -67,13 +72,25 @@ class Plan:
             self.known_tokens += tokens
             sequence.draft_read = sequence.planned
 
-    def _guess(self, sequence: Sequence) -> Guess | None:
-        if sequence.guesser is None:
-            return None
+    def _feed(self, sequence: Sequence) -> None:
+        """Its last token, and nothing else: what `_add` does of that. Most steps consist of hundreds of these."""
+        assert sequence.slot is not None
+        start, size = sequence.planned, self._pages.page_size
+        if start >= len(sequence.pages) * size:
+            self._grant(sequence, 1)
+        sequence.planned = start + 1
+        self.tokens[sequence.request.priority] += 1
+        if sequence.chain is not None and start + 1 >= (sequence.chain.pages + 1) * size:
+            self._register(sequence)
+        self.sequences.append(sequence)
+        mask = None if sequence.guide is None else sequence.guide.mask
+        self.chunks.append(Chunk(sequence.slot, start, (), True, mask, adapter=sequence.request.adapter))
+
+    def _guess(self, sequence: Sequence, guesser: Guesser) -> Guess | None:
         most = min(self._guesses.each, self._guesses.tokens - self.guessed, sequence.most_guesses)
         if self._pages.available - self.pages_missing(sequence, 1 + most) < self._guesses.pages_kept:
             most = min(most, len(sequence.pages) * self._pages.page_size - sequence.planned - 1)
-        return sequence.guesser.guess(sequence, most) if most > 0 else None
+        return guesser.guess(sequence, most) if most > 0 else None
 
     def _add(self, sequence: Sequence, token_ids: tuple[int, ...], tokens: int, guess: Guess | None = None) -> None:
         assert sequence.slot is not None

@@ -192,7 +192,8 @@ class Step:
     @property
     def samples(self) -> int:
         """Tokens that the device chooses; of guessed ones not all are kept."""
-        return sum(chunk.choices for chunk in self.chunks)
+        guessed = sum(chunk.guess.count for chunk in self.chunks if chunk.guess is not None)
+        return sum(chunk.samples for chunk in self.chunks) + guessed
 
     @property
     def prompt_tokens(self) -> int:
