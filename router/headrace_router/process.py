@@ -24,6 +24,7 @@ from headrace_router.proxy.bootstrap import Bootstrap, Listening
 from headrace_router.proxy.certificates import OWN, REPLICAS, Certificates
 from headrace_router.proxy.envoy import Envoy
 from headrace_router.proxy.hop import Hop
+from headrace_router.proxy.line import listening as listening_line
 from headrace_router.proxy.question import Questions
 from headrace_router.report import report
 from headrace_router.settings import Model, Settings
@@ -78,13 +79,11 @@ class Process:
     async def _open(self, folder: Path) -> AsyncIterator[Envoy]:
         listening = self._settings.listening
         self._certificates = certificates = Certificates(self._settings.tls, folder)
-        questions = web.ServerRunner(self._questions.server())
-        await questions.setup()
-        await web.TCPSite(questions, "127.0.0.1", 0).start()
-        async with self._hop.listening() as hop:
+        sockets = Listening(listening.grpc_port, listening.http_port, folder / "picker.sock", folder / "hop.sock")
+        async with listening_line(sockets.picker, self._questions.answer), self._hop.listening(sockets.hop):
             bootstrap = Bootstrap(
                 listening.host,
-                Listening(listening.grpc_port, listening.http_port, _port(questions), hop),
+                sockets,
                 {door: folder / f"{door}.json" for door in Door},
                 {door: folder / f"mirror-{door}.json" for door in Door},
                 self._settings.terms.held.seconds,
@@ -107,7 +106,6 @@ class Process:
             finally:
                 await envoy.end(ENVOY_ENDS)
                 await admin.cleanup()
-                await questions.cleanup()
 
     async def _not_ready(self, envoy: Envoy) -> str | None:
         """Why no request should come here; None if it may."""

@@ -25,7 +25,7 @@ def report(registry: CollectorRegistry) -> str:
             f"{seconds[name] / 3600:.3f}", f"{cost[name]:.4f}",
             f"{1000 * cost[name] / requests[name]:.4f}" if requests[name] else NOT_YET,
         )
-        for name in seconds
+        for name in sorted({*requests, *seconds})
     ]  # fmt: skip
     lines = [*_table(rows), "", *(f"{model} by rule {rule}: {count:.0f}" for (model, rule), count in rules.items())]
     return "\n".join([*lines, *(f"fallback, {name}: {count:.0f}" for (name,), count in outcomes.items()), ""])

@@ -1,5 +1,6 @@
 """What crosses between observe, pick and proxy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ssl import SSLContext
@@ -79,6 +80,15 @@ class Asked:
     )  # equal for requests that share the beginning of their prompt and their caller; None: no matter
     caller: str  # whom the request is held for, in fairness: the same for all requests of one caller
     may_wait: bool = True  # for a replica; health checks want to hear now that there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """To one of Envoy's questions, over HTTP."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ and Zadimoghaddam, 2016), with the places of the batch as capacity.
 import math
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import NamedTuple
 
-from headrace_router.pick.busy import Busy
+from headrace_router.pick.busy import Busy, Standing
 from headrace_router.values import Asked, Endpoint, Pick, Reason
 
 MOST_ABOVE_MEAN = 1.25  # a replica's requests may exceed its share of all of them by so much for the sake of a prefix
@@ -19,29 +20,36 @@ ALTERNATIVES = 3  # replicas that are named for a request: the first and those t
 
 def choose(asked: Asked, endpoints: Sequence[Endpoint], busy: Busy, now: float) -> Pick:
     """`endpoints`: at least one."""
-    waits = {endpoint.uid: busy.predicted_wait(endpoint.uid, now) for endpoint in endpoints}
-    shares = {endpoint.uid: busy.share(endpoint.uid, now) for endpoint in endpoints}
-    ranks = {endpoint.uid: _rank(asked.affinity, endpoint.uid) for endpoint in endpoints}
-    by_wait = sorted(endpoints, key=lambda one: (waits[one.uid], shares[one.uid], ranks[one.uid]))
-    least = waits[by_wait[0].uid]
+    by_wait = sorted((_candidate(asked, endpoint, busy, now) for endpoint in endpoints), key=_by_wait)
     if asked.affinity is not None:
-        bounds = _bounds(endpoints, busy, now)
-        allowed = [
-            one for one in endpoints if waits[one.uid] <= least and busy.inside(one.uid, now) < bounds[one.uid]
-        ]  # fmt: skip
+        total = sum(one.standing.inside for one in by_wait) + 1
+        fair = MOST_ABOVE_MEAN * total / sum(one.standing.slots for one in by_wait)
+        least = by_wait[0].standing.wait
+        allowed = [one for one in by_wait if one.standing.wait <= least and one.standing.inside < _bound(one, fair)]
         if allowed:
-            home = min(allowed, key=lambda one: ranks[one.uid])
-            others = [one for one in by_wait if one is not home]
-            return Pick((home, *others[: ALTERNATIVES - 1]), Reason.AFFINITY)
-    return Pick(tuple(by_wait[:ALTERNATIVES]), Reason.LEAST_WAIT)
+            home = min(allowed, key=lambda one: one.rank)
+            others = [one.endpoint for one in by_wait if one is not home]
+            return Pick((home.endpoint, *others[: ALTERNATIVES - 1]), Reason.AFFINITY)
+    return Pick(tuple(one.endpoint for one in by_wait[:ALTERNATIVES]), Reason.LEAST_WAIT)
 
 
-def _bounds(endpoints: Sequence[Endpoint], busy: Busy, now: float) -> dict[str, int]:
-    """Requests that each may have, this one included. One pass over the replicas: it is made for every request."""
-    total = sum(busy.inside(each.uid, now) for each in endpoints) + 1
-    slots = {each.uid: busy.slots(each.uid) for each in endpoints}
-    fair = MOST_ABOVE_MEAN * total / sum(slots.values())
-    return {uid: math.ceil(fair * places) + SLACK for uid, places in slots.items()}
+class _Candidate(NamedTuple):  # made for each replica at each request: a dataclass takes three times as long
+    endpoint: Endpoint
+    standing: Standing
+    rank: bytes
+
+
+def _candidate(asked: Asked, endpoint: Endpoint, busy: Busy, now: float) -> _Candidate:
+    return _Candidate(endpoint, busy.standing(endpoint.uid, now), _rank(asked.affinity, endpoint.uid))
+
+
+def _by_wait(one: _Candidate) -> tuple[float, float, bytes]:
+    return one.standing.wait, one.standing.share, one.rank
+
+
+def _bound(one: _Candidate, fair: float) -> int:
+    """Requests that it may have, this one included."""
+    return math.ceil(fair * one.standing.slots) + SLACK
 
 
 def _rank(affinity: bytes | None, uid: str) -> bytes:

@@ -40,8 +40,8 @@ Config = dict[str, Any]
 class Listening:
     grpc: int
     http: int
-    picker: int  # of the picker, on loopback
-    hop: int  # of the hop through Python, likewise
+    picker: Path  # a socket of the picker: a way through TCP would cost every request
+    hop: Path  # likewise, of the hop through Python
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class Bootstrap:
             "allowed_headers": {"patterns": [{"exact": name} for name in headers]},
             "http_service": {
                 "server_uri": {
-                    "uri": f"http://127.0.0.1:{self.ports.picker}",
+                    "uri": "http://picker",
                     "cluster": "picker",
                     "timeout": f"{self.held_seconds + 5:g}s",
                 },
@@ -216,8 +216,8 @@ class Bootstrap:
             return {}
         return tls.calling(self.replica_secret, self.replica_name, "h2" if door is Door.GRPC else "http/1.1")
 
-    def _own(self, name: str, port: int) -> Config:
-        """A port of this process."""
+    def _own(self, name: str, socket: Path) -> Config:
+        """A socket of this process."""
         return {
             "name": name,
             "type": "STATIC",
@@ -233,7 +233,7 @@ class Bootstrap:
             },
             "load_assignment": {
                 "cluster_name": name,
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", port)}}]}],
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(socket)}}}}]}],
             },
         }
 

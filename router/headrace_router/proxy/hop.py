@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
@@ -51,15 +52,14 @@ class Hop:
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[int]:
-        """Gives its port, on loopback."""
+    async def listening(self, socket: Path) -> AsyncIterator[None]:
         server = web.Server(self.answer, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server)
         async with aiohttp.ClientSession(trust_env=False, timeout=CONNECTS) as self._session:
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.UnixSite(runner, socket).start()
             try:
-                yield int(runner.addresses[0][1])
+                yield
             finally:
                 await runner.cleanup()
 
@@ -100,11 +100,11 @@ class Hop:
         """One model's answer, in one piece."""
         async with self._sent(request, body, stream, model) as response:
             if isinstance(response, Refusal):
-                return refused(Door.HTTP, response)
+                return _refused(response)
             try:
                 whole_body = await response.read()
             except (aiohttp.ClientError, TimeoutError):
-                return refused(Door.HTTP, CUT)
+                return _refused(CUT)
             headers = {name: value for name, value in response.headers.items() if name.lower() not in NOT_BACK}
             return web.Response(status=response.status, headers={**headers, "x-headrace-model": model}, body=whole_body)
 
@@ -182,6 +182,11 @@ class Hop:
             response.release()
             return None
         return response
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    reply = refused(Door.HTTP, refusal)
+    return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
 
 
 def _onward(headers: Mapping[str, str]) -> dict[str, str]:

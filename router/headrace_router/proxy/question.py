@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
 
-from aiohttp import web
-
 from headrace_router.metrics import RouterMetrics
 from headrace_router.pick.fleet import Fleet
 from headrace_router.pick.rules import Rules, Traits
@@ -28,7 +26,7 @@ from headrace_router.proxy.bootstrap import (
     STREAM_HEADER,
     mirror,
 )
-from headrace_router.values import Asked, Door, Pick, Reason, Refusal, Through
+from headrace_router.values import Asked, Door, Pick, Reason, Refusal, Reply, Through
 
 # Questions about the process itself: whoever asks wants to hear now that no replica is there.
 NEVER_HELD = ("/health", "/ready", "/grpc.health.v1.Health/", "/grpc.reflection.", "/metrics", "/load")
@@ -57,29 +55,38 @@ class Questions:
         self._clock = clock
         self._open: dict[str, asyncio.Future[Answer]] = {}  # by stream, of requests that are held
 
-    def server(self) -> web.Server:
-        """Who asks may take the question back: a held request whose client left makes room."""
-        return web.Server(self.answer, handler_cancellation=True, access_log=None)
-
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.read()
-        door = Door(request.path.split("/", 2)[1])
-        stream = request.headers[STREAM_HEADER]
-        seen = self._seen(door, request, body)
+    def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply | asyncio.Future[Reply]:
+        """Of one question. To be waited for where the request is held; cancelled, it is held no longer."""
+        door = Door(path.split("/", 2)[1])
+        stream = headers[STREAM_HEADER]
+        seen = self._seen(door, path.partition("?")[0][len(door) + 1 :], headers, body)
         through = self._through(seen)
         if through is not None:
-            return web.Response(headers={HOP_HEADER: f"{through} {stream} {seen.model}"})
-        answer = await self.placed(stream, seen.asked, seen.model)
-        return refused(door, answer) if isinstance(answer, Refusal) else _directed(door, answer)
+            return Reply(HTTPStatus.OK, {HOP_HEADER: f"{through} {stream} {seen.model}"})
+        answer = self._fleet.ask(stream, seen.asked, seen.model, self._clock())
+        if answer is None:
+            return self._later(stream, door)
+        return _reply(door, self._counted(door, answer))
 
     async def placed(self, stream: str, asked: Asked, model: str) -> Answer:
         """Where a request goes, once it is known. Who is cancelled meanwhile is held no longer."""
-        begun = self._clock()
-        answer = self._fleet.ask(stream, asked, model, begun)
-        if answer is None:
-            answer = await self._held(stream)
-            self._metrics.held_seconds.observe(self._clock() - begun)
-        self._metrics.requests.labels(asked.door, answer.reason).inc()
+        answer = self._fleet.ask(stream, asked, model, self._clock())
+        return self._counted(asked.door, await self._hold(stream) if answer is None else answer)
+
+    def _later(self, stream: str, door: Door) -> asyncio.Future[Reply]:
+        """Of a request that is held from now on."""
+        held, reply = self._hold(stream), asyncio.get_running_loop().create_future()
+
+        def answered(found: asyncio.Future[Answer]) -> None:
+            if not (found.cancelled() or reply.done()):
+                reply.set_result(_reply(door, self._counted(door, found.result())))
+
+        held.add_done_callback(answered)
+        reply.add_done_callback(lambda _: held.cancel())  # nothing to do where it is answered
+        return reply
+
+    def _counted(self, door: Door, answer: Answer) -> Answer:
+        self._metrics.requests.labels(door, answer.reason).inc()
         if isinstance(answer, Pick):
             self._metrics.revisions.labels(answer.endpoints[0].revision).inc()
             self._metrics.mirrored.inc(answer.is_mirrored)
@@ -97,14 +104,13 @@ class Questions:
             else:
                 future.set_result(answer)
 
-    def _seen(self, door: Door, request: web.BaseRequest, body: bytes) -> Seen:
-        path = request.path[len(door) + 1 :]
+    def _seen(self, door: Door, path: str, headers: Mapping[str, str], body: bytes) -> Seen:
         model, rule = self._rules.default, ""
         if self._rules.rules:
-            model, rule = self._rules.chosen(traits(door, request.headers, body))
+            model, rule = self._rules.chosen(traits(door, headers, body))
         if rule and path in PROMPTED[door]:
             self._metrics.models.labels(model, rule).inc()
-        return Seen(path, request.headers, body, asked(door, path, request.headers, body), model)
+        return Seen(path, headers, body, asked(door, path, headers, body), model)
 
     def _through(self, seen: Seen) -> Through | None:
         """Why it passes through Python; None for almost all requests, which do not."""
@@ -116,16 +122,20 @@ class Questions:
         wants_progress = seen.headers.get(PROGRESS_HEADER) == "comments" and prompt.is_streamed(seen.beginning)
         return Through.PROGRESS if wants_progress and self._fleet.would_hold(seen.model, self._clock()) else None
 
-    async def _held(self, stream: str) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def _hold(self, stream: str) -> asyncio.Future[Answer]:
+        """At once: an answer may come before anybody waits for it. Cancelled, the request is held no longer."""
+        begun, future = self._clock(), asyncio.get_running_loop().create_future()
         self._open[stream] = future
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._fleet.gave_up(stream)
-            raise
-        finally:
+
+        def over(found: asyncio.Future[Answer]) -> None:
             del self._open[stream]
+            if found.cancelled():
+                self._fleet.gave_up(stream)
+            else:
+                self._metrics.held_seconds.observe(self._clock() - begun)
+
+        future.add_done_callback(over)
+        return future
 
 
 def asked(door: Door, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
@@ -143,12 +153,14 @@ def traits(door: Door, headers: Mapping[str, str], body: bytes) -> Traits:
     return Traits(named, headers.get(FAIRNESS_HEADER, ""), length, body)
 
 
-def _directed(door: Door, pick: Pick) -> web.Response:
-    headers = {ENDPOINT_HEADER: ",".join(endpoint.host(door) for endpoint in pick.endpoints)}
-    return web.Response(headers={**headers, MIRROR_HEADER: mirror(door)} if pick.is_mirrored else headers)
+def _reply(door: Door, answer: Answer) -> Reply:
+    if isinstance(answer, Refusal):
+        return refused(door, answer)
+    headers = {ENDPOINT_HEADER: ",".join(endpoint.host(door) for endpoint in answer.endpoints)}
+    return Reply(HTTPStatus.OK, {**headers, MIRROR_HEADER: mirror(door)} if answer.is_mirrored else headers)
 
 
-def refused(door: Door, refusal: Refusal) -> web.Response:
+def refused(door: Door, refusal: Refusal) -> Reply:
     """As its door says it."""
     full = refusal.reason is Reason.TOO_MANY_HELD
     status = HTTPStatus.TOO_MANY_REQUESTS if full else HTTPStatus.SERVICE_UNAVAILABLE
@@ -156,8 +168,8 @@ def refused(door: Door, refusal: Refusal) -> web.Response:
     if door is Door.GRPC:
         headers["grpc-status"] = RESOURCE_EXHAUSTED if full else UNAVAILABLE
         headers["grpc-retry-pushback-ms"] = str(round(refusal.retry_after * 1000))
-        return web.Response(status=status, headers=headers, text=refusal.message)
-    return web.Response(status=status, headers=headers, text=error_body(refusal), content_type="application/json")
+        return Reply(status, {**headers, "Content-Type": "text/plain"}, refusal.message.encode())
+    return Reply(status, {**headers, "Content-Type": "application/json"}, error_body(refusal).encode())
 
 
 def error_body(refusal: Refusal) -> str:

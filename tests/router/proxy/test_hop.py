@@ -19,7 +19,7 @@ from headrace_router.pick.rules import Rules
 from headrace_router.proxy.bootstrap import HOP_HEADER, PROGRESS_HEADER, STREAM_HEADER
 from headrace_router.proxy.hop import Hop
 from headrace_router.proxy.question import Questions
-from headrace_router.values import Endpoint, Found, Ports, Secured, Through
+from headrace_router.values import Endpoint, Found, Ports, Reply, Secured, Through
 from prometheus_client import CollectorRegistry
 from replicas import HOST, Replica, running
 
@@ -67,9 +67,10 @@ async def waiting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         metrics, clock = RouterMetrics(CollectorRegistry()), asyncio.get_running_loop().time
         questions = Questions(fleet, rules, metrics, clock)
         hop = Hop(questions, fleet, None, metrics, clock, secured=lambda: secured)
-        port = await stack.enter_async_context(hop.listening())
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Waiting(replica, picker, questions, session, f"http://127.0.0.1:{port}/v1/completions")
+        await stack.enter_async_context(hop.listening(tmp_path / "hop.sock"))
+        connector = aiohttp.UnixConnector(str(tmp_path / "hop.sock"))
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        yield Waiting(replica, picker, questions, session, "http://hop/v1/completions")
 
 
 async def test_comments_come_before_a_replica_does(waiting: Waiting) -> None:
@@ -116,21 +117,14 @@ async def test_a_replica_that_dies_in_between_is_an_event_of_the_stream(waiting:
 async def test_only_who_asks_for_comments_gets_them(
     waiting: Waiting, body: dict[str, object], progress: str, comes_through: bool
 ) -> None:
-    runner = aiohttp.web.ServerRunner(waiting.questions.server())
-    await runner.setup()
-    await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
     headers = {STREAM_HEADER: "one", PROGRESS_HEADER: progress}
-
-    async def question() -> str | None:
-        url = f"http://{host}:{port}/http/v1/completions"
-        async with waiting.session.post(url, json=body, headers=headers) as response:
-            return response.headers.get(HOP_HEADER)
-
-    call = asyncio.create_task(question())
-    if not comes_through:
-        await waiting.until_held(1)
-        waiting.arrives()
-    said = await call
-    await runner.cleanup()
-    assert (said is not None) is comes_through
+    reply = waiting.questions.answer("/http/v1/completions", headers, json.dumps(body).encode())
+    if comes_through:
+        assert isinstance(reply, Reply)
+        assert reply.headers == {HOP_HEADER: "Progress one "}
+        return
+    assert not isinstance(reply, Reply), "it is held, as others are"
+    held = asyncio.ensure_future(reply)
+    await asyncio.sleep(0)
+    waiting.arrives()
+    assert HOP_HEADER not in (await held).headers

@@ -1,5 +1,6 @@
 """Two models behind one address: a real Envoy, the rules of a file, and the other model where the first is unsure."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 from replicas import Replica, running
 from routed import Routed, routed
+
+COST = 'headrace_router_model_cost_total{{model="{}"}}'
 
 
 @dataclass(slots=True)
@@ -121,4 +124,9 @@ async def test_what_it_cost_is_shown(group: Group) -> None:
         table = [line.split() for line in (await response.text()).splitlines()]
     small, large = (next(row for row in table if row and row[0] == name) for name in ("small", "large"))
     assert (small[1:3], large[1:3]) == (["3", "75.0%"], ["1", "25.0%"])
-    assert 3.9 < float(large[4]) / float(small[4]) < 4.1 or float(small[4]) < 0.01  # one replica each, for as long
+    async with asyncio.timeout(20):
+        while not (metrics := await group.router.metrics()).get(COST.format("large")):
+            await asyncio.sleep(0.1)
+    for name, price in (("small", 1.5), ("large", 6)):
+        hours = metrics[f'headrace_router_model_replica_seconds_total{{model="{name}"}}'] / 3600
+        assert metrics[COST.format(name)] == pytest.approx(hours * price)

@@ -4,16 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import pytest
-from aiohttp import web
 from headrace_router.metrics import RouterMetrics
 from headrace_router.pick.fleet import Fleet
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Picker, Terms
 from headrace_router.pick.rules import Rules
 from headrace_router.proxy.bootstrap import ENDPOINT_HEADER, STREAM_HEADER
+from headrace_router.proxy.line import listening
 from headrace_router.proxy.question import Questions
 from headrace_router.values import Endpoint, Found, Ports
 from prometheus_client import CollectorRegistry
@@ -27,15 +29,14 @@ async def asking(most_held: int) -> AsyncIterator[tuple[Picker, Questions, aioht
     questions = Questions(
         Fleet({"": picker}), Rules((), ""), RouterMetrics(CollectorRegistry()), asyncio.get_running_loop().time
     )
-    runner = web.ServerRunner(questions.server())
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
-        try:
+    with TemporaryDirectory() as folder:
+        socket = Path(folder) / "picker"
+        async with listening(socket, questions.answer), envoy(socket) as session:
             yield picker, questions, session
-        finally:
-            await runner.cleanup()
+
+
+def envoy(socket: Path) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession("http://picker", connector=aiohttp.UnixConnector(str(socket)))
 
 
 async def until_held(picker: Picker, requests: int) -> None:
