@@ -70,6 +70,22 @@ def test_fewer_bits_are_measured_beside_float32() -> None:
     assert all(row["decode_tokens_per_s"] > 0 and row["resident_mib"] > 0 for row in (whole, fewer))
 
 
+@pytest.mark.timeout(120)
+def test_guessed_tokens_are_measured_beside_float32() -> None:
+    command = [sys.executable, "bench/economics.py", "--model", str(SHIPPED), "--modes", "ngram;draft"]
+    more = ["--quality", str(SHIPPED), "--requests", "2", "--rounds", "1", "--json", "-"]
+    done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    plain, *guessed = json.loads(done.stdout)["rows"]
+    assert (plain["name"], [row["name"] for row in guessed]) == ("float32", ["ngram", "draft"])
+    assert plain["acceptance"] is None
+    for found in guessed:
+        assert found["token_agreement"] == 1.0
+        assert found["steps"] < plain["steps"]
+        assert 0 < found["acceptance"] <= 1
+        assert found["times_float32"] > 0
+
+
 def test_what_a_server_attains_is_found_again_in_what_it_did() -> None:
     """Of a server that does just what the arithmetic says."""
     truth, machine = sizing.Attained(0.8, 0.6, 0.001, 0.0005), Speeds(read=40e9, multiply=60e9)
