@@ -239,7 +239,7 @@ def as_operator(cluster: LocalCluster) -> Callable[..., str]:
         return False
 
     # one for each of the policies
-    for body in (a_pod(owner=None), a_pod(spec={"hostNetwork": True}), a_binding("edit"), routers({"hostPID": True})):
+    for body in (a_pod(owner=None), a_pod(spec={"hostNetwork": True}), a_binding(OWN), routers({"hostPID": True})):
         cluster.wait("the policy is in force", lambda body=body: refused(body), timeout=30)
     return run
 
@@ -282,9 +282,19 @@ def routers(spec: Body) -> Body:
     return body
 
 
-def a_binding(role: str | None = None, account: str | None = None) -> Body:
+def routers_with_the_nodes_disk() -> Body:
+    body = of_routing("Deployment")
+    body["spec"]["template"]["spec"]["volumes"].append(NODE)
+    return body
+
+
+# What it may do itself: Kubernetes would let it give that to others. More than that, it would not.
+OWN = {"kind": "Role", "name": RELEASE}
+
+
+def a_binding(role: Body | None = None, account: str | None = None) -> Body:
     body = of_routing("RoleBinding")
-    body["roleRef"]["name"] = role or body["roleRef"]["name"]
+    body["roleRef"] |= role or {}
     body["subjects"][0]["name"] = account or body["subjects"][0]["name"]
     return body
 
@@ -303,9 +313,9 @@ MISUSES: dict[str, tuple[Callable[[], Body], str]] = {
     "privileges": (with_container(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}), "further capabilities"),
     "a token": (lambda: a_pod(spec={"automountServiceAccountToken": True}), "token of a service account"),
     "routers with an account": (lambda: routers({"serviceAccountName": "admin"}), "but the one of their name"),
-    "routers with the node's disk": (lambda: routers({"volumes": [NODE]}), "routers nothing of a node"),
+    "routers with the node's disk": (routers_with_the_nodes_disk, "routers nothing of a node"),
     "routers with the node's network": (lambda: routers({"hostNetwork": True}), "namespace of its node"),
-    "the rights of others": (lambda: a_binding("edit"), "no role but the one of routers"),
+    "the rights of others": (lambda: a_binding(OWN), "no role but the one of routers"),
     "rights for others": (lambda: a_binding(account="admin"), "service account of the binding's own name"),
     "an account": (lambda: a_pod(spec={"serviceAccountName": "admin"}), "token of a service account"),
 }
