@@ -57,6 +57,13 @@ class Section:
             raise InvalidSpec(self.field(key), f"must be one of {', '.join(words)}, not {value!r}")
         return str(value)
 
+    def flag(self, key: str) -> bool:
+        """False when it is not given."""
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            raise InvalidSpec(self.field(key), f"must be true or false, not {value!r}")
+        return value
+
     def text(self, key: str) -> str:
         value = self.values.get(key)
         if not isinstance(value, str) or not value:

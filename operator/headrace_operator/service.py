@@ -11,7 +11,7 @@ from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
 from headrace_operator.pod_fields import PodFields, pod_fields
 from headrace_operator.routing_fields import Routing, RoutingMode, routing
-from headrace_operator.sources import Source, source
+from headrace_operator.sources import Adapter, Source, adapters, source
 from headrace_operator.tenant_fields import Tenants, tenants
 
 
@@ -92,6 +92,8 @@ class Model:
     task: Task = Task.GENERATE
     quantization: str = "none"  # of the weights; or int8, int4
     kv_cache_dtype: str = "auto"  # as dtype; or int8
+    batch_invariant: bool = False
+    adapters: tuple[Adapter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ def _model(model: Section) -> Model:
         task=Task(model.one_of("task", Task, Task.GENERATE)),
         quantization=model.one_of("quantization", ("none", "int8", "int4"), "none"),
         kv_cache_dtype=model.one_of("kvCacheDtype", ("auto", "int8"), "auto"),
+        batch_invariant=model.flag("batchInvariant"),
+        adapters=adapters(model),
     )
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
 
 USUAL_KEY = "tenants.json"
@@ -17,11 +16,8 @@ class Tenants:
 
 def tenants(given: Section) -> Tenants:
     """Raises InvalidSpec."""
-    trust = given.values.get("trustHeader", False)
-    if not isinstance(trust, bool):
-        raise InvalidSpec(given.field("trustHeader"), f"must be true or false, not {trust!r}")
     return Tenants(
         config_map=given.text_if_given("configMapName"),
         key=given.text_if_given("key") or USUAL_KEY,
-        trust_header=trust,
+        trust_header=given.flag("trustHeader"),
     )

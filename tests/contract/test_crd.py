@@ -64,6 +64,10 @@ def schedule(**changes: Any) -> dict[str, Any]:
     return {"spec.autoscaling.schedules": [fields]}
 
 
+def adapter(**changes: str) -> dict[str, Any]:
+    return {"spec.model.adapters": [{"name": "poet", "source": "pvc://models/poet", **changes}]}
+
+
 REFUSED = [
     (
         "min above max",
@@ -112,6 +116,11 @@ REFUSED = [
     ("weights in three bits", {"spec.model.quantization": "int3"}, "spec.model.quantization"),
     ("int8 weights on a GPU", {"spec.model.quantization": "int8"}, "spec.model.quantization"),
     ("int8 keys on a GPU", {"spec.model.kvCacheDtype": "int8"}, "spec.model.kvCacheDtype"),
+    ("no bit that depends on others, on a GPU", {"spec.model.batchInvariant": True}, "spec.model.batchInvariant"),
+    ("an adapter of a hub without its cache", adapter(source="hf://team/poet"), "spec.model.adapters"),
+    ("an adapter from elsewhere", adapter(source="s3://bucket/x"), "spec.model.adapters[0].source"),
+    ("an adapter without a name", adapter(name=""), "spec.model.adapters[0].name"),
+    ("an adapter of what embeds", adapter() | {"spec.model.task": "embed"}, "spec.model.adapters"),
     ("no quantity", {"spec.resources.memory": "much"}, "spec.resources.memory"),
     ("a negative drain", {"spec.drain.timeout": "-1s"}, "spec.drain.timeout"),
     ("a name that leaves no room for pods", {"metadata.name": "a" * 47}, "metadata.name"),

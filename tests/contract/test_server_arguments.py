@@ -11,11 +11,12 @@ from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.cache_fields import Caches
 from headrace_operator.decide import manifests
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling, Task
-from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
+from headrace_operator.sources import Adapter, ClaimSource, HubSource, ImageSource, Source
 from headrace_operator.tenant_fields import Tenants
 from headrace_server.access_options import access_from
 from headrace_server.cache_options import caches_from
 from headrace_server.config import AccessConfig, CacheConfig, TlsFiles
+from headrace_server.lora_options import lora_from
 
 DEPLOYMENT = InferenceDeployment(
     namespace="default",
@@ -66,6 +67,36 @@ def test_fewer_bits_are_asked_for_by_name_and_pods_without_stay_as_they_are() ->
     assert (options.quantization, options.kv_cache_dtype) == ("int4", "int8")
     assert (parsed().quantization, parsed().kv_cache_dtype) == (None, "auto")
     assert not any("quantization" in word or "kv-cache" in word for word in rendered()["args"])
+
+
+def test_adapters_arrive_with_their_folders_and_pods_without_stay_as_they_are() -> None:
+    adapters = (
+        Adapter("poet", ClaimSource("models", "lora/poet")),
+        Adapter("team/clerk", ClaimSource("others", "clerk")),
+        Adapter("guide", ImageSource("registry.example/guide:1", "")),
+        Adapter("mute", HubSource("team/mute", "v1", "hub")),
+    )
+    deployment = replace(DEPLOYMENT, model=replace(DEPLOYMENT.model, adapters=adapters))
+    assert parsed(deployment).lora == [
+        "poet=/models/lora/poet", "team/clerk=/adapters/1/clerk", "guide=/adapters/2", "mute=hf://team/mute@v1"
+    ]  # fmt: skip
+    pod = manifests.pod_spec(deployment, "headrace-server:1")
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["adapter-1"]["persistentVolumeClaim"] == {"claimName": "others", "readOnly": True}
+    assert volumes["adapter-2"]["image"] == {"reference": "registry.example/guide:1"}
+    mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert [mounts[f"adapter-{n}"]["mountPath"] for n in (1, 2)] == ["/adapters/1", "/adapters/2"]
+    assert {name for name in volumes if "adapter" in name} == {"adapter-1", "adapter-2"}
+    assert lora_from(parsed(replace(deployment, model=replace(deployment.model, adapters=adapters[:3])))).names == (
+        "poet", "team/clerk", "guide"
+    )  # fmt: skip
+    assert parsed().lora == []
+
+
+def test_batch_invariance_arrives_and_pods_without_stay_as_they_are() -> None:
+    model = replace(DEPLOYMENT.model, device="cpu", batch_invariant=True)
+    assert parsed(replace(DEPLOYMENT, model=model)).batch_invariant
+    assert "--batch-invariant" not in rendered()["args"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from headrace_operator.service import (
     Schedule,
     Strategy,
 )
-from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
+from headrace_operator.sources import Adapter, ClaimSource, HubSource, ImageSource, Source
 from headrace_operator.tenant_fields import Tenants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +173,19 @@ def test_sources(model: dict[str, Any], source: Source) -> None:
     assert InferenceDeployment.from_body(body(model=model)).model.source == source
 
 
+POET = {"name": "poet", "source": "pvc://models/poet"}
+
+
+def test_adapters_have_sources_of_the_same_kinds() -> None:
+    model = {"source": "hf://meta/llama", "cacheClaim": "hub", "adapters": [POET, {"name": "b", "source": "hf://x/b"}]}
+    found = InferenceDeployment.from_body(body(model=model)).model
+    assert found.adapters == (
+        Adapter("poet", ClaimSource("models", "poet")),
+        Adapter("b", HubSource("x/b", None, "hub")),
+    )
+    assert not found.batch_invariant
+
+
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
@@ -182,6 +195,23 @@ def test_sources(model: dict[str, Any], source: Source) -> None:
         ),
         pytest.param({"model": {"source": "hf://meta/llama"}}, "spec.model.cacheClaim", id="a hub without its cache"),
         pytest.param({"model": {"cacheClaim": "hub"}}, "spec.model.cacheClaim", id="a cache without its hub"),
+        pytest.param({"model": {"batchInvariant": "yes"}}, "spec.model.batchInvariant", id="a word for a flag"),
+        pytest.param(
+            {"model": {"adapters": [{"name": "$(X)", "source": "pvc://m/a"}]}},
+            "spec.model.adapters[0].name",
+            id="an adapter's name that would be expanded",
+        ),
+        pytest.param(
+            {"model": {"adapters": [{"name": "a", "source": "hf://team/a"}]}},
+            "spec.model.adapters[0].source",
+            id="an adapter of a hub without its cache",
+        ),
+        pytest.param(
+            {"model": {"adapters": [{"name": "a", "source": "pvc://m/../a"}]}},
+            "spec.model.adapters[0].source",
+            id="an adapter that leaves the claim",
+        ),
+        pytest.param({"model": {"adapters": 2 * [POET]}}, "spec.model.adapters", id="a name taken twice"),
         pytest.param({"replicas": 0}, "spec.replicas", id="none at all"),
         pytest.param({"autoscaling": {"warmStandby": -1}}, "spec.autoscaling.warmStandby", id="fewer than no standby"),
         pytest.param({"autoscaling": {"metricsHold": "soon"}}, "spec.autoscaling.metricsHold", id="no time"),

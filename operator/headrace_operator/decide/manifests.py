@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from headrace_operator.cache_fields import Caches
-from headrace_operator.decide import auth_mounts, model_volume, tenant_mounts
+from headrace_operator.decide import adapter_mounts, auth_mounts, model_volume, tenant_mounts
 from headrace_operator.decide.placement import placement
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.values import Revision, Role
@@ -171,6 +171,7 @@ def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
         **placement(deployment.pod, {DEPLOYMENT_LABEL: deployment.name}),
         "volumes": [
             model_volume.volume(deployment.model.source),
+            *adapter_mounts.volumes(deployment.model),
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},  # the default 64 MiB breaks torch's workers
             *auth_mounts.volumes(deployment.auth),
@@ -207,6 +208,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
             {"name": model_volume.NAME, "mountPath": model_volume.MOUNT, "readOnly": True},
+            *adapter_mounts.volume_mounts(deployment.model),
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
             *auth_mounts.volume_mounts(deployment.auth),
@@ -241,6 +243,8 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         f"--dtype={model.dtype}",
         *([] if model.quantization == "none" else [f"--quantization={model.quantization}"]),
         *([] if model.kv_cache_dtype == "auto" else [f"--kv-cache-dtype={model.kv_cache_dtype}"]),
+        *(["--batch-invariant"] if model.batch_invariant else []),
+        *adapter_mounts.arguments(model),
         f"--max-running={batching.max_running}",
         f"--max-tokens-per-step={batching.max_tokens_per_step}",
         f"--max-waiting={batching.max_waiting}",
