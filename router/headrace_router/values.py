@@ -103,7 +103,7 @@ class Through(StrEnum):
     """Why a request passes through Python instead of Envoy alone."""
 
     FALLBACK = "Fallback"  # another model answers where this one is unsure
-    PROGRESS = "Progress"  # its client hears how long it waits
+    PROGRESS = "Progress"  # its client hears how long it waits, and of a replica that dies
 
 
 class Sureness(StrEnum):

@@ -1,6 +1,7 @@
 """The few requests that pass through Python, which Envoy cannot answer as they want to be.
 
-A whole answer that another model may have to give instead, and a stream whose client wants to hear how long it waits.
+A whole answer that another model may have to give instead, and a stream whose client wants to hear how long it waits,
+and of a replica that dies in between.
 Everything else never comes here: a hop costs every byte that passes it.
 """
 
@@ -105,42 +106,53 @@ class Hop:
                 whole_body = await response.read()
             except (aiohttp.ClientError, TimeoutError):
                 return _refused(CUT)
-            headers = {name: value for name, value in response.headers.items() if name.lower() not in NOT_BACK}
-            return web.Response(status=response.status, headers={**headers, "x-headrace-model": model}, body=whole_body)
+            headers = {**_back(response), "x-headrace-model": model}
+            return web.Response(status=response.status, headers=headers, body=whole_body)
 
     async def _with_comments(
         self, request: web.BaseRequest, body: bytes, stream: str, model: str
     ) -> web.StreamResponse:
-        """A stream that begins at once, with comments until a replica is there."""
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-        await response.prepare(request)
+        """A stream with comments until a replica answers, and an event where that one dies in between."""
         sending = self._sent(request, body, f"{stream}/1", model)
-        begun, opening = self._clock(), asyncio.ensure_future(sending.__aenter__())
+        opening = asyncio.ensure_future(sending.__aenter__())
         try:
-            while not opening.done():
-                waited = self._clock() - begun
-                await response.write(f": waiting for a replica, {waited:.0f} s\n\n".encode())
+            if not self._fleet.would_hold(model, self._clock()):
                 await asyncio.wait({opening}, timeout=PROGRESS_SECONDS)
-            await self._pass_on(opening.result(), response)
+            if opening.done():
+                return await self._plain(request, opening.result())
+            return await self._commented(request, opening)
         finally:
             opening.cancel()
             if opening.done() and not opening.cancelled() and opening.exception() is None:
                 await sending.__aexit__(None, None, None)
+
+    async def _plain(self, request: web.BaseRequest, answer: aiohttp.ClientResponse | Refusal) -> web.StreamResponse:
+        """It answered soon enough: nothing was said yet."""
+        if isinstance(answer, Refusal):
+            return _refused(answer)
+        response = web.StreamResponse(status=answer.status, headers=_back(answer))
+        await response.prepare(request)
+        await _pass_on(answer, response)
         return response
 
-    async def _pass_on(self, answer: aiohttp.ClientResponse | Refusal, response: web.StreamResponse) -> None:
-        """The status is said already; what goes wrong from here is an event."""
+    async def _commented(
+        self, request: web.BaseRequest, opening: asyncio.Future[aiohttp.ClientResponse | Refusal]
+    ) -> web.StreamResponse:
+        """The status is said at once; what goes wrong from here is an event."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        await response.prepare(request)
+        begun = self._clock()
+        while not opening.done():
+            await response.write(f": waiting for a replica, {self._clock() - begun:.0f} s\n\n".encode())
+            await asyncio.wait({opening}, timeout=PROGRESS_SECONDS)
+        answer = opening.result()
         if isinstance(answer, Refusal):
             await response.write(_event(error_body(answer)))
-            return
-        if answer.status != HTTPStatus.OK:
+        elif answer.status != HTTPStatus.OK:
             await response.write(_event((await answer.read()).decode(errors="replace")))
-            return
-        try:
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-        except (aiohttp.ClientError, TimeoutError):
-            await response.write(_event(error_body(CUT)))
+        else:
+            await _pass_on(answer, response)
+        return response
 
     @asynccontextmanager
     async def _sent(
@@ -191,6 +203,19 @@ def _refused(refusal: Refusal) -> web.Response:
 
 def _onward(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() not in OWN}
+
+
+def _back(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name: value for name, value in response.headers.items() if name.lower() not in NOT_BACK}
+
+
+async def _pass_on(answer: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+    """The rest of a stream, as it comes."""
+    try:
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+    except (aiohttp.ClientError, TimeoutError):
+        await response.write(_event(error_body(CUT)))
 
 
 def _event(text: str) -> bytes:

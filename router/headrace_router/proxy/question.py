@@ -120,7 +120,7 @@ class Questions:
         if fallback is not None and fallback.origin == seen.model and prompt.is_whole(seen.beginning):
             return Through.FALLBACK
         wants_progress = seen.headers.get(PROGRESS_HEADER) == "comments" and prompt.is_streamed(seen.beginning)
-        return Through.PROGRESS if wants_progress and self._fleet.would_hold(seen.model, self._clock()) else None
+        return Through.PROGRESS if wants_progress else None
 
     def _hold(self, stream: str) -> asyncio.Future[Answer]:
         """At once: an answer may come before anybody waits for it. Cancelled, the request is held no longer."""

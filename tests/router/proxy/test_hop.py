@@ -81,6 +81,19 @@ async def test_comments_come_before_a_replica_does(waiting: Waiting) -> None:
     assert not waiting.picker.busy.under_way
 
 
+async def test_without_a_wait_no_comment_is_made(waiting: Waiting) -> None:
+    waiting.arrives()
+    assert await waiting.ask() == ("data: a\n", "\n" + "data: a\n\n" * 2)
+
+
+async def test_without_a_wait_a_refusal_is_a_status(waiting: Waiting) -> None:
+    waiting.arrives()
+    assert not list(waiting.picker.drain())
+    headers = {HOP_HEADER: f"{Through.PROGRESS} stream "}
+    async with waiting.session.post(waiting.url, json={"prompt": "x"}, headers=headers) as response:
+        assert response.status == 503
+
+
 async def test_a_client_that_leaves_makes_room(waiting: Waiting) -> None:
     call = waiting.ask()
     await waiting.until_held(1)

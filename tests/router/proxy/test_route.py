@@ -1,6 +1,7 @@
 """What a client sees of `headrace route`: a real Envoy between a real gRPC or HTTP client and two replicas."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -184,6 +185,23 @@ async def test_a_replica_that_nobody_can_reach_is_said_to_be_unavailable(tmp_pat
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await clients.generate("x")
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_stream_whose_client_asks_ends_with_an_event_where_its_replica_dies(
+    clients: Clients, two: tuple[Replica, Replica]
+) -> None:
+    for replica in two:
+        replica.dies_after = 2
+    url = f"http://{clients.router.http}/v1/completions"
+    headers = {"x-headrace-progress": "comments"}
+    async with aiohttp.ClientSession() as session:
+        async with session.post(url, json={"prompt": "x", "stream": True}, headers=headers) as response:
+            said = await response.text()
+        with pytest.raises(aiohttp.ClientPayloadError):  # who does not ask sees the stream cut off
+            async with session.post(url, json={"prompt": "x", "stream": True}) as response:
+                await response.text()
+    assert said.count("data: ") == 3
+    assert json.loads(said.rpartition("data: ")[2])["error"]["code"] == "service_unavailable"
 
 
 async def test_a_mirror_hears_what_a_replica_answers_and_delays_nobody(
