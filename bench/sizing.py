@@ -124,7 +124,10 @@ class Caller:
             return times
 
         told = await asyncio.gather(*(again() for _ in range(callers)))
-        return sum(begin <= each < end for times in told for each in times) / seconds
+        tokens = sum(begin <= each < end for times in told for each in times)
+        if not tokens:
+            sys.exit(f"{callers} callers with prompts of {prompt} tokens got none in {seconds} s; raise --seconds")
+        return tokens / seconds
 
 
 async def seen(model: Model, options: argparse.Namespace, directory: Path) -> Seen:
@@ -184,7 +187,7 @@ def rows(model: Model, found: Seen, share: Attained, fitted: int) -> Iterable[di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="that compute (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each load (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="of what is fitted (default %(default)s)")
     parser.add_argument("--small", type=Path, default=SHIPPED, help="checkpoint (default: scripture-5m)")
     parser.add_argument("--large", type=Path, help="checkpoint of the larger model (default: 144 M random weights)")

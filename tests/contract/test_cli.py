@@ -28,7 +28,7 @@ def test_help_groups_the_commands_by_distribution() -> None:
     operators = [
         "drain", "explain", "operator", "pause", "replay", "report", "resume", "shadow", "simulate", "status", "ui",
     ]  # fmt: skip
-    servers = ["batch", "chat", "complete", "embed", "evaluate", "key", "load", "quantize", "serve", "size"]
+    servers = ["batch", "chat", "complete", "embed", "evaluate", "gate", "key", "load", "quantize", "serve", "size"]
     assert named == [*operators, "route", *servers]
     assert all(len(line.split()) > 3 for line in lines if line.startswith("  ")), "each says what it does"
 

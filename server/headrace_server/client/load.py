@@ -83,11 +83,11 @@ def _target(plan: LoadPlan, connection: Connection) -> GrpcTarget | HttpTarget:
 
 async def _outcome(target: Target, job: Job, start: float, due: float) -> Outcome:
     reception = Reception(clock=time.monotonic)
-    failure = None
+    failure, again = None, None
     try:
         await target.send(job, reception)
     except RequestFailed as failed:
-        failure = str(failed)
+        failure, again = str(failed), failed.again
     times = reception.token_times
     return Outcome(
         due=due,
@@ -98,6 +98,7 @@ async def _outcome(target: Target, job: Job, start: float, due: float) -> Outcom
         generated_tokens=reception.generated_tokens,
         failure=failure,
         gaps=tuple(later - earlier for earlier, later in pairwise(times)),
+        again=again,
     )
 
 

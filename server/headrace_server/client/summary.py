@@ -22,6 +22,7 @@ class Outcome:
     generated_tokens: int
     failure: str | None  # status and message; None when the answer is complete
     gaps: tuple[float, ...] = ()  # between two messages with tokens
+    again: float | None = None  # seconds after which to come back, as a gRPC server said when it refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,11 @@ class Reception:
 class RequestFailed(Exception):
     """Says status and message in one line."""
 
+    def __init__(self, text: str, again: float | None = None) -> None:
+        """`again`: seconds after which to come back, as the server said; None: it did not."""
+        super().__init__(text)
+        self.again = again
+
 
 class Target(Protocol):
     async def send(self, job: Job, reception: Reception) -> None:
@@ -70,7 +75,7 @@ class GrpcTarget:
                 async for reply in call:
                     _receive(reply, reception)
         except grpc.aio.AioRpcError as error:
-            raise RequestFailed(f"{error.code().name}: {error.details()}") from error
+            raise RequestFailed(f"{error.code().name}: {error.details()}", _pushback(error)) from error
 
     async def close(self) -> None:
         for channel in self._channels:
@@ -86,6 +91,13 @@ class GrpcTarget:
 
     def _connect(self) -> grpc.aio.Channel:
         return self._connection.channel(self._address, OWN_CONNECTION)
+
+
+def _pushback(error: grpc.aio.AioRpcError) -> float | None:
+    """Seconds."""
+    said = dict(error.trailing_metadata() or ())
+    milliseconds = said.get("grpc-retry-pushback-ms")
+    return None if milliseconds is None else float(milliseconds) / 1000
 
 
 def _receive(reply: pb.GenerateReply, reception: Reception) -> None:

@@ -1,0 +1,101 @@
+"""The record of a gate: a body, its digest, and who stands for it with which key.
+
+The digest is over the body as canonical JSON (keys sorted, no spaces), so that reformatting changes nothing. A digest
+shows damage; only a signature shows who wrote it.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from headrace_server.evaluation import BadFile
+
+
+def model_digest(directory: Path) -> str:
+    """Of all files in the folder itself, by name and content; sha256:HEX. Raises OSError."""
+    whole = hashlib.sha256()
+    for path in sorted(each for each in directory.iterdir() if each.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.name}\0{content}\n".encode())
+    return f"sha256:{whole.hexdigest()}"
+
+
+def canonical(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sealed(body: Mapping[str, Any], key: Path | None) -> dict[str, Any]:
+    """`key`: PEM of an Ed25519 private key without a password. Raises BadFile, OSError."""
+    content = canonical(body)
+    report: dict[str, Any] = {"body": dict(body), "sha256": hashlib.sha256(content).hexdigest()}
+    if key is not None:
+        report["ed25519"] = base64.b64encode(_private(key).sign(content)).decode()
+    return report
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Raises BadFile, OSError."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as broken:
+        raise BadFile(f"{path}: is not JSON: {broken}") from broken
+    if not (isinstance(report, dict) and isinstance(report.get("body"), dict) and "sha256" in report):
+        raise BadFile(f"{path}: is no report of `headrace gate run`: it has no body and sha256")
+    return report
+
+
+def objections(report: Mapping[str, Any], model: str | None, key: Path | None) -> list[str]:
+    """Why this report lets nothing through; empty: it does.
+
+    `model`: the digest that it must be about; `key`: PEM of an Ed25519 public key that must have signed it. Raises
+    BadFile, OSError.
+    """
+    body = report["body"]
+    content = canonical(body)
+    found = []
+    if hashlib.sha256(content).hexdigest() != report["sha256"]:
+        found.append("the body is not what its sha256 was made of: it was changed")
+    if body.get("passed") is not True:
+        failed = [check.get("name") for check in body.get("checks", ()) if not check.get("passed")]
+        found.append(f"the gate was not passed: {', '.join(map(str, failed)) or 'it has no checks'}")
+    if model is not None and body.get("model_digest") != model:
+        found.append(f"it is about another model: {body.get('model_digest')}, not {model}")
+    if key is not None and not _is_signed(report, content, _public(key)):
+        found.append(f"it was not signed by the owner of {key}")
+    return found
+
+
+def _is_signed(report: Mapping[str, Any], content: bytes, key: Ed25519PublicKey) -> bool:
+    try:
+        key.verify(base64.b64decode(str(report.get("ed25519", "")), validate=True), content)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _private(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as broken:
+        raise BadFile(f"{path}: is no private key in PEM without a password: {broken}") from broken
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadFile(f"{path}: is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out {path}")
+    return key
+
+
+def _public(path: Path) -> Ed25519PublicKey:
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (ValueError, UnsupportedAlgorithm) as broken:
+        raise BadFile(f"{path}: is no public key in PEM: {broken}") from broken
+    if not isinstance(key, Ed25519PublicKey):
+        raise BadFile(f"{path}: is no Ed25519 key; get it with: openssl pkey -in KEY -pubout")
+    return key

@@ -1,0 +1,185 @@
+"""`headrace gate`: may this model be released? Measured once, recorded, and asked for later."""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from headrace_server import evaluate_command, quantization_options
+from headrace_server.client.summary import machine
+from headrace_server.config import EngineConfig, KvCacheDtype, Task
+from headrace_server.errors import ModelRefused
+from headrace_server.evaluation import BadFile, Thresholds, read_golden, read_thresholds, regressions
+from headrace_server.gate import play
+from headrace_server.gate.checks import Check, Limits, Measured, checked, read_limits
+from headrace_server.gate.report import model_digest, objections, read_report, sealed
+
+FAILED, CANNOT = 1, 2  # exit statuses
+CALM = 0.7  # of the capacity: the steady load
+BEYOND = 1.5  # of the capacity: the peak
+SAME_MACHINE = ("cpu", "cores")
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Hold a model to its quality, minutes of load and more load than it carries; write a signed report."""
+    commands = parser.add_subparsers(metavar="{run,verify}", required=True)
+    _register_run(commands.add_parser("run", help="measure, and write the report; exit 1 when a check fails"))
+    verify = commands.add_parser("verify", help="exit 1 unless this report lets a model through")
+    verify.add_argument("report", type=Path, help="written by `headrace gate run --json`")
+    verify.add_argument("--model", type=Path, help="folder of the model that it must be about")
+    verify.add_argument("--public-key", type=Path, help="PEM of the Ed25519 key that must have signed it")
+    verify.set_defaults(run=_verify)
+
+
+def _register_run(parser: argparse.ArgumentParser) -> None:
+    evaluate_command.register(parser)
+    add = parser.add_argument_group("load").add_argument
+    add("--minutes", type=_above_0, default=30.0, help="of steady load, at 70 %% of the capacity (default %(default)g)")
+    add("--peak-minutes", type=_above_0, default=2.0, help="at 1.5 times the capacity (default %(default)g)")
+    add("--capacity-minutes", type=_above_0, default=1.0, help="that measure the capacity (default %(default)g)")
+    add("--max-running", type=int, default=EngineConfig().max_running, help="as of serve (default %(default)s)")
+    add("--kv-cache-mib", type=int, help="as of serve")
+    add("--limits", type=Path, help="JSON object of what else is allowed (default: docs/gate.md)")
+    add("--baseline", type=Path, help="report of an earlier release on this machine: its speed is to be kept")
+    add = parser.add_argument_group("report").add_argument
+    add("--sign-off", metavar="NAME", required=True, help="who stands for this release")
+    add("--key", type=Path, help="PEM of an Ed25519 private key that signs the report (default: a digest alone)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """1: a check failed; 2: it could not be measured."""
+    try:
+        body = _body(options)
+        report = sealed(body, options.key)
+    except (BadFile, ModelRefused, OSError) as refused:
+        return _refused(refused)
+    _write(options.json, report)
+    return 0 if body["passed"] else FAILED
+
+
+def _refused(why: Exception) -> int:
+    _tell(f"headrace gate: {why}")
+    return CANNOT
+
+
+def _verify(options: argparse.Namespace) -> int:
+    try:
+        digest = None if options.model is None else model_digest(options.model)
+        found = objections(read_report(options.report), digest, options.public_key)
+    except (BadFile, OSError) as refused:
+        return _refused(refused)
+    for objection in found:
+        _tell(f"headrace gate: {options.report}: {objection}")
+    return FAILED if found else 0
+
+
+def _body(options: argparse.Namespace) -> dict[str, Any]:
+    """Raises BadFile, ModelRefused, OSError."""
+    if options.task is not Task.GENERATE:
+        raise ModelRefused("--task=embed: the gate plays load on models that generate only; use `headrace evaluate`")
+    limits = Limits() if options.limits is None else read_limits(options.limits)
+    allowed = Thresholds() if options.thresholds is None else read_thresholds(options.thresholds)
+    baseline = None if options.baseline is None else _baseline(options.baseline)
+    digest, golden = model_digest(options.model), read_golden(options.golden)
+    quality = evaluate_command.evaluated(options, golden, _tell)
+    full, measured = asyncio.run(_played(options, tuple(regressions(quality, allowed))))
+    checks = checked(measured, limits, baseline)
+    return {
+        "passed": all(check.passed for check in checks),
+        "signed_off_by": options.sign_off,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),  # noqa: TID251 - the command-line edge
+        "model": options.model.resolve().name,
+        "model_digest": digest,
+        "against": str((options.against or options.model).name),
+        "serve_options": _serve_options(options)[1:],
+        "machine": machine(),
+        "checks": [_told(check) for check in checks],
+        "quality": asdict(quality),
+        "quality_thresholds": {name: value for name, value in asdict(allowed).items() if hasattr(quality, name)},
+        "requests_per_second": full[0],
+        "tokens_per_second": measured.tokens_per_second,
+        "steady": asdict(measured.steady),
+        "peak": asdict(measured.peak),
+        "limits": asdict(limits),
+        "baseline_tokens_per_second": baseline,
+    }
+
+
+async def _played(options: argparse.Namespace, worse: tuple[str, ...]) -> tuple[tuple[float, float], Measured]:
+    with tempfile.TemporaryDirectory() as scratch:
+        async with play.serving(_serve_options(options), Path(scratch) / "server.log") as server:
+            _tell("a full server")
+            full = await play.capacity(server, options.max_running, 60 * options.capacity_minutes)
+            _tell(f"{full[0]:.3g} requests/s, {full[1]:.4g} tokens/s")
+            if not full[0]:
+                raise ModelRefused("nobody was answered while the capacity was measured; raise --capacity-minutes")
+            steady = await play.steady(server, CALM * full[0], 60 * options.minutes, _tell)
+            _tell("a peak")
+            peak = await play.peak(server, BEYOND * full[0], 60 * options.peak_minutes)
+    return full, Measured(worse, full[1], steady, peak)
+
+
+def _serve_options(options: argparse.Namespace) -> list[str]:
+    found = [
+        f"--model={options.model}", "--name=gate", f"--device={options.device}", f"--dtype={options.dtype}",
+        f"--max-running={options.max_running}",
+    ]  # fmt: skip
+    if options.kv_cache_mib is not None:
+        found.append(f"--kv-cache-mib={options.kv_cache_mib}")
+    if options.kv_cache_dtype is not KvCacheDtype.AUTO:
+        found.append(f"--kv-cache-dtype={options.kv_cache_dtype}")
+    how = quantization_options.quantization_from(options)
+    if how.weights is not None:
+        found += [f"--quantization={how.weights}", f"--quantization-group-size={how.group_size}"]
+        found += [] if how.exclude is None else [f"--quantization-exclude={','.join(how.exclude)}"]
+    return found
+
+
+def _baseline(path: Path) -> float:
+    """Tokens a second. Raises BadFile for one that says nothing about this machine."""
+    body = read_report(path)["body"]
+    here, there = machine(), body.get("machine") or {}
+    different = [name for name in SAME_MACHINE if there.get(name) != here[name]]
+    if different:
+        told = f"its {different[0]} is {there.get(different[0])!r}, here it is {here[different[0]]!r}"
+        raise BadFile(f"{path}: was measured on another machine: {told}; leave --baseline out, or measure one here")
+    speed = body.get("tokens_per_second")
+    if type(speed) not in (int, float) or speed <= 0:
+        raise BadFile(f"{path}: tokens_per_second is {speed!r}; must be a number above 0")
+    return float(speed)
+
+
+def _told(check: Check) -> dict[str, Any]:
+    return {"name": str(check.name), "passed": check.passed, "why": check.why}
+
+
+def _write(where: str | None, report: dict[str, Any]) -> None:
+    if where is None:
+        checks = report["body"]["checks"]
+        lines = [
+            f"{'passed' if check['passed'] else 'FAILED':<8}{check['name']:<16} {check['why']}" for check in checks
+        ]
+        sys.stdout.write("\n".join([*lines, ""]))
+        return
+    text = json.dumps(report, indent=2) + "\n"
+    if where == "-":
+        sys.stdout.write(text)
+    else:
+        Path(where).write_text(text, encoding="utf-8")
+
+
+def _above_0(word: str) -> float:
+    value = float(word)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"is {word}; must be a number above 0")
+    return value
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
