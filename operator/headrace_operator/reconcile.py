@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from headrace_operator import kube, series
@@ -17,8 +17,8 @@ from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.history import History
 from headrace_operator.decide.plan import plan
 from headrace_operator.decide.questions import questions
-from headrace_operator.decide.reasons import Announcement, Reason
-from headrace_operator.decide.refusal import Refusal, refused, wants_pods, without_pods
+from headrace_operator.decide.reasons import Announcement
+from headrace_operator.decide.refusal import refused, wants_pods, without_pods
 from headrace_operator.decide.replicas import Decision, decide, remembered
 from headrace_operator.decide.rolling import is_full
 from headrace_operator.decide.rollout_record import restored
@@ -27,48 +27,25 @@ from headrace_operator.decide.routing import Child, RouterParts
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.sizing import standby_ordered
-from headrace_operator.decide.startup import Ledger
 from headrace_operator.decide.status import Tick, is_due, status
 from headrace_operator.decide.urgency import is_urgent
 from headrace_operator.decide.values import Observed, RouterSample
 from headrace_operator.errors import InvalidSpec, LeaseLost
 from headrace_operator.kube import Kube
+from headrace_operator.memory import Memory
 from headrace_operator.metrics import OperatorMetrics
 from headrace_operator.observe import routers
 from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.pods import Around, metrics_urls, observed
 from headrace_operator.observe.revisions import recorded
-from headrace_operator.observe.scrape import Asking, Scraper
+from headrace_operator.observe.scrape import Asking, Reading, Scraper
 from headrace_operator.observe.server_facts import ServerFacts
 from headrace_operator.observe.standing import LOOK, Standing
 from headrace_operator.pace import Pace
 from headrace_operator.service import InferenceDeployment, Mode
 from headrace_operator.store import Store
 from headrace_operator.work_queue import Key
-
-
-@dataclass(slots=True)
-class Memory:
-    """What the operator remembers of one object between two ticks."""
-
-    uid: str
-    history: History
-    said: Reason | None = None  # the last decision that was announced
-    direction: int = 0  # of the last change of replicas, to count reversals
-    status_at: float = 0.0  # epoch seconds of the last write
-    service_generation: int = -1  # generation for which the Service was applied
-    ledger: Ledger = field(default_factory=Ledger)  # of starts
-    refusal: Refusal | None = None  # of pods, by a ResourceQuota, at the last try
-    progress: Progress | None = None  # of the rollout; None before the first look
-    no_routing: str | None = None  # why the API server did not make what spec.routing asks for, at the last try
-    routed_at: float = 0.0  # epoch seconds of that try
-    cut_off: frozenset[str] = frozenset()  # UIDs of pods deleted with requests inside, until they are gone
-
-    @property
-    def refused(self) -> str | None:
-        """Why there are no more pods."""
-        return self.refusal.message if self.refusal else None
 
 
 class Reconciler:
@@ -186,9 +163,7 @@ class Reconciler:
 
     async def _observe(self, key: Key, deployment: InferenceDeployment) -> Observed:
         pods, of_routers = self._store.pods(key), self._store.routers(key)
-        readings, held = await asyncio.gather(
-            self._scraper.scrape(metrics_urls(pods)), self._router_scraper.scrape(routers.metrics_urls(of_routers))
-        )
+        readings, held = await self._asked(metrics_urls(pods), routers.metrics_urls(of_routers))
         known = {pod["metadata"]["uid"]: self._facts.get(key, {}).get(pod["metadata"]["uid"]) for pod in pods}
         around = Around.told(readings, known, self._store.nodes_of(pods))
         self._facts[key] = around.facts
@@ -201,6 +176,14 @@ class Reconciler:
             refused=memory.refused if memory else None,
             routers=routers.states(of_routers, held),
         )
+
+    async def _asked(
+        self, pods: Mapping[str, str], of_routers: Mapping[str, str]
+    ) -> tuple[Mapping[str, Reading | None], Mapping[str, RouterSample | None]]:
+        """Both at once, where there are routers: neither waits for who does not answer among the others."""
+        if not of_routers:
+            return await self._scraper.scrape(pods), {}
+        return await asyncio.gather(self._scraper.scrape(pods), self._router_scraper.scrape(of_routers))
 
     def _advance(
         self, key: Key, deployment: InferenceDeployment, seen: Observed, memory: Memory, decision: Decision
