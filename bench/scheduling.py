@@ -8,7 +8,8 @@ the first side changes. `offline_costs` is how much longer the first token takes
 interval in which turns drawn anew leave it 95 times of 100: as long as 0 is inside, nothing was seen. At last one
 tenant asks for five times the capacity beside the seldom requests of another. docs/scheduling.md says what is promised.
 
-Offline work is asked for from a process of its own, so that reading its answers does not delay the clock of the others.
+The server has half of the cores to itself. `served_ttft` is the time to the first token by its own clock, `ttft` by the
+caller's. Offline work is asked for from a process of its own, so that reading its answers does not delay the others'.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 from comparison.percentile import milliseconds
 from comparison.report import add_json, report
 from headrace_server.rpc.pb import inference_pb2 as pb
+from overload.apart import half_of_the_cores
 from overload.callers import Asked, Callers, Size
 from overload.costs import Turn, costs
 from overload.elsewhere import asked_elsewhere
@@ -40,6 +43,7 @@ FLOOD = 5.0  # the capacity, from one tenant
 SIZE = Size(prompt=(16, 64), answer=(32, 64))
 OFFLINE_AT_ONCE = 24  # offline requests that wait or run: always more than their reserve can take
 SETTLING = 5.0  # seconds of each load that are not counted: the queue fills, its rate is learned
+CLOCKS = ("served_ttft", "ttft")  # of Asked: the server's, the caller's
 SELDOM = 1.0  # seconds between two requests of the tenant that the flood should not starve
 FLAGS = (f"--max-wait={MAX_WAIT}", f"--offline-reserve={RESERVE}", f"--max-running={PLACES}", "--trust-tenant-header")
 
@@ -65,19 +69,22 @@ async def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[di
     """The work, and the rows."""
     model, seconds = options.model, options.seconds
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as directory:
-        async with served(serve_command(model, *FLAGS), Path(directory)) as server:  # noqa: SIM117 - in this order
-            async with grpc.aio.insecure_channel(server.grpc) as channel:
-                callers = Callers(channel, SIZE, random.Random(1))
-                capacity = await capacity_of(callers)
-                print(f"capacity: {capacity:.1f} requests/s", file=sys.stderr)
-                for times in options.times:
-                    rows += await Load(server, callers, times * capacity, seconds).compared(times, options.turns)
-                if options.flood:
-                    flood = Load(server, callers, FLOOD * capacity, seconds)
-                    rows.append(row_of(await flood.run("one tenant floods", seldom=SELDOM)))
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with half_of_the_cores() as cores:
+            server = await stack.enter_async_context(served(serve_command(model, *FLAGS), directory))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.grpc))
+        callers = Callers(channel, SIZE, random.Random(1))
+        capacity = await capacity_of(callers)
+        print(f"capacity: {capacity:.1f} requests/s", file=sys.stderr)
+        for times in options.times:
+            rows += await Load(server, callers, times * capacity, seconds).compared(times, options.turns)
+        if options.flood:
+            flood = Load(server, callers, FLOOD * capacity, seconds)
+            rows.append(row_of(await flood.run("one tenant floods", seldom=SELDOM)))
     work = {
         "model": model.name, "prompt_tokens": SIZE.prompt, "answer_tokens": SIZE.answer, "places": PLACES,
+        "cores_of_the_server": cores,  # alone; 0: shared with the callers
         "capacity_requests_per_second": round(capacity, 1), "seconds": seconds,
         "times_capacity": options.times, "turns": options.turns,
         "max_wait_s": {"interactive": MAX_WAIT, "standard": 2 * MAX_WAIT}, "offline_reserve": RESERVE,
@@ -104,9 +111,9 @@ class Seen:
     offline_answered: int | None  # None: nobody asked
     offline_shares: list[float]
 
-    @property
-    def ttft(self) -> list[float]:
-        return [one.ttft for one in settled(self.asked) if one.ttft is not None]
+    def seconds(self, clock: str) -> list[float]:
+        """To the first token, of those who were answered."""
+        return [getattr(one, clock) for one in settled(self.asked) if one.answered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +133,7 @@ class Load:
             for name, offline in sides if turn % 2 == 0 else reversed(sides):
                 seen[name].append(run := await self.run(name, offline, seed=turn))
                 rows.append(row_of(run))
-        paired = [Turn(one.ttft, other.ttft) for one, other in zip(seen[alone], seen[beside], strict=True)]
-        both = {f"offline_costs_ttft_p{percent}": costs(paired, percent) for percent in (50, 95, 99)}
-        return [*rows, {"name": f"{times:g} x, both sides", "requests": sum(len(turn.alone) for turn in paired)} | both]
+        return [*rows, both_sides(f"{times:g} x, both sides", list(zip(seen[alone], seen[beside], strict=True)))]
 
     async def run(self, name: str, offline: int = 0, seldom: float = 0.0, seed: int = 0) -> Seen:
         """`offline` requests at once; `seldom`: seconds between the requests of another tenant, 0 = it has none; of
@@ -144,6 +149,15 @@ class Load:
         return Seen(name, self.rate, online.result(), rare.result(), samples, batch.result(), shares)
 
 
+def both_sides(name: str, turns: Sequence[tuple[Seen, Seen]]) -> dict[str, Any]:
+    """`turns`: alone, and beside offline work."""
+    row: dict[str, Any] = {"name": name, "requests": sum(len(alone.seconds(CLOCKS[0])) for alone, _ in turns)}
+    for clock in CLOCKS:
+        paired = [Turn(alone.seconds(clock), beside.seconds(clock)) for alone, beside in turns]
+        row |= {f"offline_costs_{clock}_p{percent}": costs(paired, percent) for percent in (50, 95, 99)}
+    return row
+
+
 async def none() -> None:
     """Nobody asks for offline work."""
 
@@ -151,6 +165,7 @@ async def none() -> None:
 def row_of(seen: Seen) -> dict[str, Any]:
     resident = seen.samples.resident_mib
     row: dict[str, Any] = {"name": seen.name, "asked_per_second": round(seen.rate, 1), "resident_mib": resident}
+    row |= {"cores_busy": seen.samples.processor_share(SETTLING)}
     asked = {"all": seen.asked, "seldom": seen.seldom, **by_class(seen.asked)}
     row |= {who: summary(settled(ones)) for who, ones in asked.items() if ones}
     if shares := seen.offline_shares:
@@ -172,6 +187,7 @@ def settled(asked: Sequence[Asked]) -> list[Asked]:
 def summary(asked: Sequence[Asked]) -> dict[str, Any]:
     waits = [one.queue_wait for one in asked if one.queue_wait is not None]
     times = [one.ttft for one in asked if one.ttft is not None]
+    served_times = [one.served_ttft for one in asked if one.served_ttft is not None]
     refused = [one for one in asked if one.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
     strange = sorted({str(one.code) for one in asked if not one.answered and one not in refused})
     return {
@@ -179,6 +195,7 @@ def summary(asked: Sequence[Asked]) -> dict[str, Any]:
         "refused_with_pushback": sum(one.pushback is not None for one in refused), "other_ends": strange,
         "wait_p50_ms": milliseconds(waits, 50), "wait_p99_ms": milliseconds(waits, 99),
         "wait_longest_ms": milliseconds(waits, 100),
+        "served_ttft_p50_ms": milliseconds(served_times, 50), "served_ttft_p99_ms": milliseconds(served_times, 99),
         "ttft_p50_ms": milliseconds(times, 50), "ttft_p99_ms": milliseconds(times, 99),
     }  # fmt: skip
 

@@ -29,6 +29,7 @@ class Asked:
     pushback: float | None = None  # seconds
     queue_wait: float | None = None  # seconds, as the server says; None: not answered
     ttft: float | None = None  # seconds, as the caller sees it
+    served_ttft: float | None = None  # seconds, from its arrival to its first token, as the server says
 
     @property
     def answered(self) -> bool:
@@ -95,12 +96,17 @@ class Callers:
             priority=priority,
         )
         call = self._stub.Generate(message, metadata=(("x-headrace-tenant", tenant),) if tenant else ())
-        wait = None
+        usage = None
         try:
             async for reply in call:
                 first = time.monotonic() if first is None and reply.token_ids else first
-                wait = reply.usage.queue_wait_seconds if reply.HasField("usage") else wait
+                usage = reply.usage if reply.HasField("usage") else usage
         except grpc.aio.AioRpcError as error:
             told = dict(error.trailing_metadata() or ()).get(PUSHBACK)
             return Asked(start - begin, priority, error.code(), None if told is None else int(told) / 1000)
-        return Asked(start - begin, priority, queue_wait=wait, ttft=None if first is None else first - start)
+        ttft = None if first is None else first - start
+        if usage is None:
+            return Asked(start - begin, priority, ttft=ttft)
+        return Asked(
+            start - begin, priority, queue_wait=usage.queue_wait_seconds, ttft=ttft, served_ttft=usage.ttft_seconds
+        )

@@ -1,4 +1,4 @@
-"""What the server's own counters say, once a second: the offline share of its tokens, and its memory."""
+"""What the server's own counters say, once a second: the offline share of its tokens, its memory and processor time."""
 
 import asyncio
 import time
@@ -13,6 +13,7 @@ class Samples:
     def __init__(self, http: str) -> None:
         self._url = f"http://{http}/metrics"
         self._tokens: list[tuple[float, dict[str, float]]] = []  # seconds since the beginning; by class
+        self._processor: list[tuple[float, float]] = []  # seconds since the beginning; of the processor
         self.resident_mib = 0.0  # the most that was seen
 
     async def take(self, seconds: float) -> None:
@@ -32,6 +33,11 @@ class Samples:
             shares.append(done["batch"] / sum(done.values()))
         return shares
 
+    def processor_share(self, start: float) -> float:
+        """Cores that it kept busy from then on."""
+        (began, before), *_, (ended, after) = [one for one in self._processor if one[0] >= start]
+        return round((after - before) / (ended - began), 3)
+
     def _read(self, passed: float, text: str) -> None:
         tokens: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
@@ -40,4 +46,6 @@ class Samples:
                     tokens[sample.labels["class"]] = sample.value
                 elif sample.name == "process_resident_memory_bytes":
                     self.resident_mib = max(self.resident_mib, round(sample.value / 2**20, 1))
+                elif sample.name == "process_cpu_seconds_total":
+                    self._processor.append((passed, sample.value))
         self._tokens.append((passed, tokens))
