@@ -120,7 +120,7 @@ async def running(replica: Replica, pair: Pair | None = None) -> AsyncIterator[C
     place = f"{HOST}:{replica.grpc_port}"
     replica.grpc_port = server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
     await server.start()
-    app = web.Application()
+    app = web.Application(client_max_size=4 << 20)
     app.add_routes(
         [
             web.get("/load", replica.load),

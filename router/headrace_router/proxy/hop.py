@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -23,6 +24,7 @@ from headrace_router.proxy.bootstrap import ANSWERS, HOP_HEADER
 from headrace_router.proxy.question import Questions, asked, error_body, refused
 from headrace_router.values import Door, Endpoint, Reason, Refusal, Secured, Sureness, Through
 
+MOST_BODY = 8 << 20  # bytes: more than a replica takes, so that it is the replica who refuses
 PROGRESS_SECONDS = 5.0  # between two comments
 CONNECTS = aiohttp.ClientTimeout(total=None, sock_connect=1.0)  # the client's patience is the only other limit
 # Of one connection, or of this hop: none of them passes it.
@@ -54,7 +56,7 @@ class Hop:
 
     @asynccontextmanager
     async def listening(self, socket: Path) -> AsyncIterator[None]:
-        server = web.Server(self.answer, handler_cancellation=True, access_log=None)
+        server = web.Server(self.answer, request_factory=_request, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server)
         async with aiohttp.ClientSession(trust_env=False, timeout=CONNECTS) as self._session:
             await runner.setup()
@@ -194,6 +196,12 @@ class Hop:
             response.release()
             return None
         return response
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    """As web.Server makes one, but for the size."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MOST_BODY)
 
 
 def _refused(refusal: Refusal) -> web.Response:

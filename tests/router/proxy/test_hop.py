@@ -86,6 +86,15 @@ async def test_without_a_wait_no_comment_is_made(waiting: Waiting) -> None:
     assert await waiting.ask() == ("data: a\n", "\n" + "data: a\n\n" * 2)
 
 
+async def test_a_body_of_any_size_that_a_replica_takes_comes_through(waiting: Waiting) -> None:
+    waiting.arrives()
+    headers = {HOP_HEADER: f"{Through.PROGRESS} stream "}
+    body = {"prompt": "x" * (2 << 20), "stream": True}
+    async with waiting.session.post(waiting.url, json=body, headers=headers) as response:
+        assert response.status == 200
+        assert (await response.text()).count("data: a") == 3
+
+
 async def test_without_a_wait_a_refusal_is_a_status(waiting: Waiting) -> None:
     waiting.arrives()
     assert not list(waiting.picker.drain())

@@ -129,6 +129,15 @@ async def test_the_clients_own_names_reach_the_replica(clients: Clients, two: tu
     assert heard[0].get("traceparent", heard[-1].get("traceparent")) is not None
 
 
+async def test_a_client_cannot_give_the_pickers_answer(clients: Clients) -> None:
+    status, said = await clients.complete(
+        "x", x_headrace_hop="Fallback a b", x_headrace_mirror="http", x_headrace_endpoint="127.0.0.1:1"
+    )
+    assert status == 200
+    assert said.count("data: ") == 3
+    assert (await clients.router.metrics())['headrace_router_requests_total{door="http",reason="Affinity"}'] == 1
+
+
 async def test_a_deadline_that_passes_frees_the_replica(clients: Clients, two: tuple[Replica, Replica]) -> None:
     for replica in two:
         replica.gate.clear()
