@@ -78,6 +78,7 @@ async def _run_offline(config: ServerConfig, doors: Doors, metrics: ServerMetric
             doors.readiness,
             metrics,
             model=config.name,
+            adapters=config.lora.names,
             concurrency=config.batches.concurrency,
             wall_clock=wall_clock,
         )

@@ -128,7 +128,13 @@ async def open_server(
         await doors.serve(answers)
     if ready and doors.store is not None and batches is not None:
         offline_runner = OfflineRunner(
-            doors.store, doors.readiness, metrics, model=NAME, concurrency=batches.concurrency, wall_clock=wall_clock
+            doors.store,
+            doors.readiness,
+            metrics,
+            model=NAME,
+            adapters=config.lora.names,
+            concurrency=batches.concurrency,
+            wall_clock=wall_clock,
         )
         offline = asyncio.create_task(offline_runner.run())
     try:

@@ -11,7 +11,14 @@ import pytest
 import torch
 from checkpoints import write_checkpoint, write_config
 from families import WINDOW
-from headrace_server.config import EngineConfig, KvCacheDtype, QuantizationConfig, WeightFormat
+from headrace_server.config import (
+    EngineConfig,
+    KvCacheDtype,
+    QuantizationConfig,
+    SpeculativeConfig,
+    SpeculativeMethod,
+    WeightFormat,
+)
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.errors import ModelRefused
 from headrace_server.model.backend import backend_for
@@ -33,6 +40,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "int8 weights": ({}, {"quantization": QuantizationConfig(WeightFormat.INT8)}),
     "int4 weights": ({}, {"quantization": QuantizationConfig(WeightFormat.INT4, group_size=32)}),
     "int8 pages": ({}, {"kv_cache_dtype": KvCacheDtype.INT8}),
+    "guessed ahead": ({}, {"speculative": SpeculativeConfig(SpeculativeMethod.NGRAM)}),
 }
 SAMPLINGS = (
     Sampling(logprobs=0),
@@ -90,6 +98,12 @@ def test_neither_neighbours_nor_chunks_change_a_bit(
     for batch in (range(1), range(1, 2), range(2, 3), range(3, 10)):
         found, _ = answers(whole, [request(number) for number in batch])
         assert found == {str(number): expected[str(number)] for number in batch}
+
+
+def test_guessing_ahead_changes_no_bit(checkpoint: Callable[..., Path]) -> None:
+    guessing = invariant(checkpoint(), speculative=SpeculativeConfig(SpeculativeMethod.NGRAM))
+    requests = [request(number, new_tokens=24) for number in range(6)]
+    assert answers(guessing, requests) == answers(invariant(checkpoint()), requests)
 
 
 def test_what_the_prefix_cache_had_changes_no_bit(checkpoint: Callable[..., Path]) -> None:

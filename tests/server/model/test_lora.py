@@ -116,6 +116,13 @@ def test_a_mixed_batch_answers_as_merged_weights(
     assert len(firsts) == 3, "adapters that change nothing would prove nothing"
 
 
+def test_no_bit_depends_on_who_else_asks_for_which(checkpoint: Checkpoint, adapters: dict[str, Path]) -> None:
+    server = a_server(checkpoint.directory, adapters, page_size=8, batch_invariant=True)
+    together = answers(server, mixed())
+    for one in mixed():
+        assert answers(server, [one]) == {one.id: together[one.id]}
+
+
 def test_logits_are_those_of_transformers_with_merged_weights(
     checkpoint: Checkpoint, adapters: dict[str, Path], alone: dict[str, Path]
 ) -> None:

@@ -81,7 +81,7 @@ def a_batch(ledger: Ledger, requests: int, tenant: str = "") -> Batch:
     path, size = written
     shelf.add(File(path.name, tenant, Purpose.INPUT, "in.jsonl", size, NOW))
     batch = ledger.create(Order(tenant, "/v1/completions", path.name, None), NOW)
-    ledger.validate(batch, "tiny", NOW)
+    ledger.validate(batch, ("tiny",), NOW)
     return now_of(ledger, batch)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import openai
 import pytest
 from embed_server import CROSS, FACTS, EmbedServer, embed_server, logit_of, vector_of
-from headrace_server.config import BatchConfig
+from headrace_server.config import AdapterDirectory, BatchConfig, LoraConfig
 from headrace_server.embedding import Pair
 from headrace_server.engine.loop import Engine
 from headrace_server.engine.stream import Stream
@@ -113,6 +113,18 @@ async def test_a_batch_of_chats_has_chat_completions(model: Path, runner: Script
         batch = await until(client, await created(client, [chat], endpoint="/v1/chat/completions"))
         answer = (await results(client, batch.output_file_id))["c"]["response"]["body"]
     assert (answer["object"], answer["choices"][0]["message"]["role"]) == ("chat.completion", "assistant")
+
+
+async def test_each_line_may_name_an_adapter(model: Path, runner: ScriptedRunner, store: BatchConfig) -> None:
+    differs = {"lora": LoraConfig((AdapterDirectory("poet", Path("poet")),))}
+    async with open_server(model, runner, batches=store, differs=differs) as server, a_client(server) as client:
+        batch = await until(client, await created(client, [line("a"), line("b", model="poet")]))
+        answers = await results(client, batch.output_file_id)
+        refused = await until(client, await created(client, [line("c", model="painter")]))
+    assert {name: one["response"]["body"]["model"] for name, one in answers.items()} == {"a": NAME, "b": "poet"}
+    assert runner.adapters == {"poet"}
+    assert refused.status == "failed"
+    assert "this server serves 'tiny', 'poet'" in refused.errors.data[0].message
 
 
 async def test_a_batch_of_texts_has_their_vectors(model: Path, store: BatchConfig) -> None:

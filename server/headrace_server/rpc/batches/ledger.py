@@ -5,7 +5,7 @@ finalized before all places are taken.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -88,10 +88,10 @@ class Ledger:
                 raise CannotCancel(f"batch {batch.id} is {state} and cannot be cancelled any more")
         return self._one(batch.id)
 
-    def validate(self, batch: Batch, model: str, now: int) -> None:
-        """Takes the requests in, all or none."""
+    def validate(self, batch: Batch, models: Sequence[str], now: int) -> None:
+        """Takes the requests in, all or none. `models`: names that are served."""
         with self._database.transaction():
-            faults = list(islice(self._take_in(batch, model), MOST_FAULTS))
+            faults = list(islice(self._take_in(batch, models), MOST_FAULTS))
             if faults:
                 self.requests.forget(batch.id)
                 kept = json.dumps([asdict(fault) for fault in faults])
@@ -123,7 +123,7 @@ class Ledger:
             self._enter(batch.id, State(ending), now)
             self.requests.forget(batch.id)
 
-    def _take_in(self, batch: Batch, model: str) -> Iterator[Fault]:
+    def _take_in(self, batch: Batch, models: Sequence[str]) -> Iterator[Fault]:
         """Yields faults; without any, all requests are in."""
         file = self._shelf.find(batch.order.tenant, batch.order.input_file_id)
         if file is None:
@@ -131,7 +131,7 @@ class Ledger:
             return
         total = 0
         with self._shelf.path(file.id).open("rb") as raw:
-            for line in checked(read_lines(raw, batch.order.endpoint), model):
+            for line in checked(read_lines(raw, batch.order.endpoint), models):
                 if isinstance(line, Fault):
                     yield line
                 else:
@@ -152,14 +152,15 @@ class Ledger:
         return _batch(self._database.execute(f"SELECT {COLUMNS} FROM batches WHERE id = ?", (batch_id,)).fetchone())
 
 
-def checked(lines: Iterable[Line | Fault], model: str) -> Iterator[Line | Fault]:
+def checked(lines: Iterable[Line | Fault], models: Sequence[str]) -> Iterator[Line | Fault]:
     """What only this server knows."""
     for count, line in enumerate(lines, start=1):
         if count > MOST_REQUESTS:
             yield Fault(Code.TOO_MANY, f"the input file has more than {MOST_REQUESTS} requests; split it")
             return
-        if isinstance(line, Line) and line.body["model"] != model:
-            message = f"body.model: {line.body['model']!r} is not served here; this server serves {model!r}"
+        if isinstance(line, Line) and line.body["model"] not in models:
+            known = ", ".join(map(repr, models))
+            message = f"body.model: {line.body['model']!r} is not served here; this server serves {known}"
             yield Fault(Code.UNKNOWN_MODEL, message, line.number, "body.model")
         else:
             yield line

@@ -43,6 +43,7 @@ class OfflineRunner:
         metrics: ServerMetrics,
         *,
         model: str,
+        adapters: tuple[str, ...] = (),
         concurrency: int,
         wall_clock: Callable[[], float],
     ) -> None:
@@ -52,6 +53,7 @@ class OfflineRunner:
         self._readiness = readiness
         self._metrics = metrics
         self._model = model
+        self._models = (model, *adapters)
         self._concurrency = concurrency
         self._wall_clock = wall_clock
         self._running: dict[asyncio.Task[None], str] = {}  # -> batch id
@@ -87,7 +89,7 @@ class OfflineRunner:
         ledger = self._store.ledger
         match move:
             case Move.VALIDATE:
-                await self._store.do(ledger.validate, batch, self._model, now)
+                await self._store.do(ledger.validate, batch, self._models, now)
             case Move.CANCEL:
                 await self._cut_short(batch, Code.CANCELLED, "the batch was cancelled before this request ended", now)
             case Move.EXPIRE:
@@ -159,9 +161,10 @@ class OfflineRunner:
 
     async def _generated(self, body: Body, row: Row) -> Mapping[str, Any]:
         answers = self._readiness.answers()
+        adapter = "" if body.model == self._model else body.model
         with in_the_words_of(body):
-            asks = [replace(ask, priority=Priority.BATCH, tenant=row.tenant) for ask in body.asks()]
-            shape = body.shape(Head(self._model, int(self._wall_clock())), answers.tool_form)
+            asks = [replace(ask, priority=Priority.BATCH, tenant=row.tenant, adapter=adapter) for ask in body.asks()]
+            shape = body.shape(Head(body.model, int(self._wall_clock())), answers.tool_form)
             return await whole(answers, asks, body.choices, shape)
 
     async def _keep(self, row: Row, result: Mapping[str, Any], *, is_ok: bool) -> None:
