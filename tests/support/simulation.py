@@ -7,7 +7,7 @@ the step after the next.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from headrace_server.config import EngineConfig
 from headrace_server.engine.admission import Admission, Backlog
@@ -61,9 +61,13 @@ class Computed:
     offline: int
 
 
+class Times(Protocol):
+    def seconds_of(self, step: Step) -> float: ...
+
+
 @dataclass
 class Simulated:
-    machine: Machine
+    machine: Times
     scheduler: Scheduler
     admission: Admission
     now: float = 0.0
@@ -80,10 +84,13 @@ class Simulated:
             while following is not None and following.arrived_at <= self.now:
                 self.arrive(following)
                 following = next(coming, None)
-            if not self.turn():
-                held = self.scheduler.held_until
-                times = [until, *([following.arrived_at] if following else []), *([held] if held else [])]
-                self.now = max(self.now + 1e-9, min(times))
+            self.turn_or_wait(until if following is None else min(until, following.arrived_at))
+
+    def turn_or_wait(self, until: float) -> None:
+        """What there is to do; when there is nothing, time passes until then."""
+        if not self.turn():
+            held = self.scheduler.held_until
+            self.now = max(self.now + 1e-9, until if held is None else min(until, held))
 
     def arrive(self, request: Request) -> None:
         try:
