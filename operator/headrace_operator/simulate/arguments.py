@@ -41,7 +41,7 @@ def simulate(parser: argparse.ArgumentParser) -> None:
     _add_place(parser)
     how = parser.add_argument_group("replicas and metrics")
     how.add_argument("--cold-start", type=seconds, default=90.0, metavar="TIME", help="order to Ready (default 90s)")
-    how.add_argument("--replica", type=Path, metavar="FILE", help="JSON with the constants of another replica model")
+    how.add_argument("--replica", type=Path, metavar="FILE", help="JSON of another replica, fitted or written")
     how.add_argument("--routing", choices=["two-choices", "random", "least"], default="two-choices")
     how.add_argument("--gpus", type=whole, metavar="N", help="replicas that find a GPU (default: all)")
     how.add_argument(
