@@ -10,7 +10,7 @@ STAMP := $(VENV)/.headrace-setup
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 export PYTHONPATH := tests
 
-.PHONY: help setup demo test test-nightly test-gpu check generate docs bench lock sbom wheels audit clean
+.PHONY: help setup demo test test-nightly test-gpu check generate docs pictures bench lock sbom wheels audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ generate: setup ## write again what is generated: gRPC code, the chart's copy of
 docs: setup ## the documentation as a site, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
+
+pictures: setup ## what docs/ui.md shows, taken anew from a browser while a local cluster scales: three minutes
+	$(BIN)/python -m cluster.prepare
+	PYTHONPATH=tests:tests/support $(BIN)/python -m demo.pictures
 
 bench: setup ## what we claim, measured here, with what every checkout has: prints all sides in one run (BENCH="host_step window" for some)
 	@$(if $(filter scaling operator_scale,$(BENCH)),$(BIN)/python -m cluster.prepare,true)

@@ -5,7 +5,7 @@ export const UNKNOWN = "–";
 export const wait = (seconds) => {
   if (seconds === null || seconds === undefined) return UNKNOWN;
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  return seconds < 10 ? `${seconds.toFixed(2)} s` : `${Math.round(seconds)} s`;
+  return seconds < 10 && seconds % 1 ? `${seconds.toFixed(2)} s` : `${Math.round(seconds)} s`;
 };
 
 export const count = (number) => (number === null || number === undefined ? UNKNOWN : compact(number));
