@@ -31,6 +31,10 @@ class RouterMetrics:
         self.cost = Counter(
             "headrace_router_model_cost", "What those cost, by the file's costPerHour", ["model"], registry=registry
         )
+        self.start_seconds = Gauge(
+            "headrace_router_start_seconds", "What who is refused while no replica is ready is told to wait", ["model"],
+            registry=registry,
+        )  # fmt: skip
         self.held = Gauge(
             "headrace_router_held_requests", "Requests held because no replica is ready", registry=registry
         )

@@ -28,7 +28,7 @@ from headrace_router.proxy.line import listening as listening_line
 from headrace_router.proxy.question import Questions
 from headrace_router.report import report
 from headrace_router.settings import Model, Settings
-from headrace_router.values import Door, Found, Secured
+from headrace_router.values import Door, Found, Guidance, Secured
 
 BEAT = 0.25  # seconds between two looks at the replicas' load and at what is held
 ENVOY_ENDS = 5.0  # seconds that Envoy may take to end once no stream is left
@@ -42,11 +42,11 @@ class Process:
         self._leaving = asyncio.Event()
         self._idle = asyncio.Event()  # leaving, and nothing is inside any more
         self._fleet = Fleet({model.name: Picker(settings.terms) for model in settings.models})
-        for picker in self._fleet.pickers.values():
-            picker.guided(settings.guidance)
         self._registry = CollectorRegistry()
         self._metrics = RouterMetrics(self._registry)
         self._clock = asyncio.get_running_loop().time
+        for model in settings.models:
+            self._guided(model, settings.guidance)
         self._metrics.held.set_function(lambda: self._fleet.held)
         self._metrics.oldest_held.set_function(lambda: self._fleet.oldest_held_seconds(self._clock()))
         self._metrics.in_flight.set_function(lambda: self._fleet.in_flight)
@@ -130,7 +130,12 @@ class Process:
             return
         async with connected(self._settings, self._environ) as api:
             async for guidance in followed(api, model.replicas):
-                self._fleet.pickers[model.name].guided(guidance)
+                self._guided(model, guidance)
+
+    def _guided(self, model: Model, guidance: Guidance) -> None:
+        picker = self._fleet.pickers[model.name]
+        picker.guided(guidance)
+        self._metrics.start_seconds.labels(model.name).set(picker.start_seconds)
 
     async def _there_are(self, envoy: Envoy, model: Model, found: Found) -> None:
         """Who is gone gets nothing from now on; who is new gets something once Envoy knows of it."""
