@@ -115,8 +115,7 @@ def _scaling_limited(decision: Decision) -> Condition:
 
 def routing_ready(deployment: InferenceDeployment, observed: Observed) -> list[Condition]:
     """Where spec.routing asks for more than the Service."""
-    ready = sum(router.is_ready for router in observed.routers)
-    told = routing.readiness(deployment, ready, observed.no_routing)
+    told = routing.readiness(deployment, observed.routers, observed.no_routing)
     return [Condition("RoutingReady", *told)] if told else []
 
 

@@ -3,7 +3,7 @@
 The routers' command line is a contract with `headrace route`; tests/contract holds both sides to it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -14,6 +14,7 @@ from headrace_operator.decide.manifests import DEPLOYMENT_LABEL, GROUP, ROUTABLE
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.reasons import Health
 from headrace_operator.decide.rollouts import Progress, State
+from headrace_operator.decide.values import RouterState
 from headrace_operator.routing_fields import RoutingMode
 from headrace_operator.service import InferenceDeployment
 
@@ -93,8 +94,10 @@ def trouble(deployment: InferenceDeployment, parts: RouterParts, refused: str | 
     return NO_IMAGE if lacks_image else refused
 
 
-def readiness(deployment: InferenceDeployment, ready: int, refused: str | None) -> tuple[bool, Health, str] | None:
-    """What the condition RoutingReady says; None where the Service is the whole way. `ready`: routers."""
+def readiness(
+    deployment: InferenceDeployment, routers: Sequence[RouterState], refused: str | None
+) -> tuple[bool, Health, str] | None:
+    """What the condition RoutingReady says; None where the Service is the whole way."""
     routing = deployment.routing
     if routing.mode is RoutingMode.SERVICE:
         return None
@@ -102,7 +105,9 @@ def readiness(deployment: InferenceDeployment, ready: int, refused: str | None) 
         return False, Health.ROUTING_REFUSED, refused
     if routing.mode is RoutingMode.GATEWAY:
         return True, Health.POOL_APPLIED, f"{POOL} {deployment.name} is applied; its own status says who accepts it"
+    ready = sum(router.is_ready for router in routers)
     message = f"{ready} of {routing.replicas} routers are ready; clients use the Service {name(deployment)}"
+    message = "; ".join([message, *(f"{router.name}: {router.message}" for router in routers if router.message)][:2])
     return (True, Health.ROUTERS_READY, message) if ready else (False, Health.NO_ROUTER_READY, message)
 
 
@@ -203,6 +208,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": manifests.ADMIN, "containerPort": ADMIN_PORT, "protocol": "TCP"},
         ],
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # why it ended, for the condition
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": manifests.ADMIN}, "periodSeconds": 2},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": manifests.ADMIN}, "periodSeconds": 10},
         "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},

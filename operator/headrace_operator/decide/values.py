@@ -64,6 +64,7 @@ class RouterState:
     name: str
     is_ready: bool
     sample: RouterSample | None = None  # None = asked and not answered, or not ready to be asked
+    message: str = ""  # the scheduler's, kubelet's or router's own words, where they say why it is not ready
 
 
 class Role(StrEnum):

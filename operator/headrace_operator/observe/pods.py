@@ -82,6 +82,15 @@ def state(body: Body, around: Around) -> PodState:
     )
 
 
+def obstacle(body: Body) -> str:
+    """Why a pod of any kind does not get ready, in the words of whoever says so; empty where nobody does."""
+    scheduled = _condition(body, "PodScheduled")
+    if scheduled.get("reason") == "Unschedulable":
+        return f"{PodPhase.UNSCHEDULABLE}: {scheduled.get('message', '')}"
+    found = _trouble(_container(body))
+    return f"{found[0]}: {found[1]}" if found else ""
+
+
 def metrics_urls(bodies: Iterable[Body]) -> dict[str, str]:
     """Pods worth asking, by UID: those whose server runs. One that loads may not listen yet; that is no failure."""
     return {

@@ -6,7 +6,7 @@ from typing import Any
 from headrace_operator.decide.ports import ADMIN_PORT
 from headrace_operator.decide.values import RouterSample, RouterState
 from headrace_operator.errors import ScrapeFailed
-from headrace_operator.observe.pods import is_ready
+from headrace_operator.observe.pods import is_ready, obstacle
 from headrace_operator.observe.prometheus import lines
 
 HELD, OLDEST = "headrace_router_held_requests", "headrace_router_oldest_held_seconds"
@@ -31,6 +31,7 @@ def states(bodies: Iterable[Body], samples: Mapping[str, RouterSample | None]) -
             body["metadata"]["name"],
             is_ready(body) and "deletionTimestamp" not in body["metadata"],
             samples.get(body["metadata"]["uid"]),
+            "" if is_ready(body) else obstacle(body),
         )
         for body in bodies
     ]

@@ -113,6 +113,13 @@ CONDITIONS = [
     pytest.param(ROUTED, (), None, ("False", "NoRouterReady", "0 of 3 routers"), id="none yet"),
     pytest.param(ROUTED, (READY,), None, ("True", "RoutersReady", "1 of 3 routers"), id="one serves"),
     pytest.param(ROUTED, (READY,), routing.NO_IMAGE, ("False", "RoutingRefused", "router.image"), id="no image"),
+    pytest.param(
+        ROUTED,
+        (READY, RouterState("b", is_ready=False, message="ImagePullFailed: no such image")),
+        None,
+        ("True", "RoutersReady", "llama-router; b: ImagePullFailed: no such image"),
+        id="one does not come, and says why",
+    ),
     pytest.param(POOLED, (), None, ("True", "PoolApplied", "InferencePool llama"), id="a pool"),
     pytest.param(POOLED, (), routing.NO_POOLS, ("False", "RoutingRefused", "install the CRDs"), id="no such kind"),
 ]

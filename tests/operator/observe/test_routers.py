@@ -27,6 +27,20 @@ def test_one_that_leaves_still_says_what_it_holds_and_counts_as_no_router() -> N
     assert found == (RouterState("a", False, told), RouterState("b", True, None))
 
 
+def test_one_that_does_not_get_ready_says_why() -> None:
+    ended = {"terminated": {"exitCode": 2, "message": "--replica-ca: there is no such file"}}
+    container = {"restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    body = pod("a", ready=False)
+    body["status"]["containerStatuses"] = [container]
+    (found,) = routers.states([body], {})
+    assert "--replica-ca: there is no such file" in found.message
+    body = pod("b", ready=False)
+    why = "0/2 nodes are available: 2 Insufficient cpu."
+    full = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
+    body["status"]["conditions"].append(full)
+    assert why in routers.states([body], {})[0].message
+
+
 BAD = [
     pytest.param("", "series missing: headrace_router_held_requests", id="empty"),
     pytest.param(
