@@ -12,6 +12,7 @@ from headrace_operator.fields import Section
 from headrace_operator.pod_fields import PodFields, pod_fields
 from headrace_operator.routing_fields import Routing, RoutingMode, routing
 from headrace_operator.sources import Adapter, Source, adapters, source
+from headrace_operator.speculative_fields import Speculative, speculative
 from headrace_operator.tenant_fields import Tenants, tenants
 
 
@@ -92,6 +93,7 @@ class Model:
     task: Task = Task.GENERATE
     quantization: str = "none"  # of the weights; or int8, int4
     kv_cache_dtype: str = "auto"  # as dtype; or int8
+    speculative: Speculative | None = None  # None: no token is guessed ahead
     batch_invariant: bool = False
     adapters: tuple[Adapter, ...] = ()
 
@@ -188,8 +190,9 @@ class InferenceDeployment:
 
 
 def _model(model: Section) -> Model:
+    files = source(model)
     return Model(
-        source=source(model),
+        source=files,
         dtype=model.one_of("dtype", ("float32", "bfloat16", "float16")),
         device=model.one_of("device", ("cuda", "cpu")),
         task=Task(model.one_of("task", Task, Task.GENERATE)),
@@ -197,6 +200,7 @@ def _model(model: Section) -> Model:
         kv_cache_dtype=model.one_of("kvCacheDtype", ("auto", "int8"), "auto"),
         batch_invariant=model.flag("batchInvariant"),
         adapters=adapters(model),
+        speculative=speculative(model.part("speculative"), files) if model.has("speculative") else None,
     )
 
 

@@ -1,7 +1,7 @@
 """Where a model's files lie, of three kinds: a folder of a claim, a Hugging Face cache in a claim, an image."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
@@ -71,7 +71,9 @@ def _adapter(given: Section, claim: str | None) -> Adapter:
     if not _ADAPTER.fullmatch(name):
         raise InvalidSpec(given.field("name"), f"must be up to 128 letters, digits and . _ / -, not {name!r}")
     if _HUB.fullmatch(text) and not claim:
-        raise InvalidSpec(given.field("source"), "must not be hf:// without model.cacheClaim, where it would lie; take pvc://")
+        raise InvalidSpec(
+            given.field("source"), "must not be hf:// without model.cacheClaim, where it would lie; take pvc://"
+        )
     return Adapter(name, _found(given, text, claim))
 
 
@@ -85,3 +87,13 @@ def _found(given: Section, text: str, claim: str | None) -> Source:
         if found := _IMAGE.fullmatch(text):
             return ImageSource(found[1], found[2] or "")
     raise InvalidSpec(given.field("source"), f"{_NEEDS}, not {text!r}")
+
+
+def beside(source: Source, text: str) -> Source | None:
+    """Another model in the volume of this one: its path there, or its name in the same cache. None: it is neither."""
+    if ".." in text:
+        return None
+    if isinstance(source, HubSource):
+        hub = _HUB.fullmatch(text)
+        return HubSource(hub[1], hub[2], source.claim) if hub else None
+    return replace(source, path=text) if re.fullmatch(_PATH, text) else None

@@ -54,6 +54,8 @@ def manifest(changes: dict[str, Any] | None = None, name: str = "chat") -> dict[
 
 OFFICE = {"name": "office", "start": "0 8 * * 1-5", "end": "0 18 * * 1-5", "minReplicas": 1}
 GOLD = {"prompt": "x", "answer": "y"}
+NGRAM, DRAFT, HUB = {"method": "ngram"}, {"method": "draft"}, "hf://meta/llama-1b"
+GUESSES = "spec.model.speculative"
 PICKED = {"spec.routing.mode": "GatewayInferencePool", "spec.routing.endpointPicker.serviceName": "epp"}
 BOUNDS = {"spec.autoscaling.minReplicas": 2, "spec.autoscaling.maxReplicas": 2}
 
@@ -121,6 +123,14 @@ REFUSED = [
     ("an adapter from elsewhere", adapter(source="s3://bucket/x"), "spec.model.adapters[0].source"),
     ("an adapter without a name", adapter(name=""), "spec.model.adapters[0].name"),
     ("an adapter of what embeds", adapter() | {"spec.model.task": "embed"}, "spec.model.adapters"),
+    ("guesses of a dice", {GUESSES: {"method": "dice"}}, f"{GUESSES}.method"),
+    ("a draft without model", {GUESSES: {"method": "draft"}}, f"{GUESSES}.method"),
+    ("a draft of n-grams", {GUESSES: NGRAM | {"draftModel": "small"}}, f"{GUESSES}.method"),
+    ("a draft elsewhere", {GUESSES: DRAFT | {"draftModel": HUB}}, f"{GUESSES}.draftModel"),
+    ("a draft that climbs", {GUESSES: DRAFT | {"draftModel": "../a"}}, f"{GUESSES}.draftModel"),
+    ("many guesses", {GUESSES: NGRAM | {"tokens": 17}}, f"{GUESSES}.tokens"),
+    ("no batch", {GUESSES: NGRAM | {"maxBatch": 0}}, f"{GUESSES}.maxBatch"),
+    ("guesses of vectors", {"spec.model.task": "embed", GUESSES: NGRAM}, GUESSES),
     ("no quantity", {"spec.resources.memory": "much"}, "spec.resources.memory"),
     ("a negative drain", {"spec.drain.timeout": "-1s"}, "spec.drain.timeout"),
     ("a name that leaves no room for pods", {"metadata.name": "a" * 47}, "metadata.name"),

@@ -10,13 +10,16 @@ import pytest
 from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.cache_fields import Caches
 from headrace_operator.decide import manifests
+from headrace_operator.fields import Section
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling, Task
 from headrace_operator.sources import Adapter, ClaimSource, HubSource, ImageSource, Source
+from headrace_operator.speculative_fields import speculative
 from headrace_operator.tenant_fields import Tenants
 from headrace_server.access_options import access_from
 from headrace_server.cache_options import caches_from
-from headrace_server.config import AccessConfig, CacheConfig, TlsFiles
+from headrace_server.config import AccessConfig, CacheConfig, SpeculativeConfig, SpeculativeMethod, TlsFiles
 from headrace_server.lora_options import lora_from
+from headrace_server.speculative_options import speculative_from
 
 DEPLOYMENT = InferenceDeployment(
     namespace="default",
@@ -97,6 +100,36 @@ def test_batch_invariance_arrives_and_pods_without_stay_as_they_are() -> None:
     model = replace(DEPLOYMENT.model, device="cpu", batch_invariant=True)
     assert parsed(replace(DEPLOYMENT, model=model)).batch_invariant
     assert "--batch-invariant" not in rendered()["args"]
+
+
+@pytest.mark.parametrize(
+    ("source", "draft", "place"),
+    [
+        pytest.param(ClaimSource("models", "llama/8b"), "llama/1b", "/models/llama/1b", id="same claim"),
+        pytest.param(ImageSource("registry.example/llama:8b", "8b"), "1b", "/models/1b", id="same image"),
+    ],
+)
+def test_tokens_are_guessed_ahead_as_the_manifest_says(source: Source, draft: str, place: str) -> None:
+    wanted = speculative(Section({"method": "draft", "draftModel": draft, "tokens": 3, "maxBatch": 8}, "spec"), source)
+    options = parsed(replace(DEPLOYMENT, model=replace(DEPLOYMENT.model, source=source, speculative=wanted)))
+    found = speculative_from(options)
+    assert found == SpeculativeConfig(SpeculativeMethod.DRAFT, 3, 8, Path(place))
+
+
+def test_a_draft_model_of_a_hub_is_looked_up_in_the_same_cache() -> None:
+    source = HubSource("meta/llama-8b", None, "hub")
+    wanted = speculative(Section({"method": "draft", "draftModel": "hf://meta/llama-1b@v2"}, "spec"), source)
+    options = parsed(replace(DEPLOYMENT, model=replace(DEPLOYMENT.model, source=source, speculative=wanted)))
+    assert (options.draft_model, str(options.hub_cache)) == ("hf://meta/llama-1b@v2", "/models")
+    assert (options.speculative_tokens, options.speculative_max_batch) == (None, None)
+
+
+def test_pods_that_guess_nothing_stay_as_they_are() -> None:
+    assert speculative_from(parsed()) is None
+    assert not any("speculative" in word or "draft" in word for word in rendered()["args"])
+    ngram = speculative(Section({"method": "ngram"}, "spec"), DEPLOYMENT.model.source)
+    options = parsed(replace(DEPLOYMENT, model=replace(DEPLOYMENT.model, speculative=ngram)))
+    assert speculative_from(options) == SpeculativeConfig(SpeculativeMethod.NGRAM)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from headrace_operator.decide.placement import placement
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.values import Revision, Role
 from headrace_operator.service import InferenceDeployment, Task
+from headrace_operator.speculative_fields import Speculative
 
 GROUP = "headrace.dev"
 VERSION = "v1alpha1"
@@ -243,6 +244,7 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         f"--dtype={model.dtype}",
         *([] if model.quantization == "none" else [f"--quantization={model.quantization}"]),
         *([] if model.kv_cache_dtype == "auto" else [f"--kv-cache-dtype={model.kv_cache_dtype}"]),
+        *([] if model.speculative is None else _speculative_arguments(model.speculative)),
         *(["--batch-invariant"] if model.batch_invariant else []),
         *adapter_mounts.arguments(model),
         f"--max-running={batching.max_running}",
@@ -255,6 +257,18 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         *_cache_arguments(deployment.caches),
         *auth_mounts.arguments(deployment.auth),
         *tenant_mounts.arguments(deployment.tenants),
+    ]
+
+
+def _speculative_arguments(wanted: Speculative) -> list[str]:
+    given = {
+        "draft-model": None if wanted.draft_model is None else model_volume.place(wanted.draft_model),
+        "speculative-tokens": wanted.tokens,
+        "speculative-max-batch": wanted.max_batch,
+    }
+    return [
+        f"--speculative={wanted.method}",
+        *(f"--{option}={value}" for option, value in given.items() if value is not None),
     ]
 
 

@@ -20,14 +20,18 @@ def volume(source: Source) -> Body:
 
 
 def arguments(source: Source) -> list[str]:
-    """For `headrace serve`. The server finds a snapshot in a cache itself: only it sees the files."""
+    """For `headrace serve`."""
+    cache = [f"--hub-cache={MOUNT}"] if isinstance(source, HubSource) else []
+    return [f"--model={place(source)}", *cache]
+
+
+def place(source: Source) -> str:
+    """As the server is told it. It finds a snapshot in a cache itself: only it sees the files."""
     match source:
-        case ClaimSource(path=path):
-            return [f"--model={MOUNT}/{path}"]
         case HubSource(repository=repository, revision=revision):
             at = f"@{revision}" if revision else ""
-            return [f"--model=hf://{repository}{at}", f"--hub-cache={MOUNT}"]
-        case ImageSource(path=path):
-            return [f"--model={MOUNT}/{path}".rstrip("/")]
+            return f"hf://{repository}{at}"
+        case ClaimSource(path=path) | ImageSource(path=path):
+            return f"{MOUNT}/{path}".rstrip("/")
         case _:
             assert_never(source)
