@@ -1,6 +1,6 @@
-"""Whether guessing tokens ahead pays, by how many decode: a step that checks guesses takes longer, and brings more.
+"""How many tokens to guess ahead, by how many decode: a step that checks guesses takes longer, and brings more.
 
-Learned from the steps themselves: how many tokens a second came with guesses and without. What a wrong guess costs
+Learned from the steps themselves: how many tokens a second came with guesses, and without. What a wrong guess costs
 follows from the model, the machine and the batch (with few rows a step reads weights, with many it computes), and how
 many guesses are right from what is being written; no constant knows either.
 """
@@ -9,20 +9,21 @@ from dataclasses import dataclass, field
 from math import log2
 from typing import Protocol
 
-TRIAL = 12  # steps in which the other way is looked at
-SETTLED = 256  # steps that the better way is kept, the first time; doubled each time that it stays the better one
-LONGEST = 4096  # steps after which the other way is looked at again in any case: texts change
+TRIAL = 12  # steps in which another number is tried
+SETTLED = 256  # steps that the best number is kept, the first time; doubled each time that it stays the best
+LONGEST = 4096  # steps after which another one is tried in any case: texts change
 KEPT = 0.97  # of what was seen before, in the sums
 SPIKE = 2.0  # a step counts as at most so many times the average: a moment in which the machine was busy is no trend
 STEPS = 4  # sizes of batches from one to its double
 
 
 class Pays(Protocol):
-    def pays(self, decoding: int) -> bool:
-        """Whether the next step, in which so many decode, is to hold guesses."""
+    def tokens(self, decoding: int) -> int:
+        """To be guessed for each of so many that decode, in the next step; 0: none."""
 
-    def observe(self, decoding: int, guessing: bool, seconds: float, tokens: int) -> None:
-        """A step in which so many decoded and nothing else took so long and brought so many tokens."""
+    def observe(self, decoding: int, guessing: int, seconds: float, tokens: int) -> None:
+        """A step in which so many decoded and nothing else, with so many guesses each, took so long and brought so many
+        tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,18 @@ class UpTo:
     """As somebody said."""
 
     most: int  # sequences that decode
+    each: int  # tokens
 
-    def pays(self, decoding: int) -> bool:
-        return decoding <= self.most
+    def tokens(self, decoding: int) -> int:
+        return self.each if decoding <= self.most else 0
 
-    def observe(self, decoding: int, guessing: bool, seconds: float, tokens: int) -> None:
+    def observe(self, decoding: int, guessing: int, seconds: float, tokens: int) -> None:
         """Changes nothing."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    """One way at one size of batch, recent steps first."""
+    """One number of guesses at one size of batch, recent steps first."""
 
     steps: float = 0.0
     seconds: float = 0.0
@@ -54,56 +56,59 @@ class _Seen:
         self.tokens = self.tokens * KEPT + tokens
 
     @property
-    def rate(self) -> float | None:
-        """Tokens a second; None: not seen yet."""
-        return self.tokens / self.seconds if self.seconds else None
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
 
 
 @dataclass(slots=True)
 class _Size:
-    guessing: bool  # now
-    best: bool | None = None  # None: one of the two was not looked at yet
+    now: int  # guesses of each
+    best: int | None = None  # None: some number was not tried yet
     left: int = TRIAL  # steps until that is thought over
-    settled: int = SETTLED  # steps for which the better way is kept the next time
-    seen: dict[bool, _Seen] = field(default_factory=lambda: {True: _Seen(), False: _Seen()})
+    settled: int = SETTLED  # steps for which the best is kept the next time
+    trials: int = 0  # of others than the best, so far
+    seen: dict[int, _Seen] = field(default_factory=dict)
 
 
 class Measured:
     """Pure: the seconds are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """`most`: tokens guessed for one sequence. Half as many are looked at, too, and none."""
+        self._numbers = tuple(dict.fromkeys((most, (most + 1) // 2, 0)))
         self._sizes: dict[int, _Size] = {}
 
-    def pays(self, decoding: int) -> bool:
-        return self._at(decoding).guessing
+    def tokens(self, decoding: int) -> int:
+        return self._at(decoding).now
 
-    def observe(self, decoding: int, guessing: bool, seconds: float, tokens: int) -> None:
+    def observe(self, decoding: int, guessing: int, seconds: float, tokens: int) -> None:
         size = self._at(decoding)
-        size.seen[guessing].add(seconds, tokens)
-        if guessing is size.guessing:  # else it was planned before the last change of mind
+        size.seen.setdefault(guessing, _Seen()).add(seconds, tokens)
+        if guessing == size.now:  # else it was planned before the last change of mind
             size.left -= 1
             if size.left <= 0:
-                _think_over(size)
+                self._think_over(size)
 
     def _at(self, decoding: int) -> _Size:
         """One not seen yet begins as the next smaller one is: what loses there loses with more."""
         number = int(STEPS * log2(max(1, decoding)))
         if number not in self._sizes:
             smaller = [known for known in self._sizes if known < number]
-            begins = self._sizes[max(smaller)].best is not False if smaller else True
-            self._sizes[number] = _Size(begins)
+            best = self._sizes[max(smaller)].best if smaller else None
+            self._sizes[number] = _Size(self._numbers[0] if best is None else best)
         return self._sizes[number]
 
-
-def _think_over(size: _Size) -> None:
-    guessed, plain = size.seen[True].rate, size.seen[False].rate
-    if guessed is None or plain is None:
-        size.guessing, size.left = not size.guessing, TRIAL
-        return
-    if size.guessing is size.best:  # it has been kept long enough to look at the other one again
-        size.guessing, size.left = not size.guessing, TRIAL
-        return
-    best = guessed > plain
-    size.settled = min(LONGEST, 2 * size.settled) if best is size.best else SETTLED
-    size.guessing = size.best = best
-    size.left = size.settled
+    def _think_over(self, size: _Size) -> None:
+        untried = [number for number in self._numbers if number not in size.seen]
+        if untried:
+            size.now, size.left = untried[0], TRIAL
+        elif size.now == size.best:  # it has been kept long enough to try another one again, one after the other
+            others = [number for number in self._numbers if number != size.best]
+            size.now, size.left = others[size.trials % len(others)], TRIAL
+            size.trials += 1
+        else:
+            best = max(self._numbers, key=lambda number: size.seen[number].rate)
+            size.settled = min(LONGEST, 2 * size.settled) if best == size.best else SETTLED
+            size.now = size.best = best
+            size.left = size.settled

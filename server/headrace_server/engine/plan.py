@@ -31,7 +31,7 @@ class Plan:
         if self.known_tokens:
             pairs = sorted(zip(self.chunks, self.sequences, strict=True), key=lambda pair: bool(pair[0].token_ids))
             self.chunks, self.sequences = [chunk for chunk, _ in pairs], [sequence for _, sequence in pairs]
-        return Step(tuple(self.starts), tuple(self._grants), tuple(self.chunks), self._guesses.each > 0)
+        return Step(tuple(self.starts), tuple(self._grants), tuple(self.chunks), self._guesses.each)
 
     def pages_missing(self, sequence: Sequence, tokens: int) -> int:
         """Pages that it has to get before so many more tokens can be computed."""

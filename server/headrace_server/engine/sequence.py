@@ -183,7 +183,7 @@ class Step:
     starts: tuple[Start, ...]
     grants: tuple[Grant, ...]
     chunks: tuple[Chunk, ...]  # decode first, then prefill; a slot occurs once
-    speculates: bool = False  # guesses were looked for, whether or not there were any
+    speculates: int = 0  # tokens that were to be guessed for each who decodes, whether or not there were any guesses
 
     @property
     def tokens(self) -> int:

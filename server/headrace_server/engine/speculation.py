@@ -35,7 +35,7 @@ class Speculation:
         self.on = False  # in the next step
         self._config = config
         self._max_tokens = max_tokens
-        self._pays: Pays = Measured() if config is None or config.max_batch is None else UpTo(config.max_batch)
+        self._pays = _law(config)
         self._in_flight = False  # a step that holds guesses
         self._brought = 0  # tokens, by the step that was committed last
 
@@ -51,10 +51,11 @@ class Speculation:
             return NO_ROOM
         going_on = [one for one in running if one.may_run]
         decoding = [one for one in going_on if not one.fill_left]
-        self.on = any(one.guesser is not None for one in decoding) and self._pays.pays(len(decoding))
+        each = self._pays.tokens(len(decoding)) if any(one.guesser is not None for one in decoding) else 0
+        self.on = each > 0
         if not self.on:
             return NO_ROOM
-        return GuessRoom(self._config.tokens, (self._max_tokens - len(going_on)) // 2, len(going_on))
+        return GuessRoom(each, (self._max_tokens - len(going_on)) // 2, len(going_on))
 
     @property
     def waits(self) -> bool:
@@ -88,6 +89,12 @@ class DraftGuesser:
             return Guess(0, (), unread)
         sequence.draft_read = sequence.planned + most  # the last guess is not read, but nothing of it is known before
         return Guess(most, (), unread)
+
+
+def _law(config: SpeculativeConfig | None) -> Pays:
+    if config is None:
+        return UpTo(0, 0)
+    return Measured(config.tokens) if config.max_batch is None else UpTo(config.max_batch, config.tokens)
 
 
 def _guesser(config: SpeculativeConfig, prompt: tuple[int, ...]) -> Guesser:
