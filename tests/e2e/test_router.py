@@ -1,7 +1,9 @@
 """The router of examples/router.yaml before real replicas: held from nothing, spread, and nothing lost by a kill."""
 
 import asyncio
+import json
 import signal
+import urllib.request
 from collections.abc import Iterator
 
 import grpc
@@ -9,7 +11,7 @@ import psutil
 import pytest
 from cluster import LocalCluster
 from demo import story
-from deployments import manifest, pods, wait_ready
+from deployments import manifest, pods, status, wait_ready
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 from openai import OpenAI
@@ -55,6 +57,11 @@ async def test_requests_wait_for_the_first_replica_and_outlive_the_death_of_one(
         assert answer.usage is not None
         assert answer.usage.completion_tokens == 4
 
+        await asyncio.to_thread(cluster.wait, "routers know of starts", lambda: know_of_starts(cluster), timeout=60)
+        by_revision = f'headrace_router_revision_requests_total{{revision="{status(cluster, NAME)["revision"]}"}}'
+        routers = await asyncio.to_thread(router_metrics, cluster)
+        assert sum(told.get(by_revision, 0) for told in routers) == 5
+
         calls = [asyncio.create_task(generate(stub, turn)) for turn in range(60)]
         await asyncio.sleep(0.5)
         killed = kill_one(cluster)
@@ -76,6 +83,25 @@ async def generate(stub: inference_pb2_grpc.InferenceStub, turn: int) -> tuple[i
     except grpc.aio.AioRpcError as error:
         return tokens, error.code()
     return tokens, None
+
+
+def know_of_starts(cluster: LocalCluster) -> bool:
+    """What the operator wrote into the deployment's status has come to both routers."""
+    seconds = float(status(cluster, NAME)["startup"]["p95Seconds"])
+    return all(told['headrace_router_start_seconds{model=""}'] == seconds for told in router_metrics(cluster))
+
+
+def router_metrics(cluster: LocalCluster) -> list[dict[str, float]]:
+    """Of each router."""
+    selector = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/name=headrace-router"
+    found = json.loads(cluster.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+    told = []
+    for pod in found:
+        with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9090/metrics", timeout=10) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
+        told.append({line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines})
+    assert len(told) == 2
+    return told
 
 
 def kill_one(cluster: LocalCluster) -> str:
