@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -54,6 +55,7 @@ def _register_run(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """1: a check failed; 2: it could not be measured."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("headrace gate: asked to stop"))  # and end the server
     try:
         body = _body(options)
         report = sealed(body, options.key)

@@ -118,7 +118,9 @@ async def steady(server: Server, rate: float, seconds: float, tell: Callable[[st
         summary = await run_load(_plan(server, rate, seconds))
     finally:
         watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        [ended] = await asyncio.gather(watching, return_exceptions=True)
+    if isinstance(ended, Exception):  # not cancelled: the server did not tell its memory
+        raise ended
     third = max(1, len(memory) // 3)
     total, free = await _at_rest(server)
     return Steady(

@@ -9,7 +9,8 @@ from checkpoints import write_checkpoint, write_config
 from headrace_server.errors import ModelRefused
 from headrace_server.model.cpu.backend import CpuBackend
 from headrace_server.model.gpu.backend import GpuBackend
-from headrace_server.size_command import register
+from headrace_server.model.loading import GPU_SHARE
+from headrace_server.size_command import CACHE_SHARE, register
 
 FORMATS = [(weights, cache) for weights in ("bfloat16", "int8", "int4") for cache in ("bfloat16", "int8")]
 CPU = ("--gpu=cpu", "--memory-gb=8", "--read-gbs=40", "--tflops=0.2")
@@ -54,6 +55,10 @@ def test_every_format_gets_a_row(model: Path, trace: Path, capsys: pytest.Captur
         assert row["gpu_hours_per_million_full"] < row["gpu_hours_per_million_trace"]
     assert rows[1]["kv_tokens"] > 1.8 * rows[0]["kv_tokens"]
     assert rows[4]["weights_gb"] < rows[2]["weights_gb"] < rows[0]["weights_gb"]
+
+
+def test_the_cache_is_what_the_server_takes_on_a_gpu() -> None:
+    assert CACHE_SHARE == GPU_SHARE
 
 
 def test_without_a_price_there_are_only_hours(model: Path, trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
