@@ -33,7 +33,7 @@ class Forecast(StrEnum):
 class Strategy(StrEnum):
     ROLLING = "Rolling"
     CANARY = "Canary"  # the new revision beside the old one, promoted or rolled back on what was measured
-    SHADOW = "Shadow"  # mirrored traffic; needs the router
+    SHADOW = "Shadow"  # mirrored traffic; refused: no pod hears it yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +294,7 @@ def _ordered(given: Section, least: int, most: int) -> None:
 def _rollout(given: Section, task: Task, way: Routing) -> Rollout:
     strategy = Strategy(given.one_of("strategy", Strategy, Strategy.ROLLING))
     if strategy is Strategy.SHADOW:
-        why = "must be Rolling or Canary: Shadow mirrors requests, which takes a router that Headrace does not have yet"
+        why = "must be Rolling or Canary: Shadow would copy requests to pods that the operator does not make yet"
         raise InvalidSpec(given.field("strategy"), why)
     deadline = given.positive_duration("progressDeadline") if given.has("progressDeadline") else None
     canary = _canary(given.part("canary"))
