@@ -7,6 +7,7 @@ Quality is that of the shipped model on golden texts, which it never saw. The si
 """
 
 import argparse
+import asyncio
 import json
 import os
 import signal
@@ -145,7 +146,7 @@ def guessing(options: argparse.Namespace) -> list[dict[str, Any]]:
         return []
     words = [f"--model={options.quality}", f"--golden={options.golden}", f"--sides={','.join(sides)}"]
     words += [f"--rounds={options.rounds}", f"--requests={','.join(map(str, options.requests))}"]
-    found = speculation.measured(speculation.parsed(words))
+    found = asyncio.run(speculation.measured(speculation.parsed(words)))
     return [_as_others_are_told(row) | {"model": options.quality.name} for row in found]
 
 

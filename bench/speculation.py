@@ -23,7 +23,7 @@ from comparison.report import add_json, report
 from headrace_server.config import EngineConfig, ServerConfig, SpeculativeConfig, SpeculativeMethod
 from headrace_server.engine.loop import Engine
 from headrace_server.metrics import ServerMetrics
-from headrace_server.model.loading import Loaded, load_model
+from headrace_server.model.loading import load_model
 from headrace_server.request import Request, Sampling
 from prometheus_client import CollectorRegistry
 from tokenizers import Tokenizer
@@ -47,32 +47,26 @@ class Round:
         return (sum(map(len, self.tokens)) - len(self.tokens)) / self.seconds
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Side:
+    """Its engine runs through all rounds: what it has learned about guessing it keeps."""
+
     name: str
-    config: ServerConfig
-    model: Loaded
+    engine: Engine
+    registry: CollectorRegistry
 
-    def measure(self, prompts: Sequence[tuple[int, ...]], output: int, sampling: Sampling) -> Round:
-        return asyncio.run(self._measure(prompts, output, sampling))
-
-    async def _measure(self, prompts: Sequence[tuple[int, ...]], output: int, sampling: Sampling) -> Round:
-        registry = CollectorRegistry()
-        engine = Engine(self.model.runner, self.config.engine, self.model.limits, ServerMetrics(registry))
-        heartbeat, began = asyncio.create_task(engine.run()), time.process_time()
-        try:
-            found = await asyncio.gather(*(_read(engine, prompt, output, sampling) for prompt in prompts))
-            processor = time.process_time() - began
-        finally:
-            heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
+    async def measure(self, prompts: Sequence[tuple[int, ...]], output: int, sampling: Sampling) -> Round:
+        before, began = self._counted(), time.process_time()
+        found = await asyncio.gather(*(_read(self.engine, prompt, output, sampling) for prompt in prompts))
+        processor = time.process_time() - began
         tokens, times = zip(*found, strict=True)
-        steps, *guesses = (
-            registry.get_sample_value(f"headrace_{name}") or 0.0
-            for name in ("step_seconds_count", *(f"{name}_total" for name in GUESSES))
-        )
+        steps, *guesses = (now - then for now, then in zip(self._counted(), before, strict=True))
         seconds = max(at[-1] for at in times) - min(at[0] for at in times)
         return Round([*tokens], seconds, steps, tuple(guesses), processor)
+
+    def _counted(self) -> list[float]:
+        names = ("step_seconds_count", *(f"{name}_total" for name in GUESSES))
+        return [self.registry.get_sample_value(f"headrace_{name}") or 0.0 for name in names]
 
 
 async def _read(
@@ -90,7 +84,7 @@ async def _read(
 
 def main() -> None:
     options = parsed(sys.argv[1:])
-    rows = measured(options)
+    rows = asyncio.run(measured(options))
     work = {"model": options.model.name, "draft_model": options.draft_model.name, "output_tokens": options.output}
     more = {"prompt_tokens": options.prompt, "guessed_tokens": options.tokens, "temperature": options.temperature}
     report(options.json, work | more, rows, threads=torch.get_num_threads(), torch=torch.__version__)
@@ -113,23 +107,29 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
-    sides = [a_side("plain", options), *(a_side(name, options) for name in options.sides)]
-    texts = golden(options)
-    sampling = Sampling(temperature=options.temperature, seed=1)
-    rows = []
-    for requests in options.requests:
-        rounds: dict[str, list[Round]] = {side.name: [] for side in sides}
-        for turn in range(options.rounds + 1):  # the first one warms
-            prompts = [texts[(turn * requests + number) % len(texts)] for number in range(requests)]
-            done = {side.name: side.measure(prompts, options.output, sampling) for side in sides}
-            for name, one in done.items():
-                if one.tokens != done["plain"].tokens:
-                    sys.exit(f"{name}: other tokens than without guesses")
-                rounds[name] += [one] if turn else []
-        print(f"{requests} together: measured", file=sys.stderr, flush=True)
-        rows += [row(name, requests, rounds) for name in rounds]
-    return rows
+async def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
+    sides = [a_side(name, options) for name in ("plain", *options.sides)]
+    heartbeats = [asyncio.create_task(side.engine.run()) for side in sides]
+    try:
+        return [row for requests in options.requests for row in await _turns(sides, requests, options)]
+    finally:
+        for heartbeat in heartbeats:
+            heartbeat.cancel()
+        await asyncio.gather(*heartbeats, return_exceptions=True)
+
+
+async def _turns(sides: Sequence[Side], requests: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    texts, sampling = golden(options), Sampling(temperature=options.temperature, seed=1)
+    rounds: dict[str, list[Round]] = {side.name: [] for side in sides}
+    for turn in range(options.rounds + 1):  # the first one warms
+        prompts = [texts[(turn * requests + number) % len(texts)] for number in range(requests)]
+        done = {side.name: await side.measure(prompts, options.output, sampling) for side in sides}
+        for name, one in done.items():
+            if one.tokens != done["plain"].tokens:
+                sys.exit(f"{name}: other tokens than without guesses")
+            rounds[name] += [one] if turn else []
+    print(f"{requests} together: measured", file=sys.stderr, flush=True)
+    return [row(name, requests, rounds) for name in rounds]
 
 
 def a_side(name: str, options: argparse.Namespace) -> Side:
@@ -154,7 +154,8 @@ def a_side(name: str, options: argparse.Namespace) -> Side:
     )
     model = load_model(config, lambda phase: None)
     model.runner.warm_up()
-    return Side(name, config, model)
+    registry = CollectorRegistry()
+    return Side(name, Engine(model.runner, config.engine, model.limits, ServerMetrics(registry)), registry)
 
 
 def golden(options: argparse.Namespace) -> list[tuple[int, ...]]:
