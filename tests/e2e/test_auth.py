@@ -1,4 +1,4 @@
-"""A deployment with keys and TLS: it answers who has a key, and its operator still sees, scales and drains it."""
+"""A deployment with keys and TLS, and a router before it: both answer who has a key, and it scales and drains."""
 
 import json
 import ssl
@@ -10,12 +10,13 @@ import grpc
 import pytest
 from certificates import Authority
 from cluster import LocalCluster
-from deployments import Body, manifest, pods, status, wait_ready
+from demo import story
+from deployments import Body, condition, manifest, pods, status, wait_ready
 from headrace_server.rpc.api_keys import line, new_key
 from headrace_server.rpc.pb import inference_pb2, inference_pb2_grpc
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-NAME, HOST = "locked", "locked.default.svc"
+NAME, HOST, ROUTER = "locked", "locked.default.svc", "locked-router.default.svc"
 
 
 def secret(name: str, **data: str) -> Body:
@@ -23,10 +24,10 @@ def secret(name: str, **data: str) -> Body:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
 
-def generate(place: str, authority: Authority, *metadata: tuple[str, str]) -> int:
+def generate(place: str, authority: Authority, *metadata: tuple[str, str], host: str = HOST) -> int:
     """The tokens that came."""
     credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
-    options = [("grpc.ssl_target_name_override", HOST)]  # a pod's address is in no certificate
+    options = [("grpc.ssl_target_name_override", host)]  # a pod's address is in no certificate
     with grpc.secure_channel(place, credentials, options) as channel:
         request = inference_pb2.GenerateRequest(text="In the beginning", max_new_tokens=8, ignore_eos=True)
         replies = inference_pb2_grpc.InferenceStub(channel).Generate(request, timeout=30, metadata=metadata)
@@ -48,12 +49,17 @@ def complete(url: str, authority: Authority, key: str) -> int:
 
 def test_keys_and_tls_let_in_who_has_a_key_and_nobody_else(cluster: LocalCluster, tmp_path: Path) -> None:
     authority, key = Authority(tmp_path), new_key()
-    pair = authority.sign("server", HOST)
-    files = {"tls.crt": pair.certificate.read_text(), "tls.key": pair.key.read_text()}
+    pair = authority.sign("server", HOST, ROUTER)
+    texts = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.certificate}
+    files = {name: path.read_text() for name, path in texts.items()}
     cluster.apply(
         secret("locked-keys", keys=line("team-a", key)),
         secret("locked-tls", **files),
-        manifest(NAME, auth={"apiKeys": {"secretName": "locked-keys"}, "tls": {"secretName": "locked-tls"}}),
+        manifest(
+            NAME,
+            auth={"apiKeys": {"secretName": "locked-keys"}, "tls": {"secretName": "locked-tls"}},
+            routing={"mode": "Headrace", "replicas": 1},
+        ),
     )
     try:
         wait_ready(cluster, NAME, 1)
@@ -69,6 +75,13 @@ def test_keys_and_tls_let_in_who_has_a_key_and_nobody_else(cluster: LocalCluster
         assert [complete(door, authority, key), complete(door, authority, new_key())] == [200, 401]
         with pytest.raises(OSError, match=r"reset|closed"):
             urllib.request.urlopen(f"http://{address}:8000/health", timeout=5)
+
+        cluster.wait("a router", lambda: condition(cluster, NAME, "RoutingReady")["status"] == "True", timeout=60)
+        place = story.doors(cluster, f"{NAME}-router").grpc
+        assert generate(place, authority, ("authorization", f"Bearer {key}"), host=ROUTER) == 8
+        with pytest.raises(grpc.RpcError) as refused:
+            generate(place, authority, host=ROUTER)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
         cluster.wait(
             "the operator's own figures of it",
