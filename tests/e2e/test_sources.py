@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
+from adapters import write_adapter
+from checkpoints import Checkpoint
 from cluster import LocalCluster
 from demo import story
 from deployments import condition, manifest, pods, wait_ready
 from openai import OpenAI
+from transformers import AutoModelForCausalLM
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -45,6 +49,30 @@ def test_a_model_of_a_hub_cache_is_served_by_pods_placed_as_asked(cluster: Local
         assert pod["metadata"]["annotations"]["example.com/owner"] == "ezra"
         client = OpenAI(base_url=f"{story.doors(cluster, name).http}/v1", api_key="unused")
         assert client.completions.create(model=name, prompt="In the beginning", max_tokens=4).choices[0].text
+    finally:
+        cluster.kubectl("delete", "infdep", name)
+        cluster.wait("pods gone", lambda: not pods(cluster, name), timeout=90)
+
+
+def test_a_request_names_an_adapter_that_lies_in_a_claim_of_its_own(cluster: LocalCluster) -> None:
+    name = "with-adapters"
+    model = story.MODELS / "scripture-1m"
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True)
+    write_adapter(cluster.directory / "adapters" / "poet", Checkpoint(model, reference), layers=(0, 1))
+    cluster.volume("default", "adapters", cluster.directory / "adapters")
+    body = manifest(name, path="scripture-1m")
+    body["spec"]["model"] |= {"batchInvariant": True, "adapters": [{"name": "poet", "source": "pvc://adapters/poet"}]}
+    cluster.apply(body)
+    try:
+        wait_ready(cluster, name, 1)
+        client = OpenAI(base_url=f"{story.doors(cluster, name).http}/v1", api_key="unused")
+        assert [card.id for card in client.models.list().data] == [name, "poet"]
+        answers = {
+            asked: client.completions.create(model=asked, prompt="In the beginning", max_tokens=8, temperature=0)
+            for asked in (name, "poet")
+        }
+        assert answers["poet"].model == "poet"
+        assert answers["poet"].choices[0].text != answers[name].choices[0].text
     finally:
         cluster.kubectl("delete", "infdep", name)
         cluster.wait("pods gone", lambda: not pods(cluster, name), timeout=90)

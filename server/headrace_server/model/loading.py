@@ -55,6 +55,8 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     log.info("weight layout %s: %s", layout.name, why)
     fewer_bits = _fewer_bits(config, backend)
     weights = load_weights(config.model, shape, device, dtype, layout, fewer_bits=fewer_bits)
+    small = layout if config.engine.batch_invariant else Plain()  # matrices of few ranks gain nothing by being packed
+    adapters = load_adapters(config.lora.adapters, Target(shape, device, dtype, small, config.lora.most_rank))
     draft = load_draft(config, shape, device, dtype, backend)
     on_phase("kv_cache")
     kept = cache_dtype(config.engine, dtype)
@@ -62,8 +64,6 @@ def load_model(config: ServerConfig, on_phase: Callable[[str], None], backend: B
     limits = _limits(shape, config, memory, kept)
     cache = empty_cache(shape, config.engine, limits.kv_pages, device, kept, heads_apart=backend.heads_apart)
     on_phase("kernels")
-    small = layout if config.engine.batch_invariant else Plain()  # matrices of few ranks gain nothing by being packed
-    adapters = load_adapters(config.lora.adapters, Target(shape, device, dtype, small, config.lora.most_rank))
     transformer = assembled(
         shape, weights, cache, backend, positions=limits.max_context, dtype=dtype, adapters=adapters
     )
