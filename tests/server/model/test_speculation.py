@@ -12,7 +12,7 @@ import pytest
 from checkpoints import Checkpoint, write_checkpoint
 from engines import answer_of, until
 from headrace_server.config import EngineConfig, SpeculativeConfig, SpeculativeMethod
-from headrace_server.engine.sequence import READ_AT_ONCE, Chunk, Grant, Step
+from headrace_server.engine.sequence import READ_AT_ONCE, Chunk, Grant, Guess, Step
 from headrace_server.errors import ModelRefused
 from headrace_server.model.loading import load_model
 from headrace_server.request import Request, Sampling, Token
@@ -196,6 +196,23 @@ async def test_the_law_decides_where_nobody_does_and_changes_no_token(
         guesses = counted(registry, "speculative_guesses_total")
     assert [[token.id for token in tokens] for tokens in found] == plain
     assert 0 < guesses < 3 * 60, "it was tried, and was not kept"
+
+
+def test_rows_of_one_sequence_read_each_other_whatever_the_threads(checkpoint: Checkpoint) -> None:
+    """Compiled attention writes a key and reads those before it in one pass: another thread's may not be there yet."""
+    prompt, guess = PROMPT[:40], Guess(16, tuple(range(60, 76)))
+    grants = tuple(Grant(0, page, page) for page in range(4))
+    fill = Step((a_start(0, prompt),), grants, (Chunk(0, 0, prompt, samples=True),))
+    check = Step((), (), (Chunk(0, 40, (), samples=True, guess=guess),))
+    found = []
+    for kernels in ({"cpu_threads": 3}, {"plain_kernels": True}):
+        runner = a_model(checkpoint.directory, **kernels).loaded.runner
+        runner.launch(fill).wait()
+        found.append([runner.logits(check) for _ in range(20)])
+    expected = found[1][0]
+    assert expected.shape == (17, 320)
+    for logits in found[0]:
+        assert (logits - expected).abs().max() < 1e-3
 
 
 def pairs(model: Model, prompt: tuple[int, ...], sampling: Sampling, seeds: int) -> Counter[tuple[int, ...]]:
