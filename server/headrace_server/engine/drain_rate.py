@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import exp
 
 # Seconds in which an old measurement loses two thirds of its weight. The lower figure of the two is believed: when
-# those who are cheap by the token have begun and others are left, the queue has to be seen to slow down before it fills.
+# those who are cheap by the token have begun and others are left, the queue has to be seen to slow down early.
 MEMORIES = (10.0, 2.0)
 ENOUGH = 0.5  # seconds with somebody waiting before the figure is believed
 
