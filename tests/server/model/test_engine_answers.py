@@ -33,11 +33,6 @@ MODES = pytest.mark.parametrize(
         pytest.param(QuantizationConfig(WeightFormat.INT4, group_size=32), {}, id="int4 weights"),
         pytest.param(WHOLE, {"kv_cache_dtype": KvCacheDtype.INT8}, id="int8 pages"),
         pytest.param(WHOLE, {"speculative": NGRAM}, id="n-gram"),
-        pytest.param(
-            QuantizationConfig(WeightFormat.INT8),
-            {"kv_cache_dtype": KvCacheDtype.INT8, "speculative": NGRAM},
-            id="n-gram, int8 weights and pages",
-        ),
     ],
 )
 
