@@ -84,7 +84,7 @@ NAMES = [*(mode.name for mode in MODES), *GUESSERS]
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("asked to stop"))  # and take the sides along
     options = parsed(sys.argv[1:])
-    modes = [mode for mode in MODES if mode.name in options.modes]
+    modes, threads = [mode for mode in MODES if mode.name in options.modes], torch.get_num_threads()
     with tempfile.TemporaryDirectory() as scratch:
         model = options.model or made(options.size, Path(scratch) / options.size)
         plan = planned(model, options)
@@ -107,7 +107,7 @@ def main() -> None:
             "quality_of": options.quality.name,
         },
         rows,
-        threads=torch.get_num_threads(),
+        threads=threads,
         torch=torch.__version__,
         read_gigabytes_per_second={kind: round(each.read / 1e9, 1) for kind, each in speeds.items()},
         multiply_gigaoperations={kind: round(each.multiply / 1e9, 1) for kind, each in speeds.items()},
