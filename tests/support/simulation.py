@@ -109,6 +109,8 @@ class Simulated:
             {each: queue.tokens(each) for each in Priority},
             {each: queue.tokens_per_second(kind(each)) for each in Priority},
             queue.oldest(self.now),
+            {each: queue.answers(each) for each in Priority},
+            {each: queue.answers_per_second(kind(each)) for each in Priority},
         )
 
     def turn(self) -> bool:

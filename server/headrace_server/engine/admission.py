@@ -28,6 +28,8 @@ class Backlog:
     tokens: Mapping[Priority, int]  # that they may cost
     tokens_per_second: Mapping[Priority, float | None]  # that leave the queue, its whole kind; None = not seen yet
     oldest: float  # seconds that the first one has waited
+    answers: Mapping[Priority, int]  # of the tokens, those that may be generated
+    answers_per_second: Mapping[Priority, float | None]  # likewise
 
     def drain_seconds(self, priority: Priority) -> float | None:
         """Until all of its kind who wait have begun; None = not seen yet."""
@@ -40,10 +42,13 @@ class Backlog:
         return self._seconds(priority, ahead[: ahead.index(priority) + 1])
 
     def _seconds(self, priority: Priority, classes: tuple[Priority, ...]) -> float | None:
-        tokens, rate = sum(self.tokens[each] for each in classes), self.tokens_per_second[priority]
+        """The slower of two figures: long prompts are many tokens in few steps, and long answers few in many, so when
+        those of one sort have begun and the other is left, one of the two rates was seen too high."""
+        tokens, answers = (sum(of[each] for each in classes) for of in (self.tokens, self.answers))
         if not tokens:
             return 0.0
-        return None if rate is None else tokens / rate
+        measured = ((tokens, self.tokens_per_second[priority]), (answers, self.answers_per_second[priority]))
+        return max((waiting / rate for waiting, rate in measured if rate is not None), default=None)
 
 
 class Admission:

@@ -91,11 +91,13 @@ class Passed:
     def __init__(self) -> None:
         self.requests = dict.fromkeys(Priority, 0)
         self.tokens = dict.fromkeys(Priority, 0)  # that they may cost
+        self.answers = dict.fromkeys(Priority, 0)  # of them, those that may be generated
         self.left = dict.fromkeys(Priority, 0)  # requests that were ended while they waited
 
     def came(self, sequence: Sequence) -> None:
         self.requests[sequence.request.priority] += 1
         self.tokens[sequence.request.priority] += sequence.cost
+        self.answers[sequence.request.priority] += sequence.answer_cost
 
 
 class Core:
@@ -124,12 +126,14 @@ class Core:
 
     def backlog(self, now: float) -> Backlog:
         """What waits, likewise."""
-        queue = self._scheduler.queue
+        queue, sent, read = self._scheduler.queue, self._sent, self._read
         return Backlog(
             requests={each: self.waiting_of(each) for each in Priority},
-            tokens={each: queue.tokens(each) + self._sent.tokens[each] - self._read.tokens[each] for each in Priority},
+            tokens={each: queue.tokens(each) + sent.tokens[each] - read.tokens[each] for each in Priority},
             tokens_per_second={each: queue.tokens_per_second(kind(each)) for each in Priority},
             oldest=self.oldest_waiting(now),
+            answers={each: queue.answers(each) + sent.answers[each] - read.answers[each] for each in Priority},
+            answers_per_second={each: queue.answers_per_second(kind(each)) for each in Priority},
         )
 
     def waiting_of(self, priority: Priority) -> int:

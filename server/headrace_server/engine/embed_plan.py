@@ -72,6 +72,8 @@ class Planner:
             tokens={each: self._waiting.tokens(each) for each in Priority},
             tokens_per_second={each: self._waiting.tokens_per_second(kind(each)) for each in Priority},
             oldest=self._waiting.oldest(now),
+            answers=dict.fromkeys(Priority, 0),  # nothing is generated
+            answers_per_second=dict.fromkeys(Priority),
         )
 
     def waiting(self, priority: Priority) -> int:

@@ -74,6 +74,7 @@ class Lane:
         self._oldest: Sequence | None = None  # None: nobody waits, or it has to be looked for again
         self.requests = 0
         self.tokens = 0  # that they may cost
+        self.answers = 0  # of them, those that may be generated
 
     def push(self, sequence: Sequence) -> None:
         if self._oldest is not None and sequence.request.arrived_at < self._oldest.request.arrived_at:
@@ -86,6 +87,7 @@ class Lane:
             insort(flow.back, sequence, key=lambda one: one.number)
         self.requests += 1
         self.tokens += sequence.cost
+        self.answers += sequence.answer_cost
 
     def remove(self, sequence: Sequence) -> None:
         if sequence is self._oldest:
@@ -98,6 +100,7 @@ class Lane:
             flow.back.remove(sequence)
         self.requests -= 1
         self.tokens -= sequence.cost
+        self.answers -= sequence.answer_cost
         if not flow:
             self._idle[tenant] = self._waiting.pop(tenant)
             if len(self._idle) > REMEMBERED:
@@ -151,6 +154,7 @@ class Waiting:
     def __init__(self, max_wait: float, weight_of: Callable[[str], float] = lambda _: 1.0) -> None:
         """`max_wait`: seconds that the most urgent class bears at most."""
         self._drain = {ONLINE: DrainRate(), OFFLINE: DrainRate()}
+        self._drain_of_answers = {ONLINE: DrainRate(), OFFLINE: DrainRate()}
         self._lanes = {priority: Lane(longest_wait(priority, max_wait) / 2, weight_of) for priority in Priority}
 
     def push(self, sequence: Sequence) -> None:
@@ -162,17 +166,25 @@ class Waiting:
     def begin(self, sequence: Sequence) -> None:
         """It is served: its tenant's turn is over for a while."""
         self._lanes[sequence.request.priority].served(sequence)
-        self._drain[kind(sequence.request.priority)].began(sequence.cost)
+        classes = kind(sequence.request.priority)
+        self._drain[classes].began(sequence.cost)
+        self._drain_of_answers[classes].began(sequence.answer_cost)
         self.remove(sequence)
 
     def look(self, now: float) -> None:
         """To be called after those who begin now have begun: measures how fast the queue empties."""
-        for classes, rate in self._drain.items():
-            rate.look(now, waiting=self.any(classes))
+        for classes in (ONLINE, OFFLINE):
+            waiting = self.any(classes)
+            self._drain[classes].look(now, waiting)
+            self._drain_of_answers[classes].look(now, waiting)
 
     def tokens_per_second(self, classes: tuple[Priority, ...]) -> float | None:
         """That leave the queue while some of ONLINE or OFFLINE wait; None = not seen yet."""
         return self._drain[classes].tokens_per_second
+
+    def answers_per_second(self, classes: tuple[Priority, ...]) -> float | None:
+        """Likewise, of the tokens that may be generated."""
+        return self._drain_of_answers[classes].tokens_per_second
 
     def order(self, now: float, classes: tuple[Priority, ...]) -> Iterator[Sequence]:
         """Who is next of these classes, then who may overtake it if it does not fit. Not to be changed meanwhile."""
@@ -187,6 +199,10 @@ class Waiting:
     def tokens(self, priority: Priority) -> int:
         """That those who wait may cost."""
         return self._lanes[priority].tokens
+
+    def answers(self, priority: Priority) -> int:
+        """Of them, those that may be generated."""
+        return self._lanes[priority].answers
 
     def any(self, classes: tuple[Priority, ...]) -> bool:
         return any(self._lanes[priority].requests for priority in classes)

@@ -44,7 +44,12 @@ class Guesser(Protocol):
 
 def cost_of(request: Request) -> int:
     """Tokens that it may take to compute."""
-    return len(request.prompt) + max(1, request.max_new_tokens)
+    return len(request.prompt) + answer_of(request)
+
+
+def answer_of(request: Request) -> int:
+    """Of them, those that may be generated: one in each step, however long the prompt was."""
+    return max(1, request.max_new_tokens)
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +90,10 @@ class Sequence:
     @property
     def cost(self) -> int:
         return cost_of(self.request)
+
+    @property
+    def answer_cost(self) -> int:
+        return answer_of(self.request)
 
     @property
     def fill_left(self) -> int:

@@ -21,6 +21,8 @@ NOTHING = Backlog(
     tokens=dict.fromkeys(Priority, 0),
     tokens_per_second=dict.fromkeys(Priority),
     oldest=0.0,
+    answers=dict.fromkeys(Priority, 0),
+    answers_per_second=dict.fromkeys(Priority),
 )
 
 
@@ -31,6 +33,11 @@ def a_backlog(requests: int = 0, tokens: int = 0, rate: float | None = None, of:
         tokens={**NOTHING.tokens, of: tokens},
         tokens_per_second=dict.fromkeys(Priority, rate),
     )
+
+
+def of_answers(backlog: Backlog, answers: int, rate: float | None, of: Priority = STANDARD) -> Backlog:
+    waiting = {**NOTHING.answers, of: answers}
+    return replace(backlog, answers=waiting, answers_per_second=dict.fromkeys(Priority, rate))
 
 
 def a_request(priority: Priority = STANDARD, tenant: str = "") -> Request:
@@ -57,6 +64,23 @@ def a_request(priority: Priority = STANDARD, tenant: str = "") -> Request:
         pytest.param({"max_wait": 10.0}, a_backlog(9, 501, 100.0), STANDARD, "about 5.0 s", id="does not"),
         pytest.param({"max_wait": 10.0}, a_backlog(9, 4000, 100.0, BATCH), BATCH, None, id="offline work is patient"),
         pytest.param({"max_wait": 0.1}, a_backlog(9, 10**6, None), STANDARD, None, id="nobody has measured it"),
+        pytest.param(
+            {"max_wait": 10.0},
+            of_answers(a_backlog(9, 400, 100.0), 60, 10.0),
+            STANDARD,
+            "about 6.0 s",
+            id="answers",
+        ),
+        pytest.param(
+            {"max_wait": 10.0},
+            of_answers(a_backlog(9, 501, 100.0), 40, 10.0),
+            STANDARD,
+            "about 5.0 s",
+            id="prompts",
+        ),
+        pytest.param(
+            {"max_wait": 10.0}, of_answers(a_backlog(9, 400, 100.0), 60, None), STANDARD, None, id="one rate is known"
+        ),
     ],
 )
 def test_room(config: dict[str, Any], backlog: Backlog, priority: Priority, told: str | None) -> None:

@@ -58,6 +58,7 @@ def attacked(adversary: list[Kind], **config: Any) -> Simulated:
 
 # Those who are cheap by the token begin first, and the rate measured with them is not that of the others.
 @example([Kind(0.015625, Priority.INTERACTIVE, None, 1, 6), Kind(0.015625, Priority.INTERACTIVE, 1, 47, 1)])
+@example([Kind(0.015625, Priority.INTERACTIVE, None, 1, 7), Kind(0.015625, Priority.INTERACTIVE, 1, 106, 2)])
 @examples(25)
 @given(st.lists(kinds, min_size=1, max_size=4))
 def test_no_online_request_that_is_let_in_waits_longer_than_its_class_bears(adversary: list[Kind]) -> None:
