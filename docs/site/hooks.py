@@ -14,6 +14,7 @@ TOP = {  # page of the site: file at the top of the repository
     "reporting.md": "SECURITY.md",
 }
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(((?:\.\./)*)([^)#:]+)(#[^)]*)?\)")
+PICTURE = re.compile(r"(!\[[^\]]*\]\()docs/")
 
 
 def on_config(config: Any) -> Any:
@@ -47,14 +48,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def _of_top(markdown: str) -> str:
-    """Links of a file at the top, as seen from docs/."""
+    """Links of a file at the top, as seen from docs/, where its pictures lie, too."""
 
     def seen(link: re.Match[str]) -> str:
         text, _, path, anchor = link.groups(default="")
         inside = path.removeprefix("docs/") if path.startswith("docs/") else f"../{path}"
         return f"[{text}]({inside}{anchor})"
 
-    return LINK.sub(seen, markdown)
+    return LINK.sub(seen, PICTURE.sub(r"\1", markdown))
 
 
 def _within(link: re.Match[str], depth: int) -> str:
