@@ -195,7 +195,7 @@ async def test_the_law_decides_where_nobody_does_and_changes_no_token(
         found = await asyncio.gather(*(answer_of(engine, request) for request in requests))
         guesses = counted(registry, "speculative_guesses_total")
     assert [[token.id for token in tokens] for tokens in found] == plain
-    assert 0 < guesses < 3 * 60, "it was tried, and was not kept"
+    assert guesses > 0, "it was tried; whether it is kept is a matter of seconds, and test_guessing.py tells those"
 
 
 def test_rows_of_one_sequence_read_each_other_whatever_the_threads(checkpoint: Checkpoint) -> None:

@@ -73,6 +73,7 @@ OTHERS: dict[str, Any] = {
     "echo": True,
     "prompt_logprobs": 0,
     "format": Format(Kind.REGEX, "a+", "regex"),
+    "adapter": "polite",
     "tenant": "b",
     "cache_scope": "bob",
 }
