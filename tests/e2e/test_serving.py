@@ -109,6 +109,7 @@ def test_the_operator_has_no_more_rights_than_it_needs(cluster: LocalCluster) ->
         ("get", "secrets"),
         ("update", "inferencedeployments.headrace.dev"),
         ("list", "configmaps"),
-        ("create", "deployments"),
+        ("create", "daemonsets"),
+        ("create", "roles"),
     ):
         assert not can(*words)
