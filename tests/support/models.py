@@ -72,3 +72,21 @@ def a_model(
     """`engine` overrides EngineConfig's fields."""
     config = a_config(directory, dtype, engine=EngineConfig(**engine), quantization=quantization)
     return Model(load_model(config, on_phase=lambda phase: None), config)
+
+
+Scored = dict[str, list[tuple[int | None, float]]]  # by request: tokens, each with its logprob
+
+
+def scored_answers(model: Model, requests: list[Request]) -> tuple[Scored, int]:
+    """Tokens and their logprobs, by request; and the prompt tokens that were found in the prefix cache."""
+    scheduler = Scheduler(model.config.engine, model.loaded.limits.kv_pages)
+    found: Scored = {one.id: [] for one in requests}
+    for one in requests:
+        scheduler.add(one)
+    while (step := scheduler.next_step(0.0)) is not None:
+        done = model.loaded.runner.launch(step).wait()
+        for sequence, token in scheduler.commit(step, done.token_ids, done.logprobs).tokens:
+            if token.logprobs is not None:
+                found[sequence.request.id].append((token.id, token.logprobs.chosen.logprob))
+    assert scheduler.cache is not None
+    return found, scheduler.cache.hit_tokens

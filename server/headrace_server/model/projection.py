@@ -69,8 +69,8 @@ class PlainProjection:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainGated:
-    both: PlainProjection
+class SiluGated:
+    both: Projection
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.activated(self.both(x))
@@ -80,7 +80,7 @@ class PlainGated:
 
     def activated(self, products: Tensor) -> Tensor:
         gate, up = products.chunk(2, dim=-1)
-        return silu(gate) * up
+        return silu(gate).mul_(up)
 
 
 class Plain:
@@ -92,8 +92,8 @@ class Plain:
     def projection(self, weight: Tensor, bias: Tensor | None) -> PlainProjection:
         return PlainProjection(weight, bias)
 
-    def gated(self, weight: Tensor, bias: Tensor | None) -> PlainGated:
-        return PlainGated(PlainProjection(weight, bias))
+    def gated(self, weight: Tensor, bias: Tensor | None) -> SiluGated:
+        return SiluGated(PlainProjection(weight, bias))
 
 
 @dataclass(frozen=True, slots=True)

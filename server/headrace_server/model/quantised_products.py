@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu
 
-from headrace_server.model.projection import Projection
+from headrace_server.model.projection import Projection, SiluGated
 from headrace_server.model.quantised import MOST, Int4, Int8, Quantised
 from headrace_server.model.row_sizes import ANY
 
@@ -55,21 +55,6 @@ class PlainInt4:
 
     def gelu(self, x: Tensor) -> Tensor:
         return gelu(self(x))
-
-
-@dataclass(frozen=True, slots=True)
-class SiluGated:
-    both: Projection
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.activated(self.both(x))
-
-    def products(self, x: Tensor) -> Tensor:
-        return self.both(x)
-
-    def activated(self, products: Tensor) -> Tensor:
-        gate, up = products.chunk(2, dim=-1)
-        return silu(gate).mul_(up)
 
 
 class PlainQuantised:

@@ -27,7 +27,7 @@ from headrace_server.model.projection import Layout, PlainProjection
 from headrace_server.model.row_sizes import ANY
 from headrace_server.model.tiles import TILE, InTiles
 from headrace_server.request import Request, Sampling
-from models import Model, a_config, a_model
+from models import Model, a_config, a_model, scored_answers
 from torch import Tensor
 
 SIZES = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2}
@@ -48,7 +48,6 @@ SAMPLINGS = (
     Sampling(temperature=0.8, top_k=40, top_p=0.9, seed=6, repetition_penalty=1.2, logprobs=1),
     Sampling(temperature=1.2, top_p=0.7, min_p=0.02, seed=7, logit_bias=((9, 3.0), (11, -5.0)), logprobs=0),
 )
-Answers = dict[str, list[tuple[int | None, float]]]
 
 
 def invariant(directory: Path, **settings: Any) -> Model:
@@ -58,21 +57,6 @@ def invariant(directory: Path, **settings: Any) -> Model:
 def request(number: int, new_tokens: int = 6) -> Request:
     prompt = tuple(3 + (7 * number + at * (1 + number % 3)) % 300 for at in range(5 + 13 * number % 60))
     return Request(str(number), prompt, new_tokens, 0.0, SAMPLINGS[number % len(SAMPLINGS)])
-
-
-def answers(model: Model, requests: list[Request]) -> tuple[Answers, int]:
-    """Tokens and their logprobs, by request; and the prompt tokens that were found in the prefix cache."""
-    scheduler = Scheduler(model.config.engine, model.loaded.limits.kv_pages)
-    found: Answers = {one.id: [] for one in requests}
-    for one in requests:
-        scheduler.add(one)
-    while (step := scheduler.next_step(0.0)) is not None:
-        done = model.loaded.runner.launch(step).wait()
-        for sequence, token in scheduler.commit(step, done.token_ids, done.logprobs).tokens:
-            if token.logprobs is not None:
-                found[sequence.request.id].append((token.id, token.logprobs.chosen.logprob))
-    assert scheduler.cache is not None
-    return found, scheduler.cache.hit_tokens
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +77,25 @@ def test_neither_neighbours_nor_chunks_change_a_bit(
 ) -> None:
     whole = invariant(checkpoint(**shape), **settings)
     in_chunks = invariant(checkpoint(**shape), **settings, max_tokens_per_step=37)
-    expected, _ = answers(whole, [request(number) for number in range(32)])
-    assert answers(in_chunks, [request(number) for number in range(32)])[0] == expected
+    expected, _ = scored_answers(whole, [request(number) for number in range(32)])
+    assert scored_answers(in_chunks, [request(number) for number in range(32)])[0] == expected
     for batch in (range(1), range(1, 2), range(2, 3), range(3, 10)):
-        found, _ = answers(whole, [request(number) for number in batch])
+        found, _ = scored_answers(whole, [request(number) for number in batch])
         assert found == {str(number): expected[str(number)] for number in batch}
 
 
 def test_guessing_ahead_changes_no_bit(checkpoint: Callable[..., Path]) -> None:
     guessing = invariant(checkpoint(), speculative=SpeculativeConfig(SpeculativeMethod.NGRAM))
     requests = [request(number, new_tokens=24) for number in range(6)]
-    assert answers(guessing, requests) == answers(invariant(checkpoint()), requests)
+    assert scored_answers(guessing, requests) == scored_answers(invariant(checkpoint()), requests)
 
 
 def test_what_the_prefix_cache_had_changes_no_bit(checkpoint: Callable[..., Path]) -> None:
     model = invariant(checkpoint(), max_tokens_per_step=50)
     prompt = request(4).prompt
-    alone, _ = answers(model, [Request("it", prompt, 8, 0.0, SAMPLINGS[1])])
+    alone, _ = scored_answers(model, [Request("it", prompt, 8, 0.0, SAMPLINGS[1])])
     before = [Request(str(n), (*prompt[:-n], 5), 1, 0.0) for n in range(1, 9)]
-    together, hits = answers(model, [*before, Request("it", prompt, 8, 0.0, SAMPLINGS[1])])
+    together, hits = scored_answers(model, [*before, Request("it", prompt, 8, 0.0, SAMPLINGS[1])])
     assert together["it"] == alone["it"]
     assert hits >= 8
 
@@ -136,13 +120,13 @@ RESTARTED = """
 import json, sys
 sys.path[:0] = json.loads(sys.argv[1])
 from pathlib import Path
-from test_batch_invariant import answers, invariant, request
-print(json.dumps(answers(invariant(Path(sys.argv[2])), [request(number) for number in (3, 4)])[0]))
+from test_batch_invariant import invariant, request, scored_answers
+print(json.dumps(scored_answers(invariant(Path(sys.argv[2])), [request(number) for number in (3, 4)])[0]))
 """
 
 
 def test_a_restart_changes_no_bit(checkpoint: Callable[..., Path]) -> None:
-    expected, _ = answers(invariant(checkpoint()), [request(number) for number in range(3, 9)])
+    expected, _ = scored_answers(invariant(checkpoint()), [request(number) for number in range(3, 9)])
     paths = json.dumps([str(Path(__file__).parent), *sys.path])
     command = [sys.executable, "-c", RESTARTED, paths, str(checkpoint())]
     again = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -22,13 +22,12 @@ from headrace_server.engine.scheduler import Scheduler
 from headrace_server.errors import ModelRefused, UnknownModel
 from headrace_server.model.loading import load_model
 from headrace_server.request import Request, Sampling
-from models import Model, a_config
+from models import Model, Scored, a_config, scored_answers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 PROMPT = tuple(range(3, 60))
 ATTENTION = ("q_proj", "v_proj")
-Answers = dict[str, list[tuple[int | None, float]]]
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +69,8 @@ def request(name: str, number: int, adapter: str, **sampling: Any) -> Request:
     return Request(f"{name}{number}", PROMPT[number : 9 + 11 * number], 10, 0.0, wanted, adapter=adapter)
 
 
-def answers(model: Model, requests: list[Request]) -> Answers:
-    scheduler = Scheduler(model.config.engine, model.loaded.limits.kv_pages)
-    found: Answers = {one.id: [] for one in requests}
-    for one in requests:
-        scheduler.add(one)
-    while (step := scheduler.next_step(0.0)) is not None:
-        done = model.loaded.runner.launch(step).wait()
-        for sequence, token in scheduler.commit(step, done.token_ids, done.logprobs).tokens:
-            if token.logprobs is not None:
-                found[sequence.request.id].append((token.id, token.logprobs.chosen.logprob))
-    return found
+def answers(model: Model, requests: list[Request]) -> Scored:
+    return scored_answers(model, requests)[0]
 
 
 def mixed(names: tuple[str, ...] = ("all", "", "some")) -> list[Request]:

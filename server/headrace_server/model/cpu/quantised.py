@@ -14,9 +14,9 @@ from torch.nn.functional import gelu
 from headrace_server.errors import ModelRefused
 from headrace_server.model.cpu import parallel
 from headrace_server.model.cpu.kernel import PARAMETERS, compiled_rounding
-from headrace_server.model.projection import Gated, Projection
+from headrace_server.model.projection import Gated, Projection, SiluGated
 from headrace_server.model.quantised import Int4, Int8, Quantised
-from headrace_server.model.quantised_products import SiluGated, rows_in_int8
+from headrace_server.model.quantised_products import rows_in_int8
 from headrace_server.model.row_sizes import ANY
 
 # What an activation of 0 is. For signed ones oneDNN has no kernel: 64 x 256 x 1408 took 500 ms instead of 0.1 ms.
