@@ -1,4 +1,7 @@
-"""How fast a replica's queue empties, as the server's engine/drain_rate.py counts it; it says who is refused."""
+"""How fast a replica's queue empties, as the server's engine/drain_rate.py counts it; it says who is refused.
+
+The server counts tokens to be generated beside, and believes the slower rate; the published tables are without that.
+"""
 
 from math import exp
 
