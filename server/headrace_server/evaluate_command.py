@@ -23,6 +23,7 @@ from headrace_server.evaluation import (
     read_thresholds,
     regressions,
 )
+from headrace_server.report_file import check_place, leave
 from headrace_server.rpc.text import Text, load_text
 
 if TYPE_CHECKING:
@@ -54,14 +55,15 @@ def run(options: argparse.Namespace) -> int:
     """1: worse than the thresholds allow; 2: could not be compared."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
+        check_place(options.json)
         allowed = Thresholds() if options.thresholds is None else read_thresholds(options.thresholds)
         golden = read_golden(options.golden)
         found = evaluated(options, golden, _tell)
+        worse = regressions(found, allowed)
+        _report(options, found, allowed, worse)
     except (BadFile, ModelRefused, OSError) as refused:
         _tell(f"headrace evaluate: {refused}")
         return CANNOT
-    worse = regressions(found, allowed)
-    _report(options, found, allowed, worse)
     return REGRESSION if worse else 0
 
 
@@ -147,11 +149,7 @@ def _report(
         "thresholds": {name: value for name, value in asdict(allowed).items() if hasattr(found, name)},
         "regressions": worse,
     }
-    text = json.dumps(result, indent=2) + "\n"
-    if options.json == "-":
-        sys.stdout.write(text)
-    else:
-        Path(options.json).write_text(text, encoding="utf-8")
+    leave(options.json, json.dumps(result, indent=2) + "\n")
 
 
 def _positive(word: str) -> int:

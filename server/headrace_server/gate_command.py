@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from headrace_server import evaluate_command, quantization_options
 from headrace_server.client.summary import machine
 from headrace_server.config import EngineConfig, KvCacheDtype, Task
@@ -18,7 +20,8 @@ from headrace_server.errors import ModelRefused
 from headrace_server.evaluation import BadFile, Thresholds, read_golden, read_thresholds, regressions
 from headrace_server.gate import play
 from headrace_server.gate.checks import Check, Limits, Measured, checked, read_limits
-from headrace_server.gate.report import model_digest, objections, read_report, sealed
+from headrace_server.gate.report import is_intact, model_digest, objections, private_key, read_report, sealed
+from headrace_server.report_file import check_place, leave
 
 FAILED, CANNOT = 1, 2  # exit statuses
 CALM = 0.7  # of the capacity: the steady load
@@ -57,11 +60,12 @@ def run(options: argparse.Namespace) -> int:
     """1: a check failed; 2: it could not be measured."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("headrace gate: asked to stop"))  # and end the server
     try:
+        check_place(options.json)
+        key = None if options.key is None else private_key(options.key)
         body = _body(options)
-        report = sealed(body, options.key)
-    except (BadFile, ModelRefused, OSError) as refused:
+        _write(options.json, sealed(body, key))
+    except (BadFile, ModelRefused, OSError, aiohttp.ClientError) as refused:
         return _refused(refused)
-    _write(options.json, report)
     return 0 if body["passed"] else FAILED
 
 
@@ -82,7 +86,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _body(options: argparse.Namespace) -> dict[str, Any]:
-    """Raises BadFile, ModelRefused, OSError."""
+    """Raises BadFile, ModelRefused, OSError, aiohttp.ClientError."""
     if options.task is not Task.GENERATE:
         raise ModelRefused("--task=embed: the gate plays load on models that generate only; use `headrace evaluate`")
     limits = Limits() if options.limits is None else read_limits(options.limits)
@@ -145,7 +149,10 @@ def _serve_options(options: argparse.Namespace) -> list[str]:
 
 def _baseline(path: Path) -> float:
     """Tokens a second. Raises BadFile for one that says nothing about this machine."""
-    body = read_report(path)["body"]
+    report = read_report(path)
+    if not is_intact(report):
+        raise BadFile(f"{path}: its body is not what its sha256 was made of; take the file that `headrace gate` wrote")
+    body = report["body"]
     here, there = machine(), body.get("machine") or {}
     different = [name for name in SAME_MACHINE if there.get(name) != here[name]]
     if different:
@@ -169,11 +176,7 @@ def _write(where: str | None, report: dict[str, Any]) -> None:
         ]
         sys.stdout.write("\n".join([*lines, ""]))
         return
-    text = json.dumps(report, indent=2) + "\n"
-    if where == "-":
-        sys.stdout.write(text)
-    else:
-        Path(where).write_text(text, encoding="utf-8")
+    leave(where, json.dumps(report, indent=2) + "\n")
 
 
 def _above_0(word: str) -> float:

@@ -12,6 +12,7 @@ from headrace_server.client.traces import UnusableTrace, read_trace
 from headrace_server.config import EngineConfig, KvCacheDtype
 from headrace_server.errors import ModelRefused
 from headrace_server.evaluation import BadFile
+from headrace_server.report_file import leave
 from headrace_server.sizing.demand import Asked, Demand, busiest
 from headrace_server.sizing.devices import CPU, GIGA, NAMES, TERA, Device, known
 from headrace_server.sizing.efficiency import Efficiency, read_efficiency
@@ -106,10 +107,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         plan = _plan(options)
         rows = _rows(plan, options)
+        _report(options.json, plan, rows)
     except (BadFile, ModelRefused, UnusableTrace, Unknown, OSError) as refused:
         sys.stderr.write(f"headrace size: {refused}\n")
         return CANNOT
-    _report(options.json, plan, rows)
     return 0 if any(one["replicas"] is not None for one in rows) else IMPOSSIBLE
 
 
@@ -239,11 +240,7 @@ def _report(where: str | None, plan: Plan, rows: list[Row]) -> None:
         "utilization": plan.utilization,
         "rows": rows,
     }
-    text = json.dumps(result, indent=2) + "\n"
-    if where == "-":
-        sys.stdout.write(text)
-    else:
-        Path(where).write_text(text, encoding="utf-8")
+    leave(where, json.dumps(result, indent=2) + "\n")
 
 
 def _print(plan: Plan, rows: list[Row]) -> None:

@@ -46,12 +46,16 @@ class Server:
 
 @asynccontextmanager
 async def serving(options: Sequence[str], log: Path) -> AsyncIterator[Server]:
-    """`options` of `headrace serve`. Raises ModelRefused when it ends instead."""
+    """`options` of `headrace serve`. Raises ModelRefused, with the server's last words, when it ends meanwhile."""
     command = [sys.executable, "-m", "headrace_server", *options, "--grpc-port=0", "--http-port=0"]
     with log.open("w") as output:
         process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
     try:
         yield await _ready(process, log)
+    except (ModelRefused, OSError, aiohttp.ClientError) as fault:
+        if await _has_ended(process):
+            raise ModelRefused(f"the server ended with status {process.returncode}: {await _said(log)}") from fault
+        raise
     finally:
         if process.returncode is None:
             process.terminate()
@@ -59,15 +63,30 @@ async def serving(options: Sequence[str], log: Path) -> AsyncIterator[Server]:
 
 
 async def _ready(process: asyncio.subprocess.Process, log: Path) -> Server:
-    async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
-        while process.returncode is None:
+    end = time.monotonic() + PATIENCE
+    async with aiohttp.ClientSession() as session:
+        while process.returncode is None and time.monotonic() < end:
             if found := ADDRESSES.search(await asyncio.to_thread(log.read_text)):
                 async with session.get(f"http://{found[2]}/ready") as response:
                     if response.ok:
                         return Server(found[1], found[2])
             await asyncio.sleep(0.1)
-    said = await asyncio.to_thread(log.read_text)
-    raise ModelRefused(f"the server ended with status {process.returncode}: {said[-1000:]}")
+    raise ModelRefused(f"the server was not ready after {PATIENCE:.0f} s: {await _said(log)}")
+
+
+async def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    """That is heard of a moment after its connections are broken."""
+    try:
+        async with asyncio.timeout(1.0):
+            await process.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _said(log: Path) -> str:
+    """What it said last."""
+    return (await asyncio.to_thread(log.read_text))[-1000:]
 
 
 async def capacity(server: Server, callers: int, seconds: float) -> tuple[float, float]:
@@ -104,7 +123,7 @@ async def capacity(server: Server, callers: int, seconds: float) -> tuple[float,
 
 
 async def steady(server: Server, rate: float, seconds: float, tell: Callable[[str], None]) -> Steady:
-    """`rate`: requests a second, which come by chance."""
+    """`rate`: requests a second, which come by chance. Raises OSError, aiohttp.ClientError: the server is gone."""
     memory: list[float] = []
 
     async def watch() -> None:
@@ -113,14 +132,16 @@ async def steady(server: Server, rate: float, seconds: float, tell: Callable[[st
             memory.extend(await server.metric(MEMORY))
             tell(f"steady load: {memory[-1] / 2**20:.0f} MiB")
 
-    watching = asyncio.create_task(watch())
+    watching, load = asyncio.create_task(watch()), asyncio.create_task(run_load(_plan(server, rate, seconds)))
     try:
-        summary = await run_load(_plan(server, rate, seconds))
+        await asyncio.wait((watching, load), return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():  # it never returns: the server did not tell its memory
+            await watching
+        summary = await load
     finally:
         watching.cancel()
-        [ended] = await asyncio.gather(watching, return_exceptions=True)
-    if isinstance(ended, Exception):  # not cancelled: the server did not tell its memory
-        raise ended
+        load.cancel()
+        await asyncio.gather(watching, load, return_exceptions=True)
     third = max(1, len(memory) // 3)
     total, free = await _at_rest(server)
     return Steady(

@@ -32,12 +32,23 @@ def canonical(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def sealed(body: Mapping[str, Any], key: Path | None) -> dict[str, Any]:
-    """`key`: PEM of an Ed25519 private key without a password. Raises BadFile, OSError."""
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """From PEM without a password. Raises BadFile, OSError."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as broken:
+        raise BadFile(f"{path}: is no private key in PEM without a password: {broken}") from broken
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadFile(f"{path}: is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out {path}")
+    return key
+
+
+def sealed(body: Mapping[str, Any], key: Ed25519PrivateKey | None) -> dict[str, Any]:
+    """`key` None: a digest alone."""
     content = canonical(body)
     report: dict[str, Any] = {"body": dict(body), "sha256": hashlib.sha256(content).hexdigest()}
     if key is not None:
-        report["ed25519"] = base64.b64encode(_private(key).sign(content)).decode()
+        report["ed25519"] = base64.b64encode(key.sign(content)).decode()
     return report
 
 
@@ -45,10 +56,14 @@ def read_report(path: Path) -> dict[str, Any]:
     """Raises BadFile, OSError."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
+        canonical({"report": report})
     except ValueError as broken:
         raise BadFile(f"{path}: is not JSON: {broken}") from broken
     if not (isinstance(report, dict) and isinstance(report.get("body"), dict) and "sha256" in report):
         raise BadFile(f"{path}: is no report of `headrace gate run`: it has no body and sha256")
+    checks = report["body"].get("checks", [])
+    if not (isinstance(checks, list) and all(isinstance(check, dict) for check in checks)):
+        raise BadFile(f"{path}: is no report of `headrace gate run`: its checks are no list of objects")
     return report
 
 
@@ -60,11 +75,9 @@ def objections(report: Mapping[str, Any], model: str | None, key: Path | None) -
     """
     body = report["body"]
     content = canonical(body)
-    found = []
-    if hashlib.sha256(content).hexdigest() != report["sha256"]:
-        found.append("the body is not what its sha256 was made of: it was changed")
-    if body.get("passed") is not True:
-        failed = [check.get("name") for check in body.get("checks", ()) if not check.get("passed")]
+    found = [] if is_intact(report) else ["the body is not what its sha256 was made of: it was changed"]
+    failed = [check.get("name") for check in body.get("checks", ()) if check.get("passed") is not True]
+    if failed or body.get("passed") is not True:
         found.append(f"the gate was not passed: {', '.join(map(str, failed)) or 'it has no checks'}")
     if model is not None and body.get("model_digest") != model:
         found.append(f"it is about another model: {body.get('model_digest')}, not {model}")
@@ -73,22 +86,17 @@ def objections(report: Mapping[str, Any], model: str | None, key: Path | None) -
     return found
 
 
+def is_intact(report: Mapping[str, Any]) -> bool:
+    """Whether the body is what the digest was made of."""
+    return bool(hashlib.sha256(canonical(report["body"])).hexdigest() == report["sha256"])
+
+
 def _is_signed(report: Mapping[str, Any], content: bytes, key: Ed25519PublicKey) -> bool:
     try:
         key.verify(base64.b64decode(str(report.get("ed25519", "")), validate=True), content)
     except (InvalidSignature, ValueError):
         return False
     return True
-
-
-def _private(path: Path) -> Ed25519PrivateKey:
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as broken:
-        raise BadFile(f"{path}: is no private key in PEM without a password: {broken}") from broken
-    if not isinstance(key, Ed25519PrivateKey):
-        raise BadFile(f"{path}: is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out {path}")
-    return key
 
 
 def _public(path: Path) -> Ed25519PublicKey:

@@ -143,7 +143,8 @@ def _fewest(replica: Replica, full: Full, demand: Demand, promise: Promise, util
         seconds = waited(replicas)
         return Sizing(bound, why, replicas, full, offered / replicas, seconds, seconds + first)
 
-    enough = max(1, math.ceil(offered / utilization - 1e-9))
+    # More than there is work for, even at 100 %: else the queue only grows.
+    enough = max(math.floor(offered) + 1, math.ceil(offered / utilization - 1e-9))
     found = [(enough, Bound.UTILIZATION, f"{offered:.3g} replicas' worth of work at {utilization:.0%} utilization")]
     limits = {Bound.WAIT: promise.wait, Bound.FIRST_TOKEN: None if promise.ttft is None else promise.ttft - first}
     for bound, limit in limits.items():

@@ -1,11 +1,17 @@
 """The gate from end to end: a real model, a real server process, seconds instead of minutes."""
 
+import asyncio
 import json
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
+from headrace_server.client.summary import machine
+from headrace_server.errors import ModelRefused
+from headrace_server.gate import play
 from headrace_server.gate.checks import Name
+from headrace_server.gate.report import sealed
 from served_process import HEADRACE, environment
 
 MODEL = Path(__file__).parents[3] / "examples" / "models" / "scripture-1m"
@@ -44,15 +50,43 @@ def test_a_model_goes_through_and_its_report_is_believed(tmp_path: Path) -> None
         (("--limits=nowhere.json",), "nowhere.json"),
         (("--task=embed",), "the gate plays load on models that generate only"),
         (("--baseline=BASELINE",), "was measured on another machine: its cpu is 'an abacus'"),
+        (("--baseline=EDITED",), "its body is not what its sha256 was made of"),
+        (("--key=missing.pem",), "missing.pem"),
+        (("--json=nowhere/report.json",), "--json=nowhere/report.json: nowhere is no folder"),
+        (("--json=FOLDER",), "cannot be written to; name another file"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(
     words: tuple[str, ...], says: str, tmp_path: Path
 ) -> None:
-    golden, baseline = tmp_path / "golden.jsonl", tmp_path / "baseline.json"
+    golden, baseline, edited = (tmp_path / name for name in ("golden.jsonl", "baseline.json", "edited.json"))
     golden.write_text('{"text": "light"}')
-    baseline.write_text(json.dumps({"body": {"machine": {"cpu": "an abacus"}}, "sha256": ""}))
-    given = [word.replace("BASELINE", str(baseline)) for word in words]
+    report = sealed({"machine": {"cpu": "an abacus"}}, None)
+    baseline.write_text(json.dumps(report))
+    edited.write_text(json.dumps(report | {"body": {"machine": machine()}}))
+    files = {"BASELINE": baseline, "EDITED": edited, "FOLDER": tmp_path}
+    given = [f"{option}={files.get(value, value)}" for option, _, value in (word.partition("=") for word in words)]
     done = gated("run", f"--model={MODEL}", f"--golden={golden}", "--sign-off=me", *given)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+SERVE = (f"--model={MODEL}", "--name=gate", "--device=cpu", "--dtype=float32", "--max-running=4", "--kv-cache-mib=16")
+
+
+async def test_a_server_that_ends_under_the_load_is_told_at_once_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match=r"(?s)the server ended with status -9: .*listening"):
+        await _with_a_server_that_ends(tmp_path / "server.log")
+
+
+async def _with_a_server_that_ends(log: Path) -> None:
+    async with asyncio.timeout(60), play.serving(SERVE, log) as server:
+        [process] = [each for each in psutil.Process().children() if "--name=gate" in each.cmdline()]
+        await play.steady(server, 5.0, 90.0, lambda _: process.kill())
+
+
+async def test_a_server_that_is_not_ready_in_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play, "PATIENCE", 0.1)
+    with pytest.raises(ModelRefused, match="the server was not ready after 0 s"):
+        async with play.serving(SERVE, tmp_path / "server.log"):
+            pytest.fail("it was ready")

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from headrace_server.evaluation import BadFile
-from headrace_server.gate.report import canonical, model_digest, objections, read_report, sealed
+from headrace_server.gate.report import canonical, model_digest, objections, private_key, read_report, sealed
 from headrace_server.gate_command import register
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +32,7 @@ def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
 
 def test_a_passed_and_signed_report_lets_its_model_through(tmp_path: Path) -> None:
     private, public = key_pair(tmp_path, "release")
-    report = sealed(BODY, private)
+    report = sealed(BODY, private_key(private))
     assert objections(report, "sha256:1", public) == []
 
 
@@ -71,7 +71,7 @@ def _garbled(report: dict[str, Any]) -> None:
 )
 def test_what_was_changed_is_told(change: Any, says: list[str], tmp_path: Path) -> None:
     private, public = key_pair(tmp_path, "release")
-    report = json.loads(json.dumps(sealed(BODY, private)))
+    report = json.loads(json.dumps(sealed(BODY, private_key(private))))
     change(report)
     found = objections(report, "sha256:1", public)
     assert len(found) == len(says)
@@ -81,7 +81,7 @@ def test_what_was_changed_is_told(change: Any, says: list[str], tmp_path: Path) 
 def test_another_model_and_another_key_are_told(tmp_path: Path) -> None:
     private, _ = key_pair(tmp_path, "release")
     _, other = key_pair(tmp_path, "other")
-    found = objections(sealed(BODY, private), "sha256:2", other)
+    found = objections(sealed(BODY, private_key(private)), "sha256:2", other)
     assert ["another model" in found[0], "not signed by the owner" in found[1]] == [True, True]
 
 
@@ -90,10 +90,10 @@ def test_keys_of_another_kind_are_refused_with_the_remedy(tmp_path: Path) -> Non
     pem = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.write_bytes(pem)
     with pytest.raises(BadFile, match="is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519"):
-        sealed(BODY, path)
+        private_key(path)
     path.write_text("nothing")
     with pytest.raises(BadFile, match="is no private key in PEM"):
-        sealed(BODY, path)
+        private_key(path)
     with pytest.raises(BadFile, match="is no public key in PEM"):
         objections(sealed(BODY, None), None, path)
 
@@ -107,7 +107,19 @@ def test_a_models_digest_is_that_of_its_files(tmp_path: Path) -> None:
     assert model_digest(tmp_path) != first
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"body": {}}', '{"body": 1, "sha256": ""}'])
+def test_a_report_that_passed_with_a_check_that_did_not_lets_nothing_through() -> None:
+    body = BODY | {"checks": [{"name": "Quality", "passed": True}, {"name": "PeakWait", "passed": False}]}
+    assert objections(sealed(body, None), None, None) == ["the gate was not passed: PeakWait"]
+
+
+NO_REPORTS = [
+    "{", "[]", '{"body": {}}', '{"body": 1, "sha256": ""}', '{"body": {"rate": NaN}, "sha256": ""}',
+    '{"body": {"rate": 1e999}, "sha256": ""}', '{"body": {"checks": 1}, "sha256": ""}',
+    '{"body": {"checks": ["Quality"]}, "sha256": ""}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_REPORTS)
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(text)

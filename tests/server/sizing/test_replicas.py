@@ -1,5 +1,6 @@
 """How many replicas, and what decided it: by tables, then what must hold for any load."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -70,6 +71,15 @@ def test_the_cache_limits_how_many_run_together() -> None:
     full = fullest(replace(REPLICA, cache=10 * 1200 * 131_072.0), EVEN, None)
     assert full is not None
     assert full.running == 10
+
+
+@pytest.mark.parametrize("share", [1.0, 1.0 - 1e-12, 1.0 + 1e-12])
+def test_replicas_that_are_busy_all_the_time_are_too_few(share: float) -> None:
+    alone = fullest(REPLICA, EVEN, None)
+    assert alone is not None
+    found = size(REPLICA, demand(share * 3 * alone.requests_per_second), Promise(), 1.0)
+    assert found.wait is not None
+    assert found.wait < math.inf
 
 
 LOADS = st.lists(
