@@ -22,7 +22,7 @@ ALERTS = {rule["alert"]: rule for rule in RULE_LIST if "alert" in rule}
 
 def promtool(*words: str) -> "subprocess.CompletedProcess[str]":
     program = debian.ensure(lambda line: None).promtool
-    return subprocess.run([str(program), *words], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([str(program), *words], capture_output=True, text=True, check=False, timeout=300)
 
 
 def written(alert: str, story: Story) -> dict[str, Any]:

@@ -18,10 +18,9 @@ from cluster.local import LocalCluster
 from cluster.nodes import NodeShape
 from cluster.processes import PACKAGES, ProgramEnded
 from cluster.running import DirectoryInUse, Running
-from cluster.waiting import DeadlineMissed, tail, wait_until
+from cluster.waiting import HANG, DeadlineMissed, tail, wait_until
 
 START_TIMEOUT = 3600.0  # seconds; a first start builds Kubernetes
-STOP_TIMEOUT = 30.0  # seconds
 LAST_WORDS = "logs POD | status | down"  # of a start that went well
 
 
@@ -69,7 +68,7 @@ def down(options: argparse.Namespace, env: Mapping[str, str]) -> int:
     wait_until(
         "the cluster's end",
         lambda: not running.is_locked(options.directory),
-        timeout=STOP_TIMEOUT,
+        timeout=HANG,
         evidence=lambda: tail(_log(options.directory)),
     )
     _say(f"Stopped. Its logs are in {options.directory}.")

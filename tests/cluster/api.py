@@ -12,7 +12,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 import yaml
 
-TIMEOUT = 10.0  # seconds, one answer
+TIMEOUT = 60.0  # seconds, one answer
 
 
 class ApiError(OSError):

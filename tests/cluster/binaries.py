@@ -77,7 +77,7 @@ def _rest(recipe: Recipe, names: list[str], env: Mapping[str, str], report: Repo
 def _fits(name: str, program: Path, env: Mapping[str, str]) -> bool:
     asked = [str(program), *ASK.get(name, ["--version"])]
     try:
-        answer = subprocess.run(asked, env=dict(env), capture_output=True, text=True, check=False, timeout=30)
+        answer = subprocess.run(asked, env=dict(env), capture_output=True, text=True, check=False, timeout=120)
     except (OSError, subprocess.TimeoutExpired):  # not executable, for another machine, or hanging: does not fit
         return False
     told = re.search(r"\bv?(\d+)\.(\d+)", answer.stdout)

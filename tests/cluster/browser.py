@@ -45,7 +45,7 @@ def ensure(report: Report, env: Mapping[str, str] = os.environ) -> Browser:  # n
 def _fits(program: str, env: Mapping[str, str]) -> bool:
     try:
         asked = [program, "--version"]
-        answer = subprocess.run(asked, env=dict(env), capture_output=True, text=True, check=False, timeout=30)
+        answer = subprocess.run(asked, env=dict(env), capture_output=True, text=True, check=False, timeout=120)
     except (OSError, subprocess.TimeoutExpired):  # not executable, or hanging: does not fit
         return False
     told = re.search(r"\b(\d+)\.\d+\.", answer.stdout)

@@ -9,7 +9,7 @@ from cluster.api import Api
 from cluster.commands import Commands, Manifest
 from cluster.evidence import evidence
 from cluster.running import Running
-from cluster.waiting import wait_until
+from cluster.waiting import HANG, wait_until
 
 T = TypeVar("T")
 
@@ -22,11 +22,11 @@ class Client:
     api: Api  # reads without starting a process: api.get("/api/v1/namespaces/default/pods")
     commands: Commands
 
-    def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout: float = 60.0) -> str:
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout: float = HANG) -> str:
         """What kubectl prints. Raises CommandFailed, with its stderr."""
         return self.commands.kubectl(*arguments, stdin=stdin, timeout=timeout)
 
-    def helm(self, *arguments: str | Path, timeout: float = 120.0) -> str:
+    def helm(self, *arguments: str | Path, timeout: float = HANG) -> str:
         """What helm prints. Raises CommandFailed, with its stderr."""
         return self.commands.helm(*arguments, timeout=timeout)
 
@@ -73,7 +73,7 @@ class Client:
     def uncordon(self, node: str) -> None:
         self.kubectl("uncordon", node)
 
-    def wait(self, what: str, probe: Callable[[], T], *, timeout: float = 30.0, interval: float = 0.1) -> T:
+    def wait(self, what: str, probe: Callable[[], T], *, timeout: float = HANG, interval: float = 0.1) -> T:
         """The first truthy answer of `probe`, asked every `interval` seconds.
 
         LookupError, OSError and CommandFailed from the probe mean "not yet"; anything else propagates.

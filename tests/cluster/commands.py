@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.waiting import HANG
+
 Manifest = Mapping[str, Any]
 
 
@@ -32,10 +34,10 @@ class Commands:
         path = [*folders, *filter(None, [base.get("PATH")])]
         return {**base, "PATH": ":".join(path), "KUBECONFIG": str(self._kubeconfig), "KUBECACHEDIR": str(self._cache)}
 
-    def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout: float = 60.0) -> str:
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout: float = HANG) -> str:
         return self._run(self._kubectl, arguments, stdin, timeout)
 
-    def helm(self, *arguments: str | Path, timeout: float = 120.0) -> str:
+    def helm(self, *arguments: str | Path, timeout: float = HANG) -> str:
         return self._run(self._helm, arguments, None, timeout)
 
     def apply(self, *manifests: Manifest | Path) -> str:

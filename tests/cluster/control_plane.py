@@ -17,6 +17,7 @@ from cluster.binaries import Binaries
 from cluster.pki import make_keys
 from cluster.processes import Program, ProgramEnded, stop_all
 from cluster.users import User
+from cluster.waiting import HANG
 
 T = TypeVar("T")
 ATTEMPTS = 3  # at finding ports that are still free when the program binds them
@@ -34,7 +35,7 @@ class ControlPlane:
         share: Share,
         other_users: Sequence[User] = (),
         *,
-        timeout: float = 60.0,
+        timeout: float = HANG,
         held: Sequence[int] = (),
     ) -> None:
         """`timeout`: seconds for each program to become ready. `held`: locks (file descriptors) that last as long."""

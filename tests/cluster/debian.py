@@ -45,7 +45,7 @@ def _on_path(env: Mapping[str, str]) -> Prometheus | None:
 
 def _version(program: str) -> tuple[int, int]:
     """(0, 0) for one that does not say."""
-    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=30)
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=120)
     told = re.search(r"version (\d+)\.(\d+)", answer.stdout + answer.stderr)
     return (int(told[1]), int(told[2])) if told else (0, 0)
 

@@ -14,7 +14,7 @@ from cluster.control_plane import ControlPlane
 from cluster.nodes import NodeSettings, NodeShape
 from cluster.processes import Program, ProgramEnded, stop_all
 from cluster.running import Running
-from cluster.waiting import tail
+from cluster.waiting import HANG, tail
 
 ONE_NODE = (NodeShape("node-a"),)
 
@@ -35,7 +35,7 @@ class LocalCluster(Client):
         startup_delay: float = 0.0,
         binaries: Binaries | None = None,
         report: Callable[[str], None] = print,
-        timeout: float = 60.0,
+        timeout: float = HANG,
     ) -> None:
         """Times in seconds; `timeout` is for each part to become ready.
 

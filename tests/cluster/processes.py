@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.waiting import tail, wait_until
+from cluster.waiting import HANG, tail, wait_until
 
 PACKAGES = Path(__file__).parents[1]  # where the package `cluster` lies
 GUARD = Path(__file__).with_name("guard.py")
@@ -72,7 +72,7 @@ class Program:
             return
         self.ask_to_stop()
         try:
-            self._guard.wait(self._grace + 10)
+            self._guard.wait(self._grace + HANG)
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"{self.name}: its guard does not end\n{tail(self.log)}") from error
         self._guard = None

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from cluster.waiting import DeadlineMissed, wait_until
 
-LEFTOVERS_END = 5.0  # seconds for the processes of a killed cluster to be gone
+LEFTOVERS_END = 20.0  # seconds for the processes of a killed cluster to be gone
 
 
 class DirectoryInUse(RuntimeError):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+HANG = 300.0  # seconds: what takes longer has hung. Machines are slow and noisy, and no test is timed
 TAIL_BYTES = 64 * 1024  # read at most this much of a log's end
 
 

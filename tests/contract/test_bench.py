@@ -56,7 +56,6 @@ def test_headrace_alone_is_measured_from_end_to_end() -> None:
         assert 0 < found["ttft_p50_ms"] <= found["ttft_p95_ms"] < 1000 * found["load_s"]
 
 
-@pytest.mark.timeout(120)
 def test_fewer_bits_are_measured_beside_float32() -> None:
     command = [sys.executable, "bench/economics.py", "--model", str(SHIPPED), "--modes", "float32;int8, kv-int8"]
     more = ["--requests", "2", "--output", "4", "--rounds", "1", "--no-quality", "--json", "-"]
@@ -70,7 +69,6 @@ def test_fewer_bits_are_measured_beside_float32() -> None:
     assert all(row["decode_tokens_per_s"] > 0 and row["resident_mib"] > 0 for row in (whole, fewer))
 
 
-@pytest.mark.timeout(120)
 def test_guessed_tokens_are_measured_beside_float32() -> None:
     command = [sys.executable, "bench/economics.py", "--model", str(SHIPPED), "--modes", "ngram;draft"]
     more = ["--quality", str(SHIPPED), "--requests", "2", "--rounds", "1", "--json", "-"]

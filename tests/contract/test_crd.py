@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
 OBJECTS = "/apis/headrace.dev/v1alpha1/namespaces/default/inferencedeployments"
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,11 @@ REFUSED = [
     ),
     ("a share without router", {"spec.rollout.canary.share": "10%"}, "spec.rollout.canary.share"),
     (
+        "more copies than requests",
+        {"spec.routing.mode": "Headrace", "spec.rollout.strategy": "Shadow", "spec.rollout.canary.share": "101%"},
+        "spec.rollout.canary.share",
+    ),
+    (
         "more than half",
         {"spec.routing.mode": "Headrace", "spec.rollout.canary.share": "51%"},
         "spec.rollout.canary.share",
@@ -152,7 +157,7 @@ REFUSED = [
     ("a schedule above the maximum", schedule(minReplicas=3), "spec.autoscaling.schedules"),
     ("a schedule below the minimum", schedule(minReplicas=None, maxReplicas=1) | BOUNDS, "spec.autoscaling.schedules"),
     ("two schedules of one name", {"spec.autoscaling.schedules": [OFFICE, OFFICE]}, "spec.autoscaling.schedules[1]"),
-    ("no router yet", {"spec.rollout.strategy": "Shadow"}, "spec.rollout.strategy"),
+    ("nobody who copies requests", {"spec.rollout.strategy": "Shadow"}, "spec.rollout.strategy"),
     ("an unknown strategy", {"spec.rollout.strategy": "Recreate"}, "spec.rollout.strategy"),
     ("a canary without room", {"spec.rollout.strategy": "Canary"}, "spec.rollout.canary.replicas"),
     ("a canary without time", {"spec.rollout.canary.minDuration": "1h"}, "spec.rollout.canary.deadline"),

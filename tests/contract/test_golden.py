@@ -20,7 +20,6 @@ LIGHT = GoldenPrompt("And God said, Let there be light:", " and there was light.
 MEEK = GoldenPrompt("Blessed are the meek:", " for they shall inherit the earth.")
 ABOUT = ("default", "chat")
 PATIENCE = 30  # seconds, on a busy machine
-pytestmark = pytest.mark.timeout(180)
 
 
 class Clock:

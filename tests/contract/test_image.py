@@ -21,7 +21,6 @@ PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
 FOLDERS = ("/opt/", "/src/", "/wheels")  # of the image
 PROJECTS = ("operator", "router", "server")
 MIB = 2**20
-pytestmark = pytest.mark.timeout(180)
 
 
 @dataclass(frozen=True, slots=True)

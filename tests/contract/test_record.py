@@ -15,7 +15,7 @@ from headrace_operator.decide.situation import Situation, Stuck, Supply, look
 from headrace_operator.decide.status import Tick, status
 from observations import NOW, deployment, observed, scaling, signals
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 EMPTY = {
     "apiVersion": "headrace.dev/v1alpha1",
     "kind": "InferenceDeployment",

@@ -15,7 +15,7 @@ from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Sourc
 from headrace_operator.tenant_fields import Tenants
 from observations import EVERY_POD_FIELD, IMAGE, deployment
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 SOURCES = [
     pytest.param(ClaimSource("models", "llama"), id="claim"),
     pytest.param(HubSource("meta/llama", "v2", "hub"), id="hub"),

@@ -42,7 +42,6 @@ def test_both_share_one_tokenizer() -> None:
     assert len({(MODELS / name / "tokenizer.json").read_bytes() for name in NAMES}) == 1
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_perplexity_on_the_golden_set_is_the_recorded_one(evaluate: Any, name: str) -> None:
     measured, recorded = evaluate.measure(MODELS / name, evaluate.golden_texts()), GOLDEN["models"][name]

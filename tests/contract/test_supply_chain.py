@@ -18,7 +18,6 @@ LICENCES = {
     "0BSD", "Apache", "BSD", "BSL-1.0", "CC0-1.0", "ISC", "LLVM-exception", "LicenseRef-NVIDIA-Proprietary", "MIT",
     "MPL-2.0", "Mozilla", "PSF-2.0", "Python-2.0", "Zlib", "Unlicense",
 }  # fmt: skip
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")

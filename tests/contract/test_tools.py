@@ -13,7 +13,7 @@ from cluster import LocalCluster
 from tools import headrace, kubectl_headrace
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")

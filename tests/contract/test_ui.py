@@ -19,7 +19,7 @@ from tools import headrace
 from ui_process import ui
 from written import now, status_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 HOSTILE = '</script><img src=x onerror="alert(1)"><script>window.taken = 1</script>'
 FOREIGN_IMAGE = "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.2:1/x'}))"
 

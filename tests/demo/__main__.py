@@ -52,7 +52,7 @@ def play(cluster: LocalCluster) -> story.Outcome:
 
     step(f"kubectl apply -f examples/{story.MANIFEST.name}")
     story.apply(cluster)
-    cluster.kubectl("wait", "--for=condition=Ready", f"infdep/{story.NAME}", "--timeout=180s")
+    cluster.kubectl("wait", "--for=condition=Ready", f"infdep/{story.NAME}", "--timeout=600s")
     say(cluster.kubectl("get", "infdep"))
 
     place = story.doors(cluster)

@@ -26,7 +26,7 @@ def main() -> int:
         with LocalCluster(Path(directory), nodes=nodes, images=story.IMAGES, report=print) as cluster:
             story.install(cluster)
             story.apply(cluster)
-            cluster.kubectl("wait", "--for=condition=Ready", f"infdep/{story.NAME}", "--timeout=180s")
+            cluster.kubectl("wait", "--for=condition=Ready", f"infdep/{story.NAME}", "--timeout=600s")
             with ui(cluster) as address:
                 answers = asyncio.run(load(cluster))
                 if answers.failed:

@@ -61,7 +61,7 @@ def install(cluster: LocalCluster) -> None:
         "--create-namespace",
         "--wait",
         "--timeout",
-        "120s",
+        "300s",
     )
 
 

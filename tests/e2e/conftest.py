@@ -37,7 +37,7 @@ def deploy(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[Ca
 
     yield apply
     cluster.kubectl("delete", "infdep", name, "--ignore-not-found")
-    cluster.wait(f"pods of {name} gone", lambda: not pods(cluster, name), timeout=90)
+    cluster.wait(f"pods of {name} gone", lambda: not pods(cluster, name))
 
 
 def wrong_device(programs: Path) -> Path:

@@ -9,7 +9,7 @@ from cluster import LocalCluster
 from demo import story
 from deployments import condition, pods, status, wait_ready
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.e2e
 
 
 def edit(cluster: LocalCluster, name: str, **autoscaling: Any) -> None:
@@ -22,7 +22,7 @@ def wait_decision(cluster: LocalCluster, name: str, what: str, is_there: Callabl
         last: dict[str, Any] = status(cluster, name)["lastDecision"]
         return last if is_there(last) else None
 
-    return cluster.wait(what, decided, timeout=30)
+    return cluster.wait(what, decided)
 
 
 def test_shadow_says_what_it_would_do_and_touches_no_pod(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
@@ -54,7 +54,7 @@ def test_a_schedule_moves_the_bounds_and_is_named(cluster: LocalCluster, deploy:
 @pytest.fixture
 def budget(cluster: LocalCluster) -> Iterator[int]:
     """Two GPUs for the namespace of the tests."""
-    where = ("headrace", str(story.CHART), "--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "120s")
+    where = ("headrace", str(story.CHART), "--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "300s")
     cluster.helm("upgrade", *where, "--set", "gpuBudgets.default=2")
     yield 2
     cluster.helm("upgrade", *where, "--reset-values")  # without it the last values stay
@@ -70,7 +70,7 @@ def test_a_budget_stops_growth_and_takes_nothing_away(
         found = condition(cluster, name, "ScalingLimited")
         return found if found["reason"] == "OverBudget" else None
 
-    said = cluster.wait("ScalingLimited=OverBudget", limited, timeout=60)
+    said = cluster.wait("ScalingLimited=OverBudget", limited)
     assert said["message"] == f"4 replicas are wanted, {budget} are allowed"
     wait_ready(cluster, name, budget)
     assert len(pods(cluster, name)) == budget

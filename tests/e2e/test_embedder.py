@@ -11,7 +11,7 @@ from deployments import manifest, pods, wait_ready
 from minilm import minilm
 from openai import BadRequestError, OpenAI
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 EXAMPLE = Path(__file__).parents[2] / "examples" / "embedder.yaml"
 
 
@@ -35,4 +35,4 @@ def test_a_manifest_with_task_embed_becomes_pods_that_embed(cluster: LocalCluste
             client.completions.create(model=name, prompt="In the beginning")
     finally:
         cluster.kubectl("delete", "infdep", name)
-        cluster.wait("pods gone", lambda: not pods(cluster, name), timeout=90)
+        cluster.wait("pods gone", lambda: not pods(cluster, name))

@@ -8,7 +8,7 @@ from cluster import LocalCluster
 from deployments import condition, pods, status, wait_ready
 from external_metrics import ExternalMetrics
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 
 def autoscaler(name: str) -> dict[str, Any]:
@@ -51,11 +51,10 @@ def test_an_hpa_drives_a_deployment_in_mode_external_within_its_bounds(
             cluster.wait(
                 "the HPA wants more than is allowed",
                 lambda: cluster.object("infdep", name)["spec"]["replicas"] == 7,
-                timeout=60,
             )
             assert condition(cluster, name, "ScalingLimited")["reason"] == "AtMaximum"
 
             queue.value = 5
-            cluster.wait("one is left", lambda: len(pods(cluster, name)) == 1, timeout=90)
+            cluster.wait("one is left", lambda: len(pods(cluster, name)) == 1)
         finally:
             cluster.kubectl("delete", "hpa", name)

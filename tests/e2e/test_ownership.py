@@ -13,7 +13,7 @@ from demo.users import Answers, Habit, converse
 from deployments import condition, manifest, pods, status, wait_ready
 from tools import headrace
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 RE_APPLIES = 100
 
 
@@ -28,7 +28,7 @@ def wait_conflict(cluster: LocalCluster, name: str, status: str, reason: str) ->
         found = condition(cluster, name, "ScalingConflict")
         return found["message"] if (found["status"], found["reason"]) == (status, reason) else None
 
-    return str(cluster.wait(f"ScalingConflict={status} {reason}", told, timeout=60))
+    return str(cluster.wait(f"ScalingConflict={status} {reason}", told))
 
 
 def test_a_hundred_applies_while_it_scales_change_nothing(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
@@ -80,9 +80,7 @@ def test_a_number_set_by_hand_is_told_and_only_external_follows_it(
     cluster.kubectl(
         "patch", "infdep", name, "--type=merge", "--field-manager=somebody", "-p", '{"spec":{"replicas":1}}'
     )
-    cluster.wait(
-        "the name", lambda: "somebody set" in condition(cluster, name, "ScalingConflict")["message"], timeout=20
-    )
+    cluster.wait("the name", lambda: "somebody set" in condition(cluster, name, "ScalingConflict")["message"])
     assert uids(cluster, name) == before
 
     assert headrace(cluster, "resume", name, "--mode", "External").status == 0
@@ -138,8 +136,8 @@ def test_a_paused_deployment_stays_and_a_resumed_one_goes_on(cluster: LocalClust
     def reason() -> str:
         return str(status(cluster, name)["lastDecision"]["reason"])
 
-    cluster.wait("paused", lambda: reason() == "Paused", timeout=20)
+    cluster.wait("paused", lambda: reason() == "Paused")
     cluster.apply(manifest(name, autoscaling={"minReplicas": 1, "maxReplicas": 2}))  # names no mode: the pause stays
     assert reason() == "Paused"
     assert headrace(cluster, "resume", name).status == 0
-    cluster.wait("resumed", lambda: reason() != "Paused", timeout=20)
+    cluster.wait("resumed", lambda: reason() != "Paused")

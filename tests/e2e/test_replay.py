@@ -9,7 +9,7 @@ from cluster import LocalCluster
 from deployments import wait_ready
 from tools import headrace
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2024-05-10 00:{second // 60:02}:{second % 60:02}.000000,200,40\n" for second in range(120)
 )

@@ -10,7 +10,7 @@ from demo import story
 from demo.users import Answers, Habit, converse
 from deployments import Body, condition, manifest, operator_process, pods, status, wait_ready
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 SHORT = Habit(story.PROMPTS, max_new_tokens=16)
 GOLDEN = [  # which the smaller model thinks less likely
     {"prompt": "And God said, Let there be light:", "answer": " and there was light."},
@@ -51,7 +51,7 @@ def wait_state(cluster: LocalCluster, name: str, state: str, updated: str | None
         now = rollout(cluster, name)
         return now if now.get("state") == state and now.get("updatedRevision") != updated else None
 
-    found: Body = cluster.wait(f"{name} is in state {state}", reached, timeout=200)
+    found: Body = cluster.wait(f"{name} is in state {state}", reached)
     return found
 
 
@@ -79,7 +79,7 @@ def test_an_upgraded_operator_touches_no_pod(cluster: LocalCluster, apply: Apply
     before = {pod["metadata"]["uid"]: pod["spec"]["containers"][0]["image"] for pod in pods(cluster, name)}
 
     def upgrade(*options: str) -> None:
-        where = ("--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "120s")
+        where = ("--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "300s")
         cluster.helm("upgrade", "headrace", str(story.CHART), "--reset-values", *where, *options)
 
     upgrade("--set", "server.image.tag=9.9.9")
@@ -135,9 +135,7 @@ def test_a_canary_that_answers_worse_is_taken_back_with_the_evidence(cluster: Lo
     said = condition(cluster, name, "Progressing")
     assert (said["status"], said["reason"]) == ("False", "CanaryRolledBack")
     assert "nats a token" in said["message"]
-    cluster.wait(
-        "the canary is gone", lambda: {p["metadata"]["uid"] for p in pods(cluster, name)} == before, timeout=90
-    )
+    cluster.wait("the canary is gone", lambda: {p["metadata"]["uid"] for p in pods(cluster, name)} == before)
     apply(rollout=policy)  # back to the old template
     assert wait_state(cluster, name, "Baseline")["updatedRevision"] == stable
     assert {pod["metadata"]["uid"] for pod in pods(cluster, name)} == before
@@ -153,12 +151,11 @@ def test_on_a_full_cluster_a_canary_takes_the_place_of_a_replica_and_gives_it_ba
     cluster.wait(
         "the full cluster is said",
         lambda: condition(cluster, name, "Progressing")["reason"] == "SurgeImpossible",
-        timeout=60,
     )
     back = wait_state(cluster, name, "RolledBack")
     assert back["reason"] == "CanaryFailed"
     assert "ModelRefused" in back["message"]
-    cluster.wait("four old replicas", lambda: len(of_revision(cluster, name, stable)) == 4, timeout=60)
+    cluster.wait("four old replicas", lambda: len(of_revision(cluster, name, stable)) == 4)
     wait_ready(cluster, name, 4)
 
 
@@ -170,24 +167,22 @@ def test_a_broken_revision_gives_its_place_back_and_what_is_lost_is_replaced_by_
     wait_ready(cluster, name, 4)
     stable = wait_state(cluster, name, "Baseline")["stableRevision"]
     apply(path="nowhere", replicas=4, rollout={"progressDeadline": "20s"})
-    cluster.wait("the new pod has a place", lambda: len(of_revision(cluster, name, stable)) == 3, timeout=60)
+    cluster.wait("the new pod has a place", lambda: len(of_revision(cluster, name, stable)) == 3)
     lost = of_revision(cluster, name, stable)[0]["metadata"]
     cluster.kubectl("delete", "pod", lost["name"], "--wait=false", "--grace-period=1")
     cluster.wait(
         "what was lost is replaced",
         lambda: len({pod["metadata"]["uid"] for pod in of_revision(cluster, name, stable)} - {lost["uid"]}) == 3,
-        timeout=30,
     )
     cluster.wait(
         "the deadline",
         lambda: condition(cluster, name, "Progressing")["reason"] == "ProgressDeadlineExceeded",
-        timeout=60,
     )
     said = condition(cluster, name, "Progressing")
     assert said["status"] == "False"
     assert "ModelRefused" in said["message"]
     assert "change the pod template" in said["message"]
-    cluster.wait("four old replicas", lambda: len(of_revision(cluster, name, stable)) == 4, timeout=60)
+    cluster.wait("four old replicas", lambda: len(of_revision(cluster, name, stable)) == 4)
     wait_ready(cluster, name, 4)
     assert {pod["metadata"]["labels"]["headrace.dev/revision"] for pod in pods(cluster, name)} == {stable}
     assert "RolloutStalled" in cluster.kubectl("describe", "infdep", name)
@@ -206,7 +201,7 @@ def test_on_a_full_cluster_replicas_are_replaced_one_by_one(cluster: LocalCluste
         now = rollout(cluster, name)
         return bool(now["state"] == "Baseline" and now["stableRevision"] != stable)
 
-    cluster.wait("all replicas are new", is_complete, timeout=240)
+    cluster.wait("all replicas are new", is_complete)
     assert "SurgeImpossible" in reasons
     assert min(ready) >= 3
     wait_ready(cluster, name, 4)

@@ -11,7 +11,7 @@ from demo import story
 from demo.users import Answers, Habit, converse
 from deployments import expositions, manifest, operator_process, pods, status, wait_ready
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.e2e
 SHORT = Habit(story.PROMPTS, max_new_tokens=24)
 
 
@@ -61,7 +61,7 @@ def test_a_killed_operator_is_not_noticed(cluster: LocalCluster, deploy: Callabl
         def is_back() -> bool:
             return operator_process(cluster).pid != killed.pid
 
-        await asyncio.to_thread(cluster.wait, "the operator is back", is_back, timeout=30)
+        await asyncio.to_thread(cluster.wait, "the operator is back", is_back)
         await asyncio.to_thread(wait_ready, cluster, name, 2)  # the load goes on: scaling does, too
 
     answers = asyncio.run(under_load(cluster, name, 45, kill(), users=10))
@@ -76,7 +76,7 @@ def test_a_lost_replica_is_replaced(cluster: LocalCluster, deploy: Callable[...,
     lost, kept = sorted(pod["metadata"]["name"] for pod in pods(cluster, name))
     before = uids(cluster, name)
     cluster.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
-    cluster.wait("the pod is gone", lambda: uids(cluster, name) - before, timeout=30)
+    cluster.wait("the pod is gone", lambda: uids(cluster, name) - before)
     wait_ready(cluster, name, 2)
     assert kept in {pod["metadata"]["name"] for pod in pods(cluster, name)}
 
@@ -93,7 +93,7 @@ def test_a_new_revision_replaces_the_old_one(cluster: LocalCluster, deploy: Call
         def is_replaced() -> bool:
             return not before & uids(cluster, name) and len(uids(cluster, name)) == 2
 
-        await asyncio.to_thread(cluster.wait, "all pods are new", is_replaced, timeout=200)
+        await asyncio.to_thread(cluster.wait, "all pods are new", is_replaced)
         await asyncio.to_thread(wait_ready, cluster, name, 2)
 
     answers = asyncio.run(under_load(cluster, name, 20, change(), users=2))
@@ -108,6 +108,6 @@ def test_applying_the_same_manifest_again_moves_no_replica(cluster: LocalCluster
     before = uids(cluster, name)
     for _ in range(5):
         deploy(minReplicas=1, maxReplicas=3)
-    cluster.wait("a later look", lambda: status(cluster, name)["observedGeneration"] >= 1, timeout=30)
+    cluster.wait("a later look", lambda: status(cluster, name)["observedGeneration"] >= 1)
     assert uids(cluster, name) == before
     assert status(cluster, name)["desiredReplicas"] == 1

@@ -12,7 +12,7 @@ from deployments import condition, manifest, pods, wait_ready
 from openai import OpenAI
 from transformers import AutoModelForCausalLM
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -51,7 +51,7 @@ def test_a_model_of_a_hub_cache_is_served_by_pods_placed_as_asked(cluster: Local
         assert client.completions.create(model=name, prompt="In the beginning", max_tokens=4).choices[0].text
     finally:
         cluster.kubectl("delete", "infdep", name)
-        cluster.wait("pods gone", lambda: not pods(cluster, name), timeout=90)
+        cluster.wait("pods gone", lambda: not pods(cluster, name))
 
 
 def test_a_request_names_an_adapter_that_lies_in_a_claim_of_its_own(cluster: LocalCluster) -> None:
@@ -75,7 +75,7 @@ def test_a_request_names_an_adapter_that_lies_in_a_claim_of_its_own(cluster: Loc
         assert answers["poet"].choices[0].text != answers[name].choices[0].text
     finally:
         cluster.kubectl("delete", "infdep", name)
-        cluster.wait("pods gone", lambda: not pods(cluster, name), timeout=90)
+        cluster.wait("pods gone", lambda: not pods(cluster, name))
 
 
 def test_more_gpus_than_the_server_can_use_are_refused_rather_than_left_idle(cluster: LocalCluster) -> None:
@@ -85,9 +85,8 @@ def test_more_gpus_than_the_server_can_use_are_refused_rather_than_left_idle(clu
         refused = cluster.wait(
             "ModelValid=False",
             lambda: (found := condition(cluster, name, "ModelValid"))["status"] == "False" and found,
-            timeout=60,
         )
         assert "resources.gpus" in refused["message"]
     finally:
         cluster.kubectl("delete", "infdep", name)
-        cluster.wait("pods gone", lambda: not pods(cluster, name), timeout=90)
+        cluster.wait("pods gone", lambda: not pods(cluster, name))

@@ -10,7 +10,7 @@ from cluster import LocalCluster
 from deployments import pods, wait_ready
 from tools import headrace, kubectl_headrace
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 
 def test_a_decision_is_explained_and_reported(

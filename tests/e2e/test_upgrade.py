@@ -16,7 +16,7 @@ from demo import story
 from deployments import manifest, pods, status, wait_ready
 from runnable import Shell, blocks
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 PAGE = story.ROOT / "docs" / "install.md"
 BEFORE = Path(__file__).parents[1] / "support" / "released" / "headrace-0.1.0.tgz"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
@@ -40,7 +40,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with LocalCluster(tmp_path_factory.mktemp("upgrade"), nodes=nodes, images=story.IMAGES) as running:
         follow(running, "prepare")
         running.kubectl("label", "namespace", "default", RESTRICTED)
-        running.helm("install", "headrace", BEFORE, "--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout=120s")
+        running.helm("install", "headrace", BEFORE, "--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout=300s")
         running.volume("default", "models", story.MODELS)
         running.apply(manifest(NAME, autoscaling={"minReplicas": 2, "maxReplicas": 2}))
         wait_ready(running, NAME, 2)
@@ -91,7 +91,7 @@ def test_an_upgrade_brings_the_schema_and_touches_no_pod(cluster: LocalCluster, 
     assert schema(cluster)["properties"]["spec"]["properties"]["colour"]["description"] == "Newer."
     cluster.apply(coloured)
     generation = cluster.object("infdep", NAME)["metadata"]["generation"]
-    cluster.wait("the edit is seen", lambda: status(cluster, NAME)["observedGeneration"] == generation, timeout=40)
+    cluster.wait("the edit is seen", lambda: status(cluster, NAME)["observedGeneration"] == generation)
 
     assert lives(cluster) == before
     assert cluster.object("infdep", NAME)["metadata"]["uid"] == uid
@@ -108,4 +108,4 @@ def test_what_an_uninstall_leaves_is_taken_up_again_and_then_taken_away(cluster:
     assert lives(cluster) == before
     follow(cluster, "uninstall")
     follow(cluster, "remove")
-    cluster.wait("nothing serves any more", lambda: not pods(cluster, NAME), timeout=60)
+    cluster.wait("nothing serves any more", lambda: not pods(cluster, NAME))

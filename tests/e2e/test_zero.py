@@ -16,7 +16,7 @@ from deployments import Body, condition, manifest, pods, status
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 NAME = "zero"
 TOKENS = 24
 USERS = 14
@@ -45,7 +45,7 @@ def routed(cluster: LocalCluster) -> Iterator[str]:
     cluster.apply(manifest(NAME, autoscaling=asked, routing={"mode": "Headrace"}))
     yield NAME
     cluster.kubectl("delete", "infdep", NAME)
-    cluster.wait(f"pods of {NAME} gone", lambda: not pods(cluster, NAME), timeout=90)
+    cluster.wait(f"pods of {NAME} gone", lambda: not pods(cluster, NAME))
 
 
 def is_at_zero(cluster: LocalCluster) -> bool:
@@ -58,10 +58,10 @@ async def test_nothing_is_lost_from_zero_to_four_and_back(cluster: LocalCluster,
         told = condition(cluster, routed, "RoutingReady")
         return told["status"] == "True" and told["message"].startswith("2 of 2 ")
 
-    await asyncio.to_thread(cluster.wait, "both routers", is_routed, timeout=60)
+    await asyncio.to_thread(cluster.wait, "both routers", is_routed)
     reasons = [entry["reason"] for entry in status(cluster, routed)["decisions"]]
     assert reasons[0] == "BelowMinimum", "the first replica shows that the model can be served"
-    await asyncio.to_thread(cluster.wait, "nobody asks, and none is left", lambda: is_at_zero(cluster), timeout=90)
+    await asyncio.to_thread(cluster.wait, "nobody asks, and none is left", lambda: is_at_zero(cluster))
     assert condition(cluster, routed, "Ready")["reason"] == "ScaledToZero"
 
     seen = Seen()
@@ -83,7 +83,7 @@ async def test_nothing_is_lost_from_zero_to_four_and_back(cluster: LocalCluster,
     assert set(seen.broken) <= RETRIABLE
     assert peak == 4
 
-    await asyncio.to_thread(cluster.wait, "nobody asks any more", lambda: is_at_zero(cluster), timeout=90)
+    await asyncio.to_thread(cluster.wait, "nobody asks any more", lambda: is_at_zero(cluster))
     decisions = status(cluster, routed)["decisions"]
     assert [decisions[-1]["reason"], decisions[-1]["to"]] == ["IdleToZero", 0]
     assert "ScaleFromZero" in {decision["reason"] for decision in decisions}

@@ -10,9 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster.processes import PACKAGES, Program, ProgramEnded, stop_all
-from cluster.waiting import DeadlineMissed, wait_until
+from cluster.waiting import HANG, DeadlineMissed, wait_until
 
-SOON = 5.0  # seconds
 # A program with a child, and with a grandchild that detached itself as a daemon does.
 FAMILY = ["bash", "-c", "sleep 600 & (setsid sleep 600 &) ; echo started; wait"]
 
@@ -40,7 +39,7 @@ def family_of(pid: int, size: int) -> list[psutil.Process]:
         found = psutil.Process(pid).children(recursive=True)
         return found if len(found) >= size else None
 
-    found = wait_until(f"{size} descendants", descendants, timeout=SOON, evidence=str)
+    found = wait_until(f"{size} descendants", descendants, timeout=HANG, evidence=str)
     assert found is not None
     return found
 
@@ -49,7 +48,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     def left() -> list[psutil.Process]:
         return [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
-    wait_until("the end of all processes", lambda: not left(), timeout=SOON, evidence=lambda: str(left()))
+    wait_until("the end of all processes", lambda: not left(), timeout=HANG, evidence=lambda: str(left()))
 
 
 def test_a_killed_owner_leaves_no_process(owner: "subprocess.Popen[bytes]") -> None:
@@ -61,7 +60,7 @@ def test_a_killed_owner_leaves_no_process(owner: "subprocess.Popen[bytes]") -> N
 def test_a_killed_guard_takes_its_program_along(tmp_path: Path) -> None:
     program = Program("sleep", ["sleep", "600"], tmp_path / "log")
     program.start()
-    sleep = wait_until("the program", lambda: psutil.Process(program.pid), timeout=SOON, evidence=str)
+    sleep = wait_until("the program", lambda: psutil.Process(program.pid), timeout=HANG, evidence=str)
     psutil.Process(sleep.ppid()).kill()
     assert_gone([sleep])
     program.stop()
@@ -70,7 +69,7 @@ def test_a_killed_guard_takes_its_program_along(tmp_path: Path) -> None:
 def test_stop_returns_when_the_whole_family_is_gone(tmp_path: Path) -> None:
     program = Program("family", FAMILY, tmp_path / "log")
     program.start()
-    program.wait_ready("started", lambda: "started" in program.log.read_text(), SOON)
+    program.wait_ready("started", lambda: "started" in program.log.read_text(), HANG)
     family = psutil.Process(program.pid).children(recursive=True)
     program.stop()
     assert not [each for each in family if each.is_running()]
@@ -80,17 +79,17 @@ def test_a_program_that_ends_by_itself_leaves_no_children(tmp_path: Path) -> Non
     pid = tmp_path / "pid"
     program = Program("short", ["bash", "-c", f"setsid sleep 600 & echo $! > {pid}; exit 3"], tmp_path / "log")
     program.start()
-    assert wait_until("its end", program.status, timeout=SOON, evidence=str) == 3
+    assert wait_until("its end", program.status, timeout=HANG, evidence=str) == 3
     assert not psutil.pid_exists(int(pid.read_text()))
 
 
 def test_a_program_may_end_by_itself_within_its_grace(tmp_path: Path) -> None:
     program = Program(
         "polite", ["bash", "-c", "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 0.05; done"],
-        tmp_path / "log", grace=SOON,
+        tmp_path / "log", grace=HANG,
     )  # fmt: skip
     program.start()
-    program.wait_ready("up", lambda: "up" in program.log.read_text(), SOON)
+    program.wait_ready("up", lambda: "up" in program.log.read_text(), HANG)
     program.stop()
     assert "goodbye" in program.log.read_text()
 
@@ -101,7 +100,7 @@ def test_a_program_that_ignores_its_grace_is_killed(tmp_path: Path) -> None:
     for program in programs:
         program.start()
     for program in programs:
-        program.wait_ready("up", lambda program=program: "up" in program.log.read_text(), SOON)
+        program.wait_ready("up", lambda program=program: "up" in program.log.read_text(), HANG)
     processes = [psutil.Process(program.pid) for program in programs]
     stop_all(programs)
     assert not [each for each in processes if each.is_running()]
@@ -118,13 +117,13 @@ def test_a_missing_program_is_named(tmp_path: Path) -> None:
     program = Program("missing", [tmp_path / "no-such-program"], tmp_path / "log")
     program.start()
     with pytest.raises(ProgramEnded, match=r"cannot run .*/no-such-program"):
-        program.wait_ready("ready", lambda: False, timeout=SOON)
+        program.wait_ready("ready", lambda: False, timeout=HANG)
 
 
 def test_a_missed_deadline_shows_what_was_seen_and_the_end_of_the_log(tmp_path: Path) -> None:
     program = Program("slow", ["bash", "-c", "seq 100; sleep 600"], tmp_path / "log")
     program.start()
-    program.wait_ready("counting", lambda: program.log.read_text().endswith("100\n"), SOON)
+    program.wait_ready("counting", lambda: program.log.read_text().endswith("100\n"), HANG)
 
     def refused() -> bool:
         raise ConnectionRefusedError("nobody there")

@@ -13,7 +13,7 @@ from fault_proxy import FaultProxy, Faults
 from kubelet_free import manifest
 from operator_process import OperatorProcess
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.cluster
 Start = Callable[..., OperatorProcess]
 
 
@@ -23,7 +23,7 @@ def name(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[str]
     chosen = request.node.name.removeprefix("test_").replace("_", "-")[:30].rstrip("-")
     yield chosen
     cluster.kubectl("delete", "infdep", chosen, "--ignore-not-found")
-    cluster.wait(f"pods of {chosen} gone", lambda: not pods(cluster, chosen), timeout=60)
+    cluster.wait(f"pods of {chosen} gone", lambda: not pods(cluster, chosen))
 
 
 def is_settled(cluster: LocalCluster, name: str, replicas: int) -> bool:
@@ -38,7 +38,7 @@ def is_settled(cluster: LocalCluster, name: str, replicas: int) -> bool:
 def settled(cluster: LocalCluster, name: str, replicas: int, *, within: float) -> float:
     """Seconds that it took."""
     began = time.monotonic()
-    cluster.wait(f"{replicas} of {name}", lambda: is_settled(cluster, name, replicas), timeout=within)
+    cluster.wait(f"{replicas} of {name}", lambda: is_settled(cluster, name, replicas))
     return time.monotonic() - began
 
 
@@ -113,7 +113,7 @@ def test_a_leader_that_is_killed_is_replaced(cluster: LocalCluster, start: Start
         settled(cluster, name, 1, within=60)
         first.kill()
         killed_at = time.monotonic()
-        cluster.wait("the second leads", lambda: second.leads, timeout=30, interval=0.05)
+        cluster.wait("the second leads", lambda: second.leads, interval=0.05)
         assert time.monotonic() - killed_at <= 15
 
 
@@ -125,12 +125,12 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_wakes(cluster: LocalCl
         cluster.apply(manifest(name, replicas=1))
         settled(cluster, name, 1, within=60)
         os.kill(first.pid, signal.SIGSTOP)
-        cluster.wait("the second leads", lambda: second.leads, timeout=30)
+        cluster.wait("the second leads", lambda: second.leads)
         cluster.apply(manifest(name, replicas=3))  # what the first would love to do
         settled(cluster, name, 3, within=30)
         wakes = len(of_first.calls)
         first.send(signal.SIGCONT)
-        cluster.wait("it knows", lambda: not first.leads, timeout=30)
+        cluster.wait("it knows", lambda: not first.leads)
         time.sleep(3)
         assert f'name="{name}"' not in first.metrics(), (
             "one operator tells of a deployment, and what it was is not told"
@@ -140,7 +140,7 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_wakes(cluster: LocalCl
         assert second.leads
         assert is_settled(cluster, name, 3)
         second.end()
-        cluster.wait("the first leads again", lambda: first.leads, timeout=30)
+        cluster.wait("the first leads again", lambda: first.leads)
 
 
 def test_watches_that_will_never_hear_again_end_the_process(
@@ -152,7 +152,7 @@ def test_watches_that_will_never_hear_again_end_the_process(
     settled(cluster, name, 1, within=60)
     proxy.switches.unauthorized = True
     cluster.kubectl("annotate", "infdep", name, "example.com/word=1")  # the next word of the watch
-    cluster.wait("the process ends", lambda: not operator.is_running, timeout=30)
+    cluster.wait("the process ends", lambda: not operator.is_running)
     assert operator.exit_status == 1
     assert "WatchesEnded" in operator.log()
     proxy.switches.unauthorized = False
@@ -172,4 +172,4 @@ def test_nothing_holds_up_a_deletion_when_the_operator_is_gone(
     began = time.monotonic()
     cluster.kubectl("delete", "infdep", name)  # waits until it is gone
     assert time.monotonic() - began < 5
-    cluster.wait("its pods are gone", lambda: not pods(cluster, name), timeout=20)
+    cluster.wait("its pods are gone", lambda: not pods(cluster, name))

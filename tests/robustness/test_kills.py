@@ -16,7 +16,7 @@ from fault_proxy import Call, FaultProxy
 from kubelet_free import manifest
 from operator_process import OperatorProcess
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 NAME = "killed"
 MOST_LIVES = 40
 
@@ -83,7 +83,7 @@ STORIES = {
 def gone_afterwards(cluster: LocalCluster) -> Iterator[None]:
     yield
     cluster.kubectl("delete", "infdep", NAME, "--ignore-not-found")
-    cluster.wait("nothing is left", lambda: not pods(cluster, NAME), timeout=60)
+    cluster.wait("nothing is left", lambda: not pods(cluster, NAME))
 
 
 @pytest.mark.usefixtures("gone_afterwards")
@@ -94,7 +94,7 @@ def test_killed_at_every_write(
     operator = start(proxy, interval=0.2)
     if story != "replicas":
         cluster.apply(TWO.body)
-        cluster.wait("two replicas to begin with", lambda: is_reached(cluster, TWO), timeout=40)
+        cluster.wait("two replicas to begin with", lambda: is_reached(cluster, TWO))
     for goal in STORIES[story]:
         cluster.apply(goal.body)
         lives = 0
@@ -119,7 +119,7 @@ def live(cluster: LocalCluster, proxy: FaultProxy, operator: OperatorProcess, de
         assert_sound(cluster, goal)
         return not operator.is_running or is_reached(cluster, goal)
 
-    cluster.wait(f"the end of life {death.index}, {goal.name}", is_over, timeout=40)
+    cluster.wait(f"the end of life {death.index}, {goal.name}", is_over)
     return operator.is_running
 
 

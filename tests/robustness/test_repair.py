@@ -10,7 +10,7 @@ from fault_proxy import FaultProxy
 from kubelet_free import manifest
 from operator_process import OperatorProcess
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.cluster
 NAME = "repaired"
 LOOK = 30.0  # s between two lists of the operator
 
@@ -20,7 +20,7 @@ def test_what_somebody_touched_is_repaired_and_nothing_else_is_written(
 ) -> None:
     start(proxy)
     cluster.apply(manifest(NAME, replicas=1))
-    cluster.wait("it is ready", lambda: status(cluster, NAME).get("readyReplicas") == 1, timeout=60)
+    cluster.wait("it is ready", lambda: status(cluster, NAME).get("readyReplicas") == 1)
 
     written = len(proxy.calls)
     time.sleep(LOOK + 5)  # the next list is in it
@@ -37,6 +37,6 @@ def test_what_somebody_touched_is_repaired_and_nothing_else_is_written(
             and cluster.object("service", NAME)["spec"]["selector"]["headrace.dev/deployment"] == NAME
         )
 
-    cluster.wait("both are repaired", is_repaired, timeout=LOOK + 10)
+    cluster.wait("both are repaired", is_repaired)
     cluster.kubectl("delete", "infdep", NAME)
-    cluster.wait("nothing is left", lambda: not pods(cluster, NAME), timeout=60)
+    cluster.wait("nothing is left", lambda: not pods(cluster, NAME))

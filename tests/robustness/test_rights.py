@@ -10,7 +10,7 @@ from fault_proxy import FaultProxy, Right
 from kubelet_free import ACCOUNT, chart, manifest
 from operator_process import OperatorProcess
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.cluster
 NAME = "rights"
 INSTANCE = f"app.kubernetes.io/instance={NAME}"
 POOLS = Path(__file__).parents[1] / "support" / "foreign_crds" / "inferencepools.yaml"
@@ -52,10 +52,10 @@ def routing_ready(cluster: LocalCluster) -> str:
 def routes(cluster: LocalCluster) -> None:
     """From a Service to routers, to an InferencePool, and back."""
     cluster.apply(manifest(NAME, replicas=1, routing=PICKED))
-    cluster.wait("it says that there are no pools", lambda: "install the CRDs" in routing_ready(cluster), timeout=30)
+    cluster.wait("it says that there are no pools", lambda: "install the CRDs" in routing_ready(cluster))
     assert status(cluster, NAME)["readyReplicas"] == 1, "replicas serve all the same"
     cluster.kubectl("apply", "-f", str(POOLS))
-    cluster.kubectl("wait", "--for=condition=Established", "-f", str(POOLS), "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=Established", "-f", str(POOLS), "--timeout=300s")
 
     def of_routers() -> str:
         kinds = "deployments,services,serviceaccounts,rolebindings,poddisruptionbudgets"
@@ -65,11 +65,11 @@ def routes(cluster: LocalCluster) -> None:
         return cluster.kubectl("get", "inferencepools", "-o", "name")
 
     cluster.apply(manifest(NAME, replicas=1, routing={"mode": "Headrace"}))
-    cluster.wait("all that routers need", lambda: len(of_routers().split()) == 5, timeout=30)
+    cluster.wait("all that routers need", lambda: len(of_routers().split()) == 5)
     cluster.apply(manifest(NAME, replicas=1, routing=PICKED))
-    cluster.wait("a pool, and no routers", lambda: pools() and not of_routers(), timeout=30)
+    cluster.wait("a pool, and no routers", lambda: pools() and not of_routers())
     cluster.apply(manifest(NAME, replicas=1))
-    cluster.wait("no pool", lambda: not pools(), timeout=30)
+    cluster.wait("no pool", lambda: not pools())
 
 
 def test_every_right_is_used_and_none_is_missing(
@@ -79,18 +79,18 @@ def test_every_right_is_used_and_none_is_missing(
 
     def goes_to(replicas: int, max_running: int) -> None:
         cluster.apply(manifest(NAME, replicas=replicas, batching={"maxRunning": max_running}))
-        cluster.wait(f"{replicas} of {max_running}", lambda: is_settled(cluster, replicas), timeout=60)
+        cluster.wait(f"{replicas} of {max_running}", lambda: is_settled(cluster, replicas))
 
     goes_to(2, 1)
     for _ in range(2):  # the same event twice is counted, not written anew
         cluster.kubectl("delete", "pod", pods(cluster, NAME)[0]["metadata"]["name"])
-        cluster.wait("it is replaced", lambda: is_settled(cluster, 2), timeout=60)
+        cluster.wait("it is replaced", lambda: is_settled(cluster, 2))
     goes_to(1, 1)
     for number in range(REVISIONS):
         goes_to(1, 2 + number)
     routes(cluster)
     cluster.kubectl("delete", "infdep", NAME)
-    cluster.wait("nothing is left", lambda: not pods(cluster, NAME), timeout=60)
+    cluster.wait("nothing is left", lambda: not pods(cluster, NAME))
 
     used, rights = proxy.used(), granted(cluster)
     refused = {call for call, status in proxy.calls if status == 403}

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from cluster import browser
 from playwright.sync_api import Browser, Page, sync_playwright
 
-PATIENCE = 10_000  # ms that a page may take to show what it should
+PATIENCE = 120_000  # ms that a page may take to show what it should
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ def wait_ready(cluster: LocalCluster, name: str, replicas: int) -> None:
         now = status(cluster, name)
         return now.get("readyReplicas") == now.get("replicas") == replicas
 
-    cluster.wait(f"{replicas} replicas of {name} ready", settled, timeout=120)
+    cluster.wait(f"{replicas} replicas of {name} ready", settled)
 
 
 def operator_process(cluster: LocalCluster) -> psutil.Process:
@@ -65,6 +65,6 @@ def expositions(cluster: LocalCluster) -> list[str]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     texts = []
     for pod in cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator"):
-        with opener.open(f"http://{pod['status']['podIP']}:8080/metrics", timeout=10) as answer:
+        with opener.open(f"http://{pod['status']['podIP']}:8080/metrics", timeout=60) as answer:
             texts.append(answer.read().decode())
     return texts

@@ -88,6 +88,6 @@ async def answer_of(engine: Engine, request: Request) -> list[Token]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Lets everything else run until `condition` holds; fails loudly instead of hanging."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.001)

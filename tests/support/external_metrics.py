@@ -30,7 +30,7 @@ class ExternalMetrics:
         self._thread.start()
         host, port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
         self._cluster.apply(service(host, port), api_service(port))
-        self._cluster.wait("the metrics API is there", lambda: self._cluster.api.get(PATH), timeout=30)
+        self._cluster.wait("the metrics API is there", lambda: self._cluster.api.get(PATH))
         return self
 
     def __exit__(self, *_: object) -> None:

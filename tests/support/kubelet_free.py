@@ -33,7 +33,7 @@ def kubelet_free(directory: Path, *flags: str) -> Iterator[tuple[LocalCluster, P
         nodes = fake_nodes(cluster, *flags)
         nodes.start()
         try:
-            cluster.wait("the nodes", lambda: "nodes" in nodes.log.read_text(), timeout=60)
+            cluster.wait("the nodes", lambda: "nodes" in nodes.log.read_text())
             yield cluster, nodes
         finally:
             nodes.stop()

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
+from cluster.waiting import HANG
 
 ADDRESSES = re.compile(r"listening: gRPC (\S+), HTTP (\S+)")
-PATIENCE = 90  # seconds; importing torch takes most of them on a busy machine
+PATIENCE = HANG  # seconds; importing torch alone takes half a minute on a busy machine
 
 
 @dataclass(frozen=True, slots=True)

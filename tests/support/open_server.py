@@ -24,7 +24,7 @@ NAME = "tiny"
 CONTEXT = 64
 PAGES = 64
 HOST = "127.0.0.1"
-PATIENCE = 20  # seconds, on a busy machine
+PATIENCE = 120  # seconds, on a busy machine
 
 
 @dataclass(frozen=True, slots=True)

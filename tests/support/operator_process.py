@@ -81,7 +81,7 @@ class OperatorProcess:
     def metrics(self) -> str:
         """Raises OSError while it does not answer, which a wait takes as "not yet"."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{self._url}/metrics", timeout=10) as answer:
+        with opener.open(f"{self._url}/metrics", timeout=60) as answer:
             return str(answer.read().decode())
 
     @property

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from cluster import debian
 from cluster.processes import Program
+from cluster.waiting import HANG
 
 PAGE = Path(__file__).parents[2] / "docs" / "operator-metrics.md"
 Body = dict[str, Any]
@@ -46,7 +47,7 @@ class Prometheus:
         """`data` of /api/v1/WHAT."""
         url = f"{self._url}/api/v1/{what}?{urllib.parse.urlencode(words)}"
         try:
-            with OPENER.open(url, timeout=30) as answer:
+            with OPENER.open(url, timeout=60) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{words}: {error.read().decode()}") from error
@@ -108,7 +109,7 @@ def prometheus(rules: Path, directory: Path) -> Iterator[Prometheus]:
     program.start()
     try:
         server = Prometheus(f"http://{address}", pods)
-        program.wait_ready("answers", server.is_ready, 30)
+        program.wait_ready("answers", server.is_ready, HANG)
         yield server
     finally:
         program.stop()

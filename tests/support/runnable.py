@@ -72,7 +72,7 @@ class Shell:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._commands)
-        self._bash.wait(timeout=10)
+        self._bash.wait(timeout=120)
 
     def run(self, command: str) -> tuple[int, str]:
         """Exit status, and what it said on both outputs."""

@@ -45,7 +45,7 @@ class Counted:
     def wait(self) -> Sampled:
         self.runner.entered.set()
         time.sleep(self.runner.step)
-        if not self.runner.gate.wait(timeout=30):
+        if not self.runner.gate.wait(timeout=120):
             raise TimeoutError("the test never opened the gate")
         self.runner.in_flight -= 1
         if self.runner.fault is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from cluster import LocalCluster
 
 CRD = Path(__file__).parents[2] / "crds" / "inferencedeployments.headrace.dev.yaml"
-ESTABLISHED = ("wait", "--for=condition=Established", "crd/inferencedeployments.headrace.dev", "--timeout=30s")
+ESTABLISHED = ("wait", "--for=condition=Established", "crd/inferencedeployments.headrace.dev", "--timeout=300s")
 
 
 def install(cluster: LocalCluster) -> None:

@@ -35,7 +35,7 @@ class ScriptedOutcome:
     texts: list[tuple[int, ...]]
 
     def wait(self) -> Computed:
-        if not self.lane.gate.wait(timeout=30):
+        if not self.lane.gate.wait(timeout=120):
             raise TimeoutError("the test never opened the gate")
         if self.lane.fault is not None:
             raise self.lane.fault

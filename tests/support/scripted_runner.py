@@ -46,7 +46,7 @@ class Scripted:
 
     def wait(self) -> Sampled:
         time.sleep(STEP)
-        assert self.runner.gate.wait(timeout=30)
+        assert self.runner.gate.wait(timeout=120)
         if self.runner.broken is not None:
             raise self.runner.broken
         return Sampled(self.ids, [], [], busy=0.0, gap=0.0)

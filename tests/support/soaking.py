@@ -127,7 +127,7 @@ async def soak(server: ServedProcess, seconds: float, callers: int, seed: int = 
 
 async def idle(server: ServedProcess, session: aiohttp.ClientSession) -> dict[str, float]:
     """Its metrics, once nobody is inside any more. Raises TimeoutError when somebody never leaves."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             async with session.get(f"http://{server.admin}/metrics") as response:
                 lines = [line.split() for line in (await response.text()).splitlines() if line[:1] not in "#"]

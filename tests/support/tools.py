@@ -29,5 +29,5 @@ def kubectl_headrace(cluster: LocalCluster, *words: str) -> Said:
 
 def _run(cluster: LocalCluster, command: list[str], environment: dict[str, str]) -> Said:
     reached = {**cluster.env({"PATH": f"{PROGRAMS}:/usr/bin:/bin"}), "HOME": str(cluster.directory), **environment}
-    done = subprocess.run(command, env=reached, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env=reached, capture_output=True, text=True, check=False, timeout=300)
     return Said(done.returncode, done.stdout, done.stderr)

@@ -23,10 +23,10 @@ def ui(cluster: LocalCluster, *words: str, **environment: str) -> Iterator[str]:
             assert process.stdout is not None
             said = process.stdout.readline()
             address = re.match(r"http://127\.0\.0\.1:\d+/", said)
-            assert address, said or process.communicate(timeout=10)[1]
+            assert address, said or process.communicate(timeout=120)[1]
             yield address[0]
             assert process.poll() is None, "it ended by itself"
         finally:
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=10)
+            _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, ""), err

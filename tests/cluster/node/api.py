@@ -15,7 +15,7 @@ import yaml
 logger = logging.getLogger(__name__)
 Body = dict[str, Any]
 MERGE = "application/merge-patch+json"
-TIMEOUT = aiohttp.ClientTimeout(total=10)
+TIMEOUT = aiohttp.ClientTimeout(total=30)
 WATCH_SECONDS = 120  # the server ends a watch after this; a watch that stays silent longer is broken
 RETRY = 1.0  # s
 
