@@ -8,6 +8,7 @@ The rate that is kept is a quantile over requests, not the highest: what few req
 """
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 BUCKET = 2.0  # seconds that are counted together: more looks within them tell nothing new
 LONGEST = 64.0  # seconds of a burst
@@ -20,6 +21,7 @@ FEWEST = 4  # blocks: of less than a minute nothing is typical
 
 Bucket = tuple[float, float]  # (begin in epoch seconds, requests)
 Block = tuple[float, float, float]  # (begin in epoch seconds, requests/s needed, requests)
+_REQUESTS = itemgetter(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,17 @@ class Past:
 
     @classmethod
     def of(cls, blocks: tuple[Block, ...]) -> "Past":
-        requests = sum([requests for _, _, requests in blocks])
-        return cls(blocks, requests, tuple([(rate, requests) for _, rate, requests in blocks if rate]))
+        loud = tuple([(rate, requests) for _, rate, requests in blocks if rate])
+        return cls(blocks, sum(map(_REQUESTS, blocks)), loud)
 
     def with_newer(self, block: Block | None, now: float) -> "Past":
         if block is None:
             return self
-        blocks = (*self.blocks, block)
-        return Past.of(blocks[1:] if blocks[0][0] <= now - MEMORY else blocks)
+        _, rate, requests = block
+        blocks, loud = (*self.blocks, block), (*self.loud, (rate, requests)) if rate else self.loud
+        if blocks[0][0] <= now - MEMORY:
+            blocks, loud = blocks[1:], loud[1:] if blocks[0][1] else loud
+        return Past(blocks, sum(map(_REQUESTS, blocks)), loud)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,10 @@ class Bursts:
         if buckets and before - buckets[-1][0] < BUCKET:
             buckets = (*buckets[:-1], (buckets[-1][0], buckets[-1][1] + requests))
         else:
-            start = next((n for n, (begin, _) in enumerate(buckets) if begin >= now - LONGEST), len(buckets))
-            buckets = (*buckets[start:], (before, requests))
+            old, length = 0, len(buckets)
+            while old < length and buckets[old][0] < now - LONGEST:
+                old += 1
+            buckets = (*buckets[old:], (before, requests))
         rate, block = _needed(buckets, now), self.block
         if block and now - block[0] < BLOCK:
             begin, known, came = block

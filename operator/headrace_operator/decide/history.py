@@ -81,8 +81,11 @@ class History:
     def extended(self, observed: Observed, now: float) -> dict[str, Series]:
         """The samples with this tick's; what has left the window or the cluster is forgotten."""
         known, since = self.samples, now - WINDOW
-        series = [(pod.uid, _extended(known.get(pod.uid, ()), pod.sample, since)) for pod in observed.pods]
-        return {uid: samples for uid, samples in series if samples}
+        extended = {}
+        for pod in observed.pods:
+            if series := _extended(known.get(pod.uid, ()), pod.sample, since):
+                extended[pod.uid] = series
+        return extended
 
     def silence(self, *, is_silent: bool, now: float) -> float | None:
         """Since when nobody answers. `is_silent`: pods were asked, and none of them answered."""

@@ -24,16 +24,20 @@ TOKENS: Counter = attrgetter("tokens")
 def increase(series: Series, counter: Counter) -> float:
     """What a counter gained. One that fell belongs to a new process and started from zero."""
     values = list(map(counter, series))
-    if values == sorted(values):  # nearly always
-        return values[-1] - values[0] if values else 0.0
-    return sum([after - before if after >= before else after for before, after in pairwise(values)])
+    before = first = values[0] if values else 0.0
+    for value in values:
+        if value < before:
+            return sum([after - before if after >= before else after for before, after in pairwise(values)])
+        before = value
+    return before - first  # nearly always
 
 
 def since(series: Series, at: float) -> Series:
     """The samples that are not older."""
-    if series and series[0].at >= at:  # often
-        return series
-    return [sample for sample in series if sample.at >= at]
+    begin, end = 0, len(series)
+    while begin < end and series[begin].at < at:
+        begin += 1
+    return series[begin:]
 
 
 def rate(pods: Sequence[Series], counter: Counter) -> float | None:

@@ -59,11 +59,11 @@ class Signals:
 def measure(observed: Observed, history: History, now: float) -> tuple[History, Signals]:
     """This tick's signals, and the history that has learned from them."""
     ready = observed.ready
-    asked = [pod for pod in ready if not _is_new(pod, now)]
+    asked = [pod for pod in ready if pod.sample is not None or not _is_new(pod, now)]
     answered = sum([pod.sample is not None for pod in asked])
     history = _learned(observed, history, now, is_silent=bool(asked) and not answered)
     serving = [pod for pod in observed.pods if pod.sample is not None]  # draining pods still carry load
-    series = [history.samples[pod.uid] for pod in serving if pod.uid in history.samples]
+    series = [known for pod in serving if (known := history.samples.get(pod.uid))]
     samples = [pod.sample for pod in serving if pod.sample is not None]
     held = [router.sample for router in observed.routers if router.sample is not None]
     since_change = _since_ready_changed(ready, history, now)
@@ -95,7 +95,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _is_new(pod: PodState, now: float) -> bool:
-    return pod.sample is None and pod.ready_at is not None and now - pod.ready_at < NEW
+    return pod.ready_at is not None and now - pod.ready_at < NEW
 
 
 def _learned(observed: Observed, history: History, now: float, *, is_silent: bool) -> History:

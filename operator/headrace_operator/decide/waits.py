@@ -4,7 +4,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from operator import sub
 
 from headrace_operator.decide.buckets import Bucket, bounds_and_counts
@@ -93,9 +92,12 @@ def _p95_with_ages(gained: Gained, ages: Sequence[Age]) -> float | None:
 
 def _added_up(pods: Sequence[Gained]) -> Gained:
     """Pods of one version of the server count in the same buckets."""
-    if any(bounds != pods[0][0] for bounds, _ in pods):
+    if not pods:
+        return (), ()
+    first = pods[0][0]
+    if any(bounds is not first and bounds != first for bounds, _ in pods):
         return _merged(pods)
-    return (pods[0][0] if pods else ()), [sum(counts) for counts in zip(*[counts for _, counts in pods], strict=True)]
+    return first, list(map(sum, zip(*[counts for _, counts in pods], strict=True)))
 
 
 def _merged(histograms: Sequence[Gained]) -> Gained:
@@ -118,10 +120,11 @@ def _below(histogram: Gained, bound: float) -> float:
 
 def _gained(series: Series) -> Gained:
     """From the first sample of the process that runs now to the last."""
-    first = series[0]
-    for before, after in pairwise(series):
+    first = before = series[0]
+    for after in series:
         if after.received < before.received or after.tokens < before.tokens:
             first = after
+        before = after
     bounds, counts = bounds_and_counts(series[-1].queue_waits)
     bounds_before, before_counts = bounds_and_counts(first.queue_waits)
     if bounds == bounds_before:
