@@ -19,7 +19,7 @@ MODELS = Path(__file__).parents[2] / "examples" / "models"
 LIGHT = GoldenPrompt("And God said, Let there be light:", " and there was light.")
 MEEK = GoldenPrompt("Blessed are the meek:", " for they shall inherit the earth.")
 ABOUT = ("default", "chat")
-PATIENCE = 30  # seconds, on a busy machine
+PATIENCE = 300  # seconds
 
 
 class Clock:
