@@ -15,7 +15,7 @@ def checkpoint(model: str, hub_cache: Path | None) -> Path:
     if not model.startswith(SCHEME):
         return Path(model)
     if hub_cache is None:
-        raise ModelRefused(f"--model={model} is looked up in a Hugging Face cache; name its folder with --hub-cache")
+        raise ModelRefused(f"{model} is looked up in a Hugging Face cache; name its folder with --hub-cache")
     repository, _, revision = model.removeprefix(SCHEME).partition("@")
     return _snapshot(repository, revision or None, hub_cache)
 

@@ -78,9 +78,15 @@ def _check(directory: Path, shape: Architecture, model: Path, target: Architectu
 
 
 def _vocabulary(directory: Path) -> Any:
-    """Token ids by token, in whatever form this kind of tokenizer has them; None: no file says it."""
+    """Token ids by token, in whatever form this kind of tokenizer has them; None: no file says it. Raises
+    ModelRefused."""
     path = directory / TOKENIZER
     if not path.exists():
         return None
-    found = json.loads(path.read_text())
-    return found["model"].get("vocab"), [(each["id"], each["content"]) for each in found.get("added_tokens") or ()]
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found["model"].get("vocab"), [(each["id"], each["content"]) for each in found.get("added_tokens") or ()]
+    except (ValueError, KeyError, TypeError, AttributeError) as broken:
+        raise ModelRefused(
+            f"{path} is no tokenizer: {broken!r}; copy it again from where the model is from"
+        ) from broken

@@ -267,6 +267,26 @@ def test_a_draft_model_that_does_not_fit_is_refused_at_load(
         load_model(config, on_phase=lambda phase: None)
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "says"),
+    [
+        pytest.param(
+            '{"model": {"vocab": {"a": 1, "b": 0}}}', "gives tokens other ids than the model's", id="other ids"
+        ),
+        pytest.param("{", "tokenizer.json is no tokenizer", id="half a file"),
+        pytest.param('{"version": "1.0"}', "tokenizer.json is no tokenizer: KeyError", id="no vocabulary"),
+        pytest.param('{"model": {}, "added_tokens": [7]}', "tokenizer.json is no tokenizer", id="no token"),
+    ],
+)
+def test_a_draft_model_that_speaks_other_tokens_is_refused_at_load(tmp_path: Path, tokenizer: str, says: str) -> None:
+    model, draft = (write_checkpoint(tmp_path / name, num_hidden_layers=1).directory for name in ("model", "draft"))
+    (model / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 1}}}')
+    (draft / "tokenizer.json").write_text(tokenizer)
+    config = a_config(model, engine=EngineConfig(speculative=a_draft(draft)))
+    with pytest.raises(ModelRefused, match=says):
+        load_model(config, on_phase=lambda phase: None)
+
+
 async def test_it_sleeps_and_wakes_with_both_caches(
     checkpoint: Checkpoint, guessers: dict[str, SpeculativeConfig]
 ) -> None:
