@@ -5,10 +5,10 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards import cost, deployment, fleet
+from dashboards import cost, deployment, fleet, models
 from dashboards.panels import Board
 
-BOARDS = (fleet.BOARD, deployment.BOARD, cost.BOARD)
+BOARDS = (fleet.BOARD, deployment.BOARD, models.BOARD, cost.BOARD)
 PLACE = Path(__file__).parents[1] / "headrace" / "files" / "dashboards"
 
 

@@ -90,6 +90,7 @@ class Process:
                 listening.most_connections,
                 tuple(sorted(self._settings.rules.headers())),
                 self._settings.rules.needs_length(),
+                len(self._settings.models) > 1,
                 certificates.file(OWN),
                 certificates.file(REPLICAS),
                 self._settings.tls.replica_name,

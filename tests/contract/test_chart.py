@@ -104,6 +104,8 @@ def test_no_secrets_no_wildcards_and_no_writes_to_what_users_own() -> None:
         ("networkPolicy.operator.apiServerPorts={0}", "apiServerPorts"),
         ("watchNamespaces={Team}", "watchNamespaces"),
         ("monitoring.podMonitor.interval=soon", "interval"),
+        ("modelRouters.chat.namespace=default", "config"),
+        ("modelRouters.Chat.namespace=default", "modelRouters"),
     ],
 )
 def test_an_unknown_or_impossible_value_is_refused(option: str, field: str) -> None:

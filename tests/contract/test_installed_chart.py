@@ -61,17 +61,23 @@ def test_a_variant_is_accepted_field_by_field(cluster: LocalCluster, values: Pat
 
 
 @pytest.mark.parametrize("values", VARIANTS, ids=lambda path: path.name.removesuffix("-values.yaml"))
-def test_the_operators_pod_passes_the_restricted_standard(cluster: LocalCluster, values: Path) -> None:
-    """Its pods and that of `helm test`, and it is the standard that lets them: a root user would be refused."""
+def test_its_pods_pass_the_restricted_standard(cluster: LocalCluster, values: Path) -> None:
+    """Of operators, routers and `helm test`; and it is the standard that lets them: a root user would be refused."""
     bodies = render("--values", values)
-    (workload,) = of_kind(bodies, "Deployment")
-    template = workload["spec"]["template"]
-    operator = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "operator", "namespace": NAMESPACE}, **template}
-    operator["metadata"] = {**template["metadata"], "name": "operator", "namespace": NAMESPACE}
-    dry_run(cluster, operator, *of_kind(bodies, "Pod"))
-    operator["spec"] = {**operator["spec"], "securityContext": {}}
-    with pytest.raises(CommandFailed, match='violates PodSecurity "restricted'):
-        dry_run(cluster, operator)
+    templates = [workload["spec"]["template"] for workload in of_kind(bodies, "Deployment")]
+    dry_run(cluster, *map(alone, templates), *of_kind(bodies, "Pod"))
+    for template in templates:
+        lax = alone(template)
+        lax["spec"] = {**lax["spec"], "securityContext": {}}
+        with pytest.raises(CommandFailed, match='violates PodSecurity "restricted'):
+            dry_run(cluster, lax)
+
+
+def alone(template: Body) -> Body:
+    """A pod of a Deployment's template, where the standard is enforced."""
+    metadata = {**template["metadata"], "generateName": "alone-", "namespace": NAMESPACE}
+    spec = {**template["spec"], "serviceAccountName": "default"}  # its own may be of another namespace
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda path: path.stem)
@@ -167,6 +173,15 @@ REFUSED: dict[str, tuple[Body, str]] = {
             "rollout": {"strategy": "Canary", "canary": {"replicas": 2}},
         },
         "makes 24 GPUs",
+    ),
+    "too many with shadows": (
+        {
+            "resources.gpus": 4,
+            "autoscaling.maxReplicas": 4,
+            "rollout": {"strategy": "Shadow"},
+            "routing": {"mode": "Headrace"},
+        },
+        "makes 20 GPUs",
     ),
     "too many replicas": ({"autoscaling.maxReplicas": 9}, "spec.autoscaling.maxReplicas: 9"),
     "too many on workdays": ({"autoscaling": {"maxReplicas": 2, "schedules": [OFFICE]}}, "schedules included"),

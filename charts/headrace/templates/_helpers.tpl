@@ -96,3 +96,33 @@ capabilities: {drop: [ALL]}
       - downwardAPI:
           items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
 {{- end -}}
+
+{{/* The namespaces of the deployments that a file of models names, as a JSON list. */}}
+{{- define "headrace.modelNamespaces" -}}
+{{- $found := list -}}
+{{- range .models -}}
+{{- if .deployment -}}
+{{- $found = append $found (splitList "/" .deployment | first) -}}
+{{- end -}}
+{{- end -}}
+{{- $found | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{/* Refuses what names a model that the same file does not have: a schema cannot say it. */}}
+{{- define "headrace.checkModels" -}}
+{{- $known := keys .config.models | sortAlpha -}}
+{{- $named := dict "default" .config.default -}}
+{{- with .config.fallback -}}
+{{- $_ := set $named "fallback.from" .from -}}
+{{- $_ := set $named "fallback.to" .to -}}
+{{- end -}}
+{{- range $number, $rule := .config.rules -}}
+{{- $_ := set $named (printf "rules[%d].model" $number) $rule.model -}}
+{{- end -}}
+{{- $at := .at -}}
+{{- range $field, $model := $named -}}
+{{- if not (has $model $known) -}}
+{{- fail (printf "%s.%s is %q; must be one of %s" $at $field $model (join ", " $known)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -20,6 +20,7 @@ HOP_HEADER = "x-headrace-hop"  # likewise: through Python, for the reason that i
 ANSWERS = (ENDPOINT_HEADER, MIRROR_HEADER, HOP_HEADER)
 LENGTH_HEADER = "x-headrace-request-bytes"
 PROGRESS_HEADER = "x-headrace-progress"  # of a client: `comments`, to hear how long a stream has to wait
+ANY_MODEL_HEADER = "x-headrace-any-model"  # to replicas: we chose among several; OpenAI's `model` does not count
 FAIRNESS_HEADER = "x-gateway-inference-fairness-id"  # of the Gateway API inference extension
 # Paths whose prompt decides where they go. Envoy waits for the beginning of their body, so no stream in both directions
 # may stand here: its client waits for an answer before it goes on.
@@ -54,6 +55,7 @@ class Bootstrap:
     most_connections: int  # of clients
     shown_headers: tuple[str, ...] = ()  # that rules look at, in lower case
     shows_length: bool = False  # of bodies
+    chooses_model: bool = False  # among several: replicas are told so
     own_secret: Path | None = None  # file of the certificate of both listeners; None: plain text
     replica_secret: Path | None = None  # likewise, of who signs for the replicas
     replica_name: str = ""  # in their certificates
@@ -128,7 +130,7 @@ class Bootstrap:
             ],
             "route_config": {
                 "virtual_hosts": [{"name": door, "domains": ["*"], "routes": _routes(door)}],
-                **_CLIENTS_ID,
+                "request_headers_to_add": self._told(),
             },
             "http_filters": [
                 {"name": "envoy.filters.http.ext_authz", "typed_config": self._question(door)},
@@ -142,6 +144,12 @@ class Bootstrap:
             ],
             "access_log": [_access_log()],
         }
+
+    def _told(self) -> list[Config]:
+        """What replicas hear of us: the name that the client gave its request, if any, and that we chose the model."""
+        chosen = {ANY_MODEL_HEADER: "true"} if self.chooses_model else {}
+        told = {"x-request-id": f"%REQ({CLIENT_ID_HEADER})%", **chosen}
+        return [_set_header(name, value)["append"] for name, value in told.items()]
 
     def _length(self, door: Door) -> list[Config]:
         """How long a body is, for the rules: the picker sees its beginning only. gRPC says it there."""
@@ -292,12 +300,6 @@ def _routes(door: Door) -> list[Config]:
 
 def _set_header(name: str, value: str) -> Config:
     return {"append": {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
-
-
-# The replica hears the name that the client gave its request, if it gave one.
-_CLIENTS_ID: Config = {
-    "request_headers_to_add": [_set_header("x-request-id", f"%REQ({CLIENT_ID_HEADER})%")["append"]],
-}
 
 
 def _fewest() -> Config:

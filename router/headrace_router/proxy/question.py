@@ -13,7 +13,7 @@ from math import ceil
 
 from headrace_router.metrics import RouterMetrics
 from headrace_router.pick.fleet import Fleet
-from headrace_router.pick.rules import Rules, Traits
+from headrace_router.pick.rules import DEFAULT, Rules, Traits
 from headrace_router.proxy import prompt
 from headrace_router.proxy.bootstrap import (
     ENDPOINT_HEADER,
@@ -105,10 +105,10 @@ class Questions:
                 future.set_result(answer)
 
     def _seen(self, door: Door, path: str, headers: Mapping[str, str], body: bytes) -> Seen:
-        model, rule = self._rules.default, ""
+        model, rule = self._rules.default, DEFAULT
         if self._rules.rules:
             model, rule = self._rules.chosen(traits(door, headers, body))
-        if rule and path in PROMPTED[door]:
+        if model and path in PROMPTED[door]:  # the only model has no name
             self._metrics.models.labels(model, rule).inc()
         return Seen(path, headers, body, asked(door, path, headers, body), model)
 

@@ -33,6 +33,9 @@ DISTRIBUTION = "headrace-server"
 LARGEST_BODY = 4 * 2**20  # bytes
 RERANK = ("/v1/rerank", "/rerank", "/v2/rerank")  # Jina's and vLLM's, infinity's, Cohere's
 SCORE = ("/v1/score", "/score")
+ANY_MODEL = (
+    "x-headrace-any-model"  # a router chose among several models: what the client calls the model does not count
+)
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +63,7 @@ class Endpoints:
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         with self.arrivals.one():
             body = EmbeddingBody.parse(await request.read())
-            self._check_model(body.model)
+            self._check_model(self._meant(body.model, request))
             embedder = self.readiness.embedder()
             return json_response(body.reply(await embedder.embed(self.callers.complete(body.ask(), request.headers))))
 
@@ -73,7 +76,7 @@ class Endpoints:
             return await self._judged(request, ScoreBody.parse(await request.read()))
 
     async def _judged(self, request: web.Request, body: RerankBody | ScoreBody) -> web.StreamResponse:
-        self._check_model(body.model)
+        self._check_model(self._meant(body.model, request))
         ranker = self.readiness.ranker()
         found = await judged(ranker, body.match(), lambda ask: self.callers.complete(ask, request.headers))
         return json_response(body.reply(found, int(self.wall_clock())))
@@ -104,30 +107,35 @@ class Endpoints:
         return json_response(document(version(DISTRIBUTION)))
 
     async def tokenize(self, request: web.Request) -> web.StreamResponse:
-        return await self._tokens(TokenizeBody.parse(await request.read()))
+        return await self._tokens(request, TokenizeBody.parse(await request.read()))
 
     async def detokenize(self, request: web.Request) -> web.StreamResponse:
-        return await self._tokens(DetokenizeBody.parse(await request.read()))
+        return await self._tokens(request, DetokenizeBody.parse(await request.read()))
 
     async def tokenizer_info(self, _: web.Request) -> web.StreamResponse:
         """vLLM's, by which an evaluation harness does without a copy of the tokenizer."""
         return json_response(self.readiness.tokens().tokenizer_info)
 
-    async def _tokens(self, body: TokenizeBody | DetokenizeBody) -> web.StreamResponse:
+    async def _tokens(self, request: web.Request, body: TokenizeBody | DetokenizeBody) -> web.StreamResponse:
         if body.model is not None:
-            self._adapter(body.model)
+            self._adapter(self._meant(body.model, request))
         return json_response(await body.answer(self.readiness.tokens()))
 
     async def _answer(self, request: web.Request, body: Body) -> web.StreamResponse:
-        adapter = self._adapter(body.model)
+        name = self._meant(body.model, request)
+        adapter = self._adapter(name)
         answers = self.readiness.answers()
         with in_the_words_of(body):
             asks = [replace(self.callers.complete(ask, request.headers), adapter=adapter) for ask in body.asks()]
-            shape = body.shape(Head(body.model, int(self.wall_clock())), answers.tool_form)
+            shape = body.shape(Head(name, int(self.wall_clock())), answers.tool_form)
             if not body.stream:
                 return json_response(await whole(answers, asks, body.choices, shape))
             async with opened(answers, asks, body.choices) as pieces:
                 return await _stream(request, pieces, shape, body.wants_usage())
+
+    def _meant(self, name: str, request: web.Request) -> str:
+        """Which model a client's word means: what it says, but where a router has chosen."""
+        return self.model if ANY_MODEL in request.headers and name not in self.adapters else name
 
     def _check_model(self, name: str) -> None:
         if name != self.model:

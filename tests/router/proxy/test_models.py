@@ -11,6 +11,7 @@ import aiohttp
 import grpc
 import pytest
 import yaml
+from headrace_server.rpc.http import ANY_MODEL
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 from replicas import Replica, running
@@ -108,6 +109,12 @@ async def test_an_unsure_answer_is_more_than_none(group: Group) -> None:
     group.small.logprob, group.large.fails_with = -2.0, grpc.StatusCode.UNAVAILABLE
     assert (await group.complete())[1]["choices"][0]["text"] == "small"
     assert (await group.router.metrics())['headrace_router_fallbacks_total{outcome="Kept"}'] == 1
+
+
+async def test_replicas_hear_that_the_clients_word_for_the_model_does_not_count(group: Group) -> None:
+    await group.complete()  # through Python, for it may be asked again
+    await group.complete(stream=True)
+    assert [headers.get(ANY_MODEL) for headers in group.small.metadata] == ["true", "true"]
 
 
 async def test_a_stream_is_never_asked_twice(group: Group) -> None:

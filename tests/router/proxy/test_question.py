@@ -60,6 +60,17 @@ async def test_a_held_question_is_answered_when_a_replica_is_there() -> None:
         assert (await held).headers[ENDPOINT_HEADER] == "127.0.0.1:1"
 
 
+async def test_models_are_counted_without_any_rule_and_an_only_one_is_not() -> None:
+    for model, counted in (("small", 1.0), ("", None)):
+        registry = CollectorRegistry()
+        picker = Picker(Terms(Limits(0, 60.0), start_seconds=90.0))
+        questions = Questions(Fleet({model: picker}), Rules((), model), RouterMetrics(registry), lambda: 0.0)
+        picker.there_are(Found((A,)))
+        questions.answer("/http/v1/completions", {STREAM_HEADER: "one"}, b"{}")
+        labels = {"model": model, "rule": "default"}
+        assert registry.get_sample_value("headrace_router_model_requests_total", labels) == counted
+
+
 async def test_a_question_that_is_taken_back_makes_room() -> None:
     async with asking(most_held=1) as (picker, _, session):
         held = asyncio.create_task(asked(session, "/http/v1/completions", "one"))

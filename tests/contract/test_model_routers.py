@@ -1,0 +1,100 @@
+"""The chart's routers before several models: the router takes what is rendered, and may read what the file names."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import headrace_router.__main__ as router
+import pytest
+import yaml
+from chart import CHART, Body, helm, of_kind, render
+from headrace_router.arguments import settings
+from headrace_router.observe.pods import Replicas
+
+pytestmark = pytest.mark.timeout(120)
+EVERYTHING = CHART / "ci" / "everything-values.yaml"
+FILE: dict[str, Any] = yaml.safe_load(EVERYTHING.read_text())["modelRouters"]["chat"]["config"]
+NAME = "chat-models"
+
+
+@pytest.fixture(scope="module")
+def rendered() -> list[Body]:
+    return [body for body in render("--values", EVERYTHING) if body["metadata"]["name"].startswith(NAME)]
+
+
+def test_the_router_starts_with_what_is_rendered(rendered: list[Body], tmp_path: Path) -> None:
+    (deployment,), (file,) = of_kind(rendered, "Deployment"), of_kind(rendered, "ConfigMap")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert [*container["command"], container["args"][0]] == ["headrace", "route"]
+    assert yaml.safe_load(file["data"]["models.yaml"]) == FILE
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    (volume,) = [each for each in pod["volumes"] if each.get("configMap") == {"name": file["metadata"]["name"]}]
+    words = [word.replace(mounts[volume["name"]], str(tmp_path)) for word in container["args"][1:]]
+    (tmp_path / "models.yaml").write_text(file["data"]["models.yaml"])
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    router.register(parser)
+    told = settings(parser.parse_args(words), tmp_path)
+    assert {model.name: model.replicas for model in told.models} == {
+        "small": Replicas("team-a", "scripture-1m"),
+        "large": Replicas("team-b", "scripture-5m"),
+        "other": None,
+    }
+    assert told.rules.fallback is not None
+    assert [rule.request_bytes for rule in told.rules.rules] == [None, None, 2_000_000, None]
+    assert told.listening.host == "$(POD_IP)"
+
+
+def test_it_may_read_where_its_deployments_are_and_nowhere_else(rendered: list[Body]) -> None:
+    bindings = of_kind(rendered, "RoleBinding")
+    assert {body["metadata"]["namespace"] for body in bindings} == {"team-a", "team-b"}
+    (account,) = of_kind(rendered, "ServiceAccount")
+    (deployment,) = of_kind(rendered, "Deployment")
+    assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
+    for body in bindings:
+        assert body["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": "team-a"}]
+    (role,) = {body["roleRef"]["name"] for body in bindings}
+    (rules,) = [body["rules"] for body in of_kind(render(), "ClusterRole") if body["metadata"]["name"] == role]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"list", "watch"}
+
+
+def test_network_policies_and_monitors_know_it_for_a_router(rendered: list[Body]) -> None:
+    (deployment,), (service,) = of_kind(rendered, "Deployment"), of_kind(rendered, "Service")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/name"] == "headrace-router"
+    assert labels["headrace.dev/router"] == NAME
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+
+
+def test_another_file_replaces_the_routers_and_another_chart_does_not(rendered: list[Body], tmp_path: Path) -> None:
+    def template(body: list[Body]) -> Body:
+        (found,) = [each for each in of_kind(body, "Deployment") if each["metadata"]["name"] == NAME]
+        made: Body = found["spec"]["template"]
+        return made
+
+    changed = render("--values", EVERYTHING, "--set", "modelRouters.chat.config.fallback.meanLogprob=-2")
+    assert template(changed)["metadata"]["annotations"] != template(rendered)["metadata"]["annotations"]
+    assert not any("chart" in label for label in template(rendered)["metadata"]["labels"])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("config.default=huge", 'modelRouters.chat.config.default is "huge"; must be one of large, other, small'),
+        ("config.fallback.to=huge", 'modelRouters.chat.config.fallback.to is "huge"; must be one of'),
+        ("config.rules[1].model=huge", 'modelRouters.chat.config.rules[1].model is "huge"; must be one of'),
+        ("config.fallback.meanLogprob=1", "meanLogprob"),
+        ("config.rules[0].when=now", "when"),
+        ("config.rules[0].name=fallback", "name"),
+        ("config.models.small.deployment=scripture-1m", "deployment"),
+        ("config.models.small.replicas={127.0.0.1}", "small"),
+        ("config.models.small.costPerHour=-1", "costPerHour"),
+        ("replicas=0", "replicas"),
+        ("namespace=", "namespace"),
+    ],
+)
+def test_a_file_that_the_router_would_refuse_is_refused_before_it_is_installed(option: str, said: str) -> None:
+    done = helm("template", "headrace", CHART, "--values", EVERYTHING, "--set", f"modelRouters.chat.{option}")
+    assert done.returncode != 0
+    assert said in done.stderr
