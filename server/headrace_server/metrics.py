@@ -128,6 +128,11 @@ class ServerMetrics:
         self.requests_refused_by_class = make.counter(
             "requests_refused_by_class", "Of those refused for want of room", "class"
         )
+        self.requests_retried_by_class = make.counter(
+            "requests_retried_by_class",
+            "Of those admitted or refused for want of room: said they were asked before",
+            "class",
+        )
         self.requests_finished_by_class = make.counter("requests_finished_by_class", "Of those ended", "class")
         self.finished_request_tokens_by_class = make.counter(
             "finished_request_tokens_by_class", "Prompt + generated tokens of those ended", "class"

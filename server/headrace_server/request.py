@@ -86,6 +86,7 @@ class Request:
     grammar: Grammar | None = None
     priority: Priority = Priority.STANDARD
     deadline: float | None = None  # seconds on the clock of `arrived_at`; later the answer is of no use; None = none
+    asked_before: bool = False  # its caller says that it is not the first try
 
     @property
     def cache_owner(self) -> str:

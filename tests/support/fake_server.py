@@ -109,7 +109,7 @@ def template(names: frozenset[str]) -> list[str]:
         for by_class in (
             metrics.requests_waiting_by_class, metrics.requests_running_by_class,
             metrics.oldest_waiting_seconds_by_class, metrics.requests_received_by_class,
-            metrics.requests_refused_by_class, metrics.requests_finished_by_class,
+            metrics.requests_refused_by_class, metrics.requests_retried_by_class, metrics.requests_finished_by_class,
             metrics.finished_request_tokens_by_class,
         ):  # fmt: skip
             by_class.labels(priority)

@@ -13,6 +13,7 @@ from headrace_server.client.connection import PLAIN, Connection, base_url
 from headrace_server.rpc.batches.lines import Code, Line, answered, unanswered
 
 COME_BACK = frozenset({429, 502, 503})  # full, not there yet or any more; everything else is an answer
+RETRIES = "x-stainless-retry-count"  # OpenAI's word for it, which the server knows: the demand is counted once
 LONGEST_PAUSE = 30.0  # seconds between two attempts, when the server names no time itself
 FIRST_PAUSE = 0.25  # seconds; doubled with each attempt
 
@@ -65,11 +66,12 @@ class OfflineServer:
         await self._session.close()
 
     async def _until_answered(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, bytes]:
-        pause = FIRST_PAUSE
+        pause, tries = FIRST_PAUSE, 0
         while True:
             wanted: float | None = None
+            again = {RETRIES: str(tries)} if tries else {}
             try:
-                async with self._session.request(method, f"{self._base}{path}", json=body) as response:
+                async with self._session.request(method, f"{self._base}{path}", json=body, headers=again) as response:
                     raw = await response.read()
                 if response.status not in COME_BACK:
                     self._answered_at = self._clock()
@@ -80,6 +82,7 @@ class OfflineServer:
                 why = f"{type(broken).__name__}: {broken}"
             await self._pause(why, pause if wanted is None else wanted)
             pause = min(2 * pause, LONGEST_PAUSE)
+            tries += 1
 
     async def _pause(self, why: str, seconds: float) -> None:
         """Jitter above, never below: all who were told the same time must not come back together, and not early."""

@@ -70,10 +70,12 @@ class Account:
     def admitted(self, request: Request) -> None:
         self._metrics.requests_received.inc()
         self._metrics.requests_received_by_class.labels(request.priority).inc()
+        self._came(request)
 
     def no_room(self, request: Request) -> None:
         """rpc counts all refusals, by reason; this those that more replicas would have taken in, by class."""
         self._metrics.requests_refused_by_class.labels(request.priority).inc()
+        self._came(request)
 
     def heard(self, news: News) -> None:
         """A step is done. Its tokens and ends are counted one by one with `token` and `ended`."""
@@ -121,6 +123,11 @@ class Account:
 
     def expired(self, phase: Phase) -> None:
         self._metrics.requests_expired.labels(phase).inc()
+
+    def _came(self, request: Request) -> None:
+        """Of the demand, what was demand before: in the moment in which it is counted again, not when it is over."""
+        if request.asked_before:
+            self._metrics.requests_retried_by_class.labels(request.priority).inc()
 
     def _observe_shape(self, sequence: Sequence) -> None:
         metrics, prompt, answer = self._metrics, len(sequence.request.prompt), len(sequence.answer)

@@ -203,6 +203,7 @@ class EmbedEngine:
                 cache_scope=ask.cache_scope,
                 priority=ask.priority,
                 deadline=deadline,
+                asked_before=ask.came_with.attempts_before > 0,
             )
 
         return _Call(
@@ -222,10 +223,10 @@ class EmbedEngine:
             raise
         except Overloaded as refused:
             if refused.reason is not Refusal.TENANT_LIMIT:
-                self._account.no_room(call.whole.priority)
+                self._account.no_room(call.whole)
             raise
         self._admission.admitted(call.whole, now)
-        self._account.admitted(call.texts)
+        self._account.admitted(call.whole, call.texts)
         for place, text in enumerate(call.texts):
             self._calls[text] = call, place
         self._feed.add(call.texts)

@@ -14,7 +14,7 @@ from headrace_server.engine.embed_plan import Planner
 from headrace_server.engine.first_zeros import first_zeros
 from headrace_server.engine.sequence import Sequence
 from headrace_server.metrics import Breakage, ServerMetrics
-from headrace_server.request import Finish, Phase, Priority
+from headrace_server.request import Finish, Phase, Priority, Request
 from headrace_server.telemetry.lengths import length_bucket
 from headrace_server.telemetry.work import ModelWork, Part
 
@@ -50,14 +50,21 @@ class EmbedAccount:
             metrics.predicted_wait_seconds.labels(priority).set_function(partial(_predicted, feed, priority))
         first_zeros(metrics)
 
-    def admitted(self, texts: Row[Sequence]) -> None:
+    def admitted(self, call: Request, texts: Row[Sequence]) -> None:
         for text in texts:
             self._metrics.requests_received.inc()
             self._metrics.requests_received_by_class.labels(text.request.priority).inc()
+        self._came(call)
 
-    def no_room(self, priority: Priority) -> None:
+    def no_room(self, call: Request) -> None:
         """rpc counts all refusals, by reason; this those that more replicas would have taken in, by class."""
-        self._metrics.requests_refused_by_class.labels(priority).inc()
+        self._metrics.requests_refused_by_class.labels(call.priority).inc()
+        self._came(call)
+
+    def _came(self, call: Request) -> None:
+        """Once a call, as its refusal was counted once."""
+        if call.asked_before:
+            self._metrics.requests_retried_by_class.labels(call.priority).inc()
 
     def tokenised(self, seconds: float) -> None:
         self._metrics.fetch_seconds.inc(seconds)

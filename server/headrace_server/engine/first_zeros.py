@@ -11,7 +11,7 @@ def first_zeros(metrics: ServerMetrics) -> None:
     """Of an engine's counters and histograms, whatever it computes."""
     for priority in Priority:
         for counter in (
-            metrics.requests_received_by_class, metrics.requests_refused_by_class,
+            metrics.requests_received_by_class, metrics.requests_refused_by_class, metrics.requests_retried_by_class,
             metrics.requests_finished_by_class, metrics.finished_request_tokens_by_class, metrics.step_tokens,
         ):  # fmt: skip
             counter.labels(priority)

@@ -219,6 +219,7 @@ class Answers:
             grammar=await self._grammar(ask),
             priority=ask.priority,
             deadline=None if ask.timeout is None else arrived_at + ask.timeout,
+            asked_before=ask.came_with.attempts_before > 0,
         )
 
     async def _token_ids(self, prompt: str | tuple[int, ...] | Chat) -> tuple[int, ...]:

@@ -131,6 +131,9 @@ async def test_a_full_server_is_asked_again_and_every_request_is_answered(
                 await asyncio.sleep(0.01)
         runner.gate.set()
         status, said = await running
+        retried = server.sample("headrace_requests_retried_by_class_total", **{"class": "batch"})
+        refused = server.sample("headrace_requests_refused_total", reason="overloaded")
+    assert retried == refused  # each came again, and said so
     assert "waiting for the server: HTTP 429: " in said
     assert status == 0
     assert len(results_in(tmp_path / "out.jsonl")) == 12
