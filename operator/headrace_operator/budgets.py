@@ -32,11 +32,12 @@ class Budgets:
         limit, own = self._gpus.get(key[0]), self._holdings.get(key)
         return None if limit is None or own is None else budget.standby_room(limit, own, self._others(key))
 
-    def ordered(self, key: Key, replicas: int = 0, *, standby: int = 0) -> None:
-        """`replicas`: altogether; `standby`: pods that will be made."""
+    def ordered(self, key: Key, replicas: int = 0, *, standby: int = 0, shadows: int = 0) -> None:
+        """`replicas`: altogether; `standby` and `shadows`: pods that will be made."""
         if known := self._holdings.get(key):
             wanting = max(0, known.wanting - standby)
-            self._holdings[key] = replace(known, replicas=max(known.replicas, replicas), wanting=wanting)
+            beside, replicas = known.beside + shadows, max(known.replicas, replicas)
+            self._holdings[key] = replace(known, replicas=replicas, beside=beside, wanting=wanting)
 
     def forget(self, key: Key) -> None:
         self._holdings.pop(key, None)
@@ -59,7 +60,7 @@ class Budgets:
 
 
 def _holding(deployment: InferenceDeployment, seen: Observed, now: float) -> Holding:
-    present = sum(pod.phase is not PodPhase.LOST for pod in seen.pods)
+    present = sum(pod.phase is not PodPhase.LOST for pod in seen.everybody)
     wanting = max(0, deployment.scaling.warm_standby - len(seen.standby))
     return Holding(
         gpus=deployment.resources.gpus,

@@ -11,7 +11,7 @@ from headrace_operator.act.apply import Hands, Target, apply
 from headrace_operator.act.drainer import Drainer
 from headrace_operator.act.events import Recorder
 from headrace_operator.budgets import Budgets
-from headrace_operator.decide import conflicts, leaving, manifests, revisions, rollouts, routing
+from headrace_operator.decide import conflicts, leaving, manifests, revisions, rollout_news, rollouts, routing
 from headrace_operator.decide.actions import Action, ApplyBudget, ApplyService, DeleteRouting
 from headrace_operator.decide.conflicts import Claims
 from headrace_operator.decide.history import History
@@ -26,10 +26,10 @@ from headrace_operator.decide.rollouts import Progress
 from headrace_operator.decide.routing import Child, RouterParts
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look
-from headrace_operator.decide.sizing import standby_ordered
+from headrace_operator.decide.sizing import ordered
 from headrace_operator.decide.status import Tick, is_due, status
 from headrace_operator.decide.urgency import is_urgent
-from headrace_operator.decide.values import Observed, RouterSample
+from headrace_operator.decide.values import Observed, Role, RouterSample
 from headrace_operator.errors import InvalidSpec, LeaseLost
 from headrace_operator.kube import Kube
 from headrace_operator.memory import Memory
@@ -116,7 +116,7 @@ class Reconciler:
         self._pace.tell(key, is_alert=is_urgent(seen, decision))
         progress, news = self._advance(key, deployment, seen, memory, decision)
         planned = plan(deployment, self._image, seen, decision, progress=progress, said=memory.said, now=now)
-        self._budgets.ordered(key, standby=standby_ordered(planned))
+        self._budgets.ordered(key, standby=ordered(planned, Role.STANDBY), shadows=ordered(planned, Role.SHADOW))
         await self._act(deployment, [*news, *planned], seen, memory, now)
         memory.said = decision.reason
         claims = await self._claims(body, deployment, now)
@@ -195,7 +195,7 @@ class Reconciler:
         memory.progress = rollouts.advance(deployment, seen, before, scores, self._clock(), full=full)
         if before and before.step != memory.progress.step:
             self._metrics.rollout_steps.labels(*key, *memory.progress.step).inc()
-        return memory.progress, rollouts.news(before, memory.progress)
+        return memory.progress, rollout_news.news(before, memory.progress)
 
     async def _act(
         self, deployment: InferenceDeployment, actions: list[Action], seen: Observed, memory: Memory, now: float

@@ -102,7 +102,7 @@ def _tell_signals(metrics: OperatorMetrics, key: Key, decision: Decision) -> Non
 def _tell_pods(metrics: OperatorMetrics, key: Key, observed: Observed, now: float) -> None:
     metrics.ready_replicas.set(key, len(observed.ready))
     metrics.warm_replicas.set(key, sum(pod.is_warm for pod in observed.pods))
-    counted = Counter((str(pod.role), phases.of(pod)) for pod in observed.pods)
+    counted = Counter((str(pod.role), phases.of(pod)) for pod in observed.everybody)
     metrics.pods.set_each(key, counted)
     starts = [now - _began(pod) for pod in observed.live if pod.phase in STARTS]
     metrics.oldest_start_seconds.set(key, max(starts, default=0.0))

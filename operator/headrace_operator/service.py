@@ -33,7 +33,7 @@ class Forecast(StrEnum):
 class Strategy(StrEnum):
     ROLLING = "Rolling"
     CANARY = "Canary"  # the new revision beside the old one, promoted or rolled back on what was measured
-    SHADOW = "Shadow"  # mirrored traffic; refused: no pod hears it yet
+    SHADOW = "Shadow"  # likewise judged, on copies of the requests: what the new revision answers reaches nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,9 @@ class GoldenPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """When a new revision may take over. Ratios are against the old revision's pods over the same time."""
+    """When a new revision may take over, also with strategy Shadow. Ratios are against the old revision's pods over the
+    same time.
+    """
 
     replicas: int = 1
     min_samples: int = 50  # finished requests of the new revision, before anything but its failure is believed
@@ -69,7 +71,7 @@ class Canary:
     min_tokens_per_second: float = 0.8  # times the old speed of a running request
     golden: tuple[GoldenPrompt, ...] = ()
     max_quality_loss: float = 0.05  # nats a token that the golden answers may become less likely
-    share: float | None = None  # of the requests, 0..1; None = as much as its replicas take
+    share: float | None = None  # of the requests (Shadow: copied), 0..1; None = as much as its pods would take
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,11 +295,14 @@ def _ordered(given: Section, least: int, most: int) -> None:
 
 def _rollout(given: Section, task: Task, way: Routing) -> Rollout:
     strategy = Strategy(given.one_of("strategy", Strategy, Strategy.ROLLING))
-    if strategy is Strategy.SHADOW:
-        why = "must be Rolling or Canary: Shadow would copy requests to pods that the operator does not make yet"
+    if strategy is Strategy.SHADOW and not way.holds:
+        why = "must be Canary or Rolling, or come with spec.routing.mode Headrace, whose routers copy requests for it"
         raise InvalidSpec(given.field("strategy"), why)
     deadline = given.positive_duration("progressDeadline") if given.has("progressDeadline") else None
     canary = _canary(given.part("canary"))
+    if canary.share is not None and canary.share > MOST_SERVED and strategy is not Strategy.SHADOW:
+        why = "must be at most 50%, or strategy Shadow, which copies requests: the old revision has to be measured, too"
+        raise InvalidSpec(given.part("canary").field("share"), why)
     if canary.share is not None and not way.holds:
         why = "must come with spec.routing.mode Headrace: a Service spreads connections evenly, and knows no shares"
         raise InvalidSpec(given.part("canary").field("share"), why)
@@ -305,6 +310,9 @@ def _rollout(given: Section, task: Task, way: Routing) -> Rollout:
         why = "compares how likely answers are, and only a model with task generate gives any; leave it out"
         raise InvalidSpec(given.part("canary").field("golden"), why)
     return Rollout(strategy, canary, deadline or Rollout().progress_deadline)
+
+
+MOST_SERVED = 0.5  # of the requests, by a revision on trial
 
 
 def _canary(given: Section) -> Canary:
@@ -317,7 +325,7 @@ def _canary(given: Section) -> Canary:
         max_queue_wait=limits.percent("queueWaitP95", least=100, most=1000, default=usual.max_queue_wait),
         max_error_rate=limits.percent("errorRate", least=0, default=usual.max_error_rate),
         min_tokens_per_second=limits.percent("tokensPerSecond", default=usual.min_tokens_per_second),
-        share=given.percent("share", most=50) if given.has("share") else None,
+        share=given.percent("share") if given.has("share") else None,
         golden=tuple(GoldenPrompt(item.text("prompt"), item.text("answer")) for item in given.parts("golden")),
         max_quality_loss=limits.number("qualityLoss", default=usual.max_quality_loss),
     )

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from headrace_operator.auth_fields import Auth, SecretFile
-from headrace_operator.decide import routing
+from headrace_operator.decide import manifests, routing
 from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.routing import RouterParts
+from headrace_operator.decide.values import Observed, Role
 from headrace_operator.routing_fields import Hold, Routing, RoutingMode
 from headrace_operator.service import Canary, InferenceDeployment, Rollout, Strategy
 from headrace_router import __main__ as router
 from headrace_router.arguments import settings
 from headrace_router.observe.guidance import guidance
+from headrace_router.observe.pods import found
 from headrace_router.settings import Settings
-from observations import deployment
+from observations import deployment, recorded
 
 ROUTED = deployment(routing=Routing(RoutingMode.HEADRACE, 2, Hold(7, 90.0)))
 SECURE = replace(ROUTED, auth=Auth(api_keys=SecretFile("keys", "keys"), tls="certificate"))
@@ -69,6 +71,24 @@ def test_a_router_before_replicas_with_tls_speaks_it_on_both_sides() -> None:
 
 def test_the_share_of_a_canary_is_read_as_it_was_written() -> None:
     shared = replace(ROUTED, rollout=Rollout(Strategy.CANARY, Canary(share=0.07)))
-    told = routing.guidance(shared, Progress(State.TRIAL, "old", "b7a902b8", 0.0))
+    told = routing.guidance(shared, Observed(), Progress(State.TRIAL, "old", "b7a902b8", 0.0))
     read = guidance({"routing": told})
-    assert read.shares == (("b7a902b8", 0.07),)
+    assert (read.shares, read.mirror_share) == ((("b7a902b8", 0.07),), 0.0)
+
+
+def test_the_share_of_copies_is_read_as_it_was_written() -> None:
+    trial = Progress(State.TRIAL, "old", "b7a902b8", 0.0, is_shadow=True)
+    copied = replace(ROUTED, rollout=Rollout(Strategy.SHADOW, Canary(share=0.07)))
+    read = guidance({"routing": routing.guidance(copied, Observed(), trial)})
+    assert (read.shares, read.mirror_share) == ((), 0.07)
+
+
+def test_a_shadow_pod_hears_copies_and_is_asked_nothing() -> None:
+    given = replace(ROUTED, rollout=Rollout(Strategy.SHADOW))
+    status = {"podIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+    made = {role: manifests.pod(given, recorded(given), n, role) | {"status": status} for n, role in enumerate(Role)}
+    for role, body in made.items():
+        body["metadata"]["uid"] = str(role)
+    heard = found({body["metadata"]["uid"]: body for body in made.values()})
+    assert [one.uid for one in heard.mirrors] == ["shadow"]
+    assert sorted(one.uid for one in heard.serving) == ["canary", "replica"]

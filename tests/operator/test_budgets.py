@@ -1,9 +1,11 @@
 """Deployments of one namespace share its GPUs, one decision after the other."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from headrace_operator.budgets import Budgets
+from headrace_operator.decide.values import PodPhase, Role
 from headrace_operator.service import InferenceDeployment, Resources
 from headrace_operator.store import Store
 from observations import NOW, deployment, observed, pod, scaling
@@ -51,6 +53,17 @@ def test_pods_that_are_no_replicas_hold_gpus_too() -> None:
     budgets = Budgets({"team": 8}, store("one"))
     assert budgets.cap(given("one"), observed(2, drains), NOW) == 7
     assert budgets.cap(given("one", warm_standby=2), observed(2), NOW) == 6
+
+
+def test_a_shadow_pod_holds_a_gpu_from_the_moment_at_which_it_is_ordered() -> None:
+    shadow = pod(8, role=Role.SHADOW, routable=False)
+    budgets = Budgets({"team": 8}, store("one", "two"))
+    budgets.cap(given("one"), replace(observed(2), shadows=(shadow,)), NOW)
+    assert budgets.cap(given("two"), observed(0), NOW) == 5
+    budgets.ordered(("team", "one"), shadows=1)
+    assert budgets.cap(given("two"), observed(0), NOW) == 4
+    stopping = replace(shadow, phase=PodPhase.TERMINATING)
+    assert budgets.cap(given("one"), replace(observed(2), shadows=(stopping,)), NOW) == 5
 
 
 def test_a_deployment_that_is_gone_gives_its_gpus_back() -> None:

@@ -107,6 +107,14 @@ def test_a_canary_that_says_everything() -> None:
     assert rollout == Rollout(Strategy.CANARY, Canary(2, 100, 300.0, 7200.0, 2.0, 0.005, 0.9, golden, 0.1))
 
 
+def test_all_requests_may_be_copied_and_half_of_them_served_by_what_is_on_trial() -> None:
+    routed = {"routing": {"mode": "Headrace"}}
+    copied = body(**routed, rollout={"strategy": "Shadow", "canary": {"share": "100%"}})
+    assert InferenceDeployment.from_body(copied).rollout == Rollout(Strategy.SHADOW, Canary(share=1.0))
+    with pytest.raises(InvalidSpec, match=r"^spec\.rollout\.canary\.share: must be at most 50%, or strategy Shadow"):
+        InferenceDeployment.from_body(body(**routed, rollout={"strategy": "Canary", "canary": {"share": "51%"}}))
+
+
 def test_who_may_ask_is_told_by_names_of_secrets() -> None:
     assert InferenceDeployment.from_body(body()).auth == Auth()
     said = {
@@ -232,7 +240,7 @@ def test_adapters_have_sources_of_the_same_kinds() -> None:
             "spec.autoscaling.schedules[0].minReplicas",
             id="below the outer min",
         ),
-        pytest.param({"rollout": {"strategy": "Shadow"}}, "spec.rollout.strategy", id="no router yet"),
+        pytest.param({"rollout": {"strategy": "Shadow"}}, "spec.rollout.strategy", id="nobody who copies requests"),
         pytest.param({"rollout": {"strategy": "Recreate"}}, "spec.rollout.strategy", id="an unknown strategy"),
         pytest.param(
             {"rollout": {"canary": {"minDuration": "1h", "deadline": "1h"}}},

@@ -26,6 +26,8 @@ class Gates:
     evidence: Evidence
     started_at: float
     now: float
+    is_shadow: bool = False  # the pods hear copies of requests
+    obstacle: str = ""  # why not all of the pods are there and ready, where that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,9 @@ Gate = Callable[[Gates], str | None]  # why the canary must go back; None = it m
 
 def judge(gates: Gates) -> Judgement:
     """The first gate that fails decides; promotion needs all of the evidence."""
-    for verdict, gate in _AT_ONCE if not _has_samples(gates) else (*_AT_ONCE, *_MEASURED):
+    failed = Verdict.SHADOW_FAILED if gates.is_shadow else Verdict.CANARY_FAILED
+    at_once: tuple[tuple[Verdict, Gate], ...] = ((failed, _failure), (Verdict.QUALITY_WORSE, _quality))
+    for verdict, gate in (*at_once, *_MEASURED) if _has_samples(gates) else at_once:
         if why := gate(gates):
             return Judgement(verdict, why)
     if missing := _missing(gates):
@@ -95,7 +99,6 @@ def _speed(gates: Gates) -> str | None:
     return f"a running request makes {new:.1f} tok/s against {old:.1f}, {needed:.1f} are needed"
 
 
-_AT_ONCE: tuple[tuple[Verdict, Gate], ...] = ((Verdict.CANARY_FAILED, _failure), (Verdict.QUALITY_WORSE, _quality))
 _MEASURED: tuple[tuple[Verdict, Gate], ...] = (
     (Verdict.ERROR_RATE_WORSE, _error_rate),
     (Verdict.QUEUE_WAIT_WORSE, _queue_wait),
@@ -131,7 +134,10 @@ def _missing(gates: Gates) -> list[str]:
     missing += [f"only one revision has {what}" for what, values in _measured(evidence) if values.count(None) == 1]
     ready = 0.0 if evidence.ready_since is None else gates.now - evidence.ready_since
     if ready < policy.min_duration:
-        missing.append(f"all canary pods have been ready for {ready:.0f} s of {policy.min_duration:g} s")
+        kind = "shadow" if gates.is_shadow else "canary"
+        missing.append(f"all {kind} pods have been ready for {ready:.0f} s of {policy.min_duration:g} s")
+    if gates.obstacle:
+        missing.append(gates.obstacle)
     if policy.golden and quality_loss(policy.golden, evidence) is None:
         missing.append("golden prompts are not all answered")
     return missing

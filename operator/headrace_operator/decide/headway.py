@@ -1,8 +1,9 @@
 """How far a rollout has come, and for how long it has not come any further: a Deployment's progressDeadlineSeconds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from headrace_operator.decide.values import Observed
+from headrace_operator.decide.values import Observed, PodPhase, PodState
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,13 @@ class Headway:
 
 def obstacle(observed: Observed, revision: str) -> str:
     """What the first pod of a revision that is not Ready says; empty where none stands in the way."""
-    waiting = [pod for pod in observed.live if pod.revision == revision and not pod.is_ready]
-    if waiting:
-        return f"{waiting[0].name} is {waiting[0].phase}: {waiting[0].message}".removesuffix(": ")
-    return observed.refused or ""
+    return laggard(pod for pod in observed.live if pod.revision == revision) or observed.refused or ""
+
+
+def laggard(pods: Iterable[PodState]) -> str:
+    """What the first of these that is not Ready says; empty where all are."""
+    waiting = [pod for pod in pods if pod.phase is not PodPhase.READY]
+    return f"{waiting[0].name} is {waiting[0].phase}: {waiting[0].message}".removesuffix(": ") if waiting else ""
 
 
 def _counts(observed: Observed, revision: str) -> tuple[int, int]:

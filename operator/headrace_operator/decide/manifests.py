@@ -66,7 +66,8 @@ def pod(deployment: InferenceDeployment, revision: Revision, ordinal: int, role:
 
 def role_labels(role: Role) -> dict[str, str]:
     """What a pod is kept for, and hence whether the Service routes to it."""
-    return {ROUTABLE_LABEL: "false" if role is Role.STANDBY else "true", ROLE_LABEL: str(role)}
+    is_routed = role in {Role.REPLICA, Role.CANARY}
+    return {ROUTABLE_LABEL: "true" if is_routed else "false", ROLE_LABEL: str(role)}
 
 
 def record_metadata(deployment: InferenceDeployment, revision: str) -> Body:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from headrace_operator.decide import revisions, trial
+from headrace_operator.decide import revisions, shadows, trial
 from headrace_operator.decide.actions import Action, Announce, CreatePod, DeletePod, Demote, Promote, Unroute
 from headrace_operator.decide.holding import at_stake, hold
 from headrace_operator.decide.leaving import leave
@@ -33,11 +33,15 @@ def plan(
         return actions
     actions += leave(observed, deployment.drain_timeout, now)
     actions += revisions.keep(deployment, image, observed, (progress.stable, progress.updated))
+    actions += shadows.retire(deployment, observed, progress, decision)
+    if promoted := shadows.promote(observed, progress):
+        return actions + promoted  # at the next look they are among the replicas
     full = is_full(observed, decision.situation.budget)
     actions += trial.place(deployment, observed, progress, decision.replicas, full=full)
     revision = observed.revision(progress.serving)
     if revision is None:  # its record comes first, and the tick after it makes the pods
         return actions
+    shadowed = shadows.add(deployment, observed, progress, decision)
     decision = replace(decision, replicas=trial.stable_replicas(deployment, observed, progress, decision.replicas))
     observed = trial.without_canaries(observed, progress)
     sides = at_stake(observed, progress)
@@ -49,7 +53,7 @@ def plan(
         actions += size(deployment, revision, observed, decision)
     if not any(isinstance(action, CreatePod | Promote | Demote) for action in actions):
         actions += tend_standby(deployment, sides.stable if sides else revision, observed)
-    return actions + _off_the_wrong_device(observed, actions)
+    return actions + shadowed + _off_the_wrong_device(observed, actions)
 
 
 def _announcements(decision: Decision, said: Reason | None) -> list[Action]:

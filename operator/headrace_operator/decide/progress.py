@@ -4,7 +4,7 @@ from headrace_operator.decide.conditions import Condition
 from headrace_operator.decide.headway import obstacle
 from headrace_operator.decide.reasons import Progress as Reason
 from headrace_operator.decide.rollouts import Progress, State
-from headrace_operator.decide.values import Observed
+from headrace_operator.decide.values import Observed, PodPhase
 
 
 def progressing(observed: Observed, progress: Progress) -> Condition:
@@ -21,6 +21,8 @@ def _complete(observed: Observed, progress: Progress) -> Condition:
 
 
 def _trial(observed: Observed, progress: Progress) -> Condition:
+    if progress.is_shadow:
+        return _shadow_trial(observed, progress)
     canaries = [pod for pod in observed.live if progress.is_canary(pod)]
     ready = sum(pod.is_ready for pod in canaries)
     tried = f"{ready} of {len(canaries)} canary pods of revision {progress.updated} are ready; {progress.message}"
@@ -28,6 +30,13 @@ def _trial(observed: Observed, progress: Progress) -> Condition:
         return Condition("Progressing", True, Reason.CANARY_TRIAL, tried)
     message = f"no GPU is free: canary pods take the place of replicas, and never of the last one; {tried}"
     return Condition("Progressing", True, Reason.SURGE_IMPOSSIBLE, message)
+
+
+def _shadow_trial(observed: Observed, progress: Progress) -> Condition:
+    shadows = progress.on_trial(observed)
+    ready = sum(pod.phase is PodPhase.READY for pod in shadows)
+    tried = f"{ready} of {len(shadows)} shadow pods of revision {progress.updated} are ready; {progress.message}"
+    return Condition("Progressing", True, Reason.SHADOW_TRIAL if progress.surge else Reason.WAITING_FOR_GPU, tried)
 
 
 def _promoting(observed: Observed, progress: Progress) -> Condition:
@@ -58,7 +67,8 @@ def _rolled_back(observed: Observed, progress: Progress) -> Condition:
     del observed
     back = f"revision {progress.stable} serves on; change the pod template in the manifest to try again"
     message = f"revision {progress.updated}: {progress.verdict}: {progress.message}; {back}"
-    return Condition("Progressing", False, Reason.CANARY_ROLLED_BACK, message)
+    reason = Reason.SHADOW_ROLLED_BACK if progress.is_shadow else Reason.CANARY_ROLLED_BACK
+    return Condition("Progressing", False, reason, message)
 
 
 _OF = {

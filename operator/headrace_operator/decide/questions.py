@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from headrace_operator.decide.evidence import key
 from headrace_operator.decide.rollouts import Progress, State
-from headrace_operator.decide.values import Observed, PodState
+from headrace_operator.decide.values import Observed, PodPhase, PodState
 from headrace_operator.service import GoldenPrompt, InferenceDeployment
 
 
@@ -34,19 +34,20 @@ def questions(deployment: InferenceDeployment, observed: Observed, progress: Pro
         return None
     scored = {score.key for score in progress.evidence.scores}
     prompts = tuple(golden for golden in deployment.rollout.canary.golden if key(golden) not in scored)
-    stable, canary = (_door(observed, revision) for revision in (progress.stable, progress.updated))
+    stable = _door([pod for pod in observed.ready if pod.revision == progress.stable])
+    canary = _door([pod for pod in progress.on_trial(observed) if pod.phase is PodPhase.READY])
     if not prompts or stable is None or canary is None:
         return None
     trial = f"{deployment.uid}/{progress.updated}/{progress.started_at:.0f}"
     return Questions(trial, deployment.name, stable, canary, prompts)
 
 
-def _door(observed: Observed, revision: str) -> Door | None:
-    """Of the ready pod that carries least."""
-    ready = [pod for pod in observed.ready if pod.revision == revision and pod.address]
-    if not ready:
+def _door(ready: list[PodState]) -> Door | None:
+    """Of the one that carries least."""
+    known = [pod for pod in ready if pod.address]
+    if not known:
         return None
-    chosen = min(ready, key=_carries)
+    chosen = min(known, key=_carries)
     return Door(f"http://{chosen.address}:{chosen.admin_port}", chosen.uid)
 
 

@@ -58,6 +58,9 @@ class Announcement(StrEnum):
     CANARY_STARTED = "CanaryStarted"
     CANARY_PROMOTED = "CanaryPromoted"
     CANARY_ROLLED_BACK = "CanaryRolledBack"
+    SHADOW_STARTED = "ShadowStarted"
+    SHADOW_PROMOTED = "ShadowPromoted"
+    SHADOW_ROLLED_BACK = "ShadowRolledBack"
     INVALID_SPEC = "InvalidSpec"
     RECONCILE_FAILED = "ReconcileFailed"
     SCALING_CONFLICT = "ScalingConflict"  # somebody else scales this, or edits what the operator made
@@ -73,6 +76,9 @@ class Progress(StrEnum):
     CANARY_TRIAL = "CanaryTrial"
     CANARY_PROMOTED = "CanaryPromoted"
     CANARY_ROLLED_BACK = "CanaryRolledBack"
+    SHADOW_TRIAL = "ShadowTrial"
+    SHADOW_ROLLED_BACK = "ShadowRolledBack"
+    WAITING_FOR_GPU = "WaitingForGPU"  # shadow pods find no room, and take no replica's place
     REVISION_LOST = "RevisionLost"  # the record that pods must be made from was deleted
 
 
@@ -82,6 +88,7 @@ class Verdict(StrEnum):
     EVIDENCE_MISSING = "EvidenceMissing"  # not enough yet
     ALL_GATES_PASSED = "AllGatesPassed"
     CANARY_FAILED = "CanaryFailed"  # its pods crash, or refuse the model, or compute on another device
+    SHADOW_FAILED = "ShadowFailed"  # likewise
     QUALITY_WORSE = "QualityWorse"
     QUEUE_WAIT_WORSE = "QueueWaitWorse"
     ERROR_RATE_WORSE = "ErrorRateWorse"

@@ -44,4 +44,4 @@ def refused(before: Refusal | None, message: str, observed: Observed, generation
 
 
 def _uids(observed: Observed) -> frozenset[str]:
-    return frozenset(pod.uid for pod in observed.pods)
+    return frozenset(pod.uid for pod in observed.everybody)

@@ -63,6 +63,6 @@ def keep(deployment: InferenceDeployment, image: str, observed: Observed, in_use
     wanted = asked(deployment)
     if observed.revision(wanted) is None:
         return [CreateRevision(body(deployment, image, observed))]
-    used = {wanted, *in_use, *(pod.revision for pod in observed.pods)}
+    used = {wanted, *in_use, *(pod.revision for pod in observed.everybody)}
     newest = sorted(observed.revisions, key=lambda known: -known.number)
     return [DeleteRevision(old.name, old.uid) for old in newest[KEPT:] if old.hash not in used]

@@ -15,7 +15,7 @@ from headrace_operator.decide.numbers import rounded, text
 from headrace_operator.decide.reasons import Verdict
 from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.waits import Histogram
-from headrace_operator.service import InferenceDeployment
+from headrace_operator.service import InferenceDeployment, Strategy
 
 NOTABLE = 0.2  # of the requests that stand in status
 UNKNOWN = "unknown"
@@ -27,7 +27,7 @@ Told = Mapping[str, Any]
 def as_status(deployment: InferenceDeployment, progress: Progress, before: Told) -> dict[str, Any]:
     """`before`: status.rollout as it stands."""
     now = {
-        "strategy": str(deployment.rollout.strategy),
+        "strategy": str(_strategy(deployment, progress)),
         "state": str(progress.state),
         "stableRevision": progress.stable,
         "updatedRevision": progress.updated,
@@ -57,7 +57,15 @@ def restored(told: Told) -> Progress | None:
         evidence=_restored_evidence(told.get("evidence", {})),
         stable_served=told.get("stableServed", False),
         headway=_restored_headway(told.get("headway", {}), epoch(told["startedAt"])),
+        is_shadow=told.get("strategy") == Strategy.SHADOW,
     )
+
+
+def _strategy(deployment: InferenceDeployment, progress: Progress) -> Strategy:
+    """Of a trial, that by which it runs: the manifest may say another one by the time that it is over."""
+    if progress.state not in {State.TRIAL, State.ROLLED_BACK}:
+        return deployment.rollout.strategy
+    return Strategy.SHADOW if progress.is_shadow else Strategy.CANARY
 
 
 def _step(told: Told) -> list[Any]:

@@ -1,7 +1,8 @@
 """Where a rollout stands, as a state machine: Baseline -> [Trial ->] Promoting -> Baseline, or Trial -> RolledBack.
 
 Baseline    every pod is of the revision that the manifest asks for
-Trial       canary pods of the new revision serve beside the stable one, and evidence is gathered
+Trial       canary pods of the new revision serve beside the stable one, or shadow pods hear copies of its requests, and
+            evidence is gathered
 Promoting   pods are replaced one by one by the new revision
 RolledBack  the manifest asks for a revision that failed its trial; the stable one serves on, until the manifest changes
 
@@ -14,15 +15,16 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from headrace_operator.decide import revisions
-from headrace_operator.decide.actions import Action, Announce
 from headrace_operator.decide.canary import Gates, Judgement, judge
 from headrace_operator.decide.evidence import Evidence, Score
-from headrace_operator.decide.headway import Headway, obstacle
-from headrace_operator.decide.reasons import Announcement, Verdict
+from headrace_operator.decide.headway import Headway, laggard, obstacle
 from headrace_operator.decide.reasons import Progress as Reason
+from headrace_operator.decide.reasons import Verdict
 from headrace_operator.decide.rolling import waits_for_room
-from headrace_operator.decide.values import Observed, PodState
+from headrace_operator.decide.values import Observed, PodPhase, PodState
 from headrace_operator.service import InferenceDeployment, Mode, Strategy
+
+NO_PLACE = "no GPU is free, and shadow pods take no replica's place: free one, or use strategy Canary, whose pods do"
 
 
 class State(StrEnum):
@@ -46,6 +48,7 @@ class Progress:
     evidence: Evidence = field(default_factory=Evidence)
     stable_served: bool = False  # the stable revision was Ready once
     headway: Headway = field(default_factory=Headway)  # while Promoting
+    is_shadow: bool = False  # the trial is one of shadow pods
 
     @property
     def serving(self) -> str:
@@ -61,6 +64,11 @@ class Progress:
     def is_canary(self, pod: PodState) -> bool:
         """Of the revision on trial, or of one that failed it."""
         return self.serving != self.updated and pod.revision == self.updated and not pod.is_standby
+
+    def on_trial(self, observed: Observed) -> list[PodState]:
+        """Pods of the revision that a trial is about."""
+        pods = [pod for pod in observed.shadows if not pod.is_gone] if self.is_shadow else observed.live
+        return [pod for pod in pods if pod.revision == self.updated]
 
 
 def advance(
@@ -100,12 +108,14 @@ def _next(
     asked = revisions.asked(deployment)
     if asked != before.updated:
         return _begun(deployment, observed, before, asked, now)
+    if before.state in {State.TRIAL, State.ROLLED_BACK} and (other := _other_way(deployment, observed, before, now)):
+        return other
     match before.state:
+        case State.TRIAL if before.is_shadow:
+            return _overheard(deployment, observed, before, scores, now, full=full)
         case State.TRIAL:
             tried = _tried(deployment, observed, before, scores, now)
             return _surged(tried, observed, deployment.rollout.canary.replicas, full)
-        case State.ROLLED_BACK if deployment.rollout.strategy is not Strategy.CANARY:
-            return replace(before, state=State.PROMOTING, verdict=Verdict.NOT_TRIED, message="strategy is Rolling now")
         case State.PROMOTING:
             return _surged(_promoted(observed, before), observed, 1, full)
         case _:
@@ -127,31 +137,6 @@ def _timed(
     return replace(after, headway=made, message=obstacle(observed, after.updated) if made.is_overdue else "")
 
 
-def news(before: Progress | None, after: Progress) -> list[Action]:
-    """Events for what changed."""
-    if before is None or (before.state, before.updated) == (after.state, after.updated):
-        return _stalled(before, after)
-    if after.state is State.TRIAL:
-        told = f"revision {after.updated} is tried beside {after.stable}"
-        return [Announce(Announcement.CANARY_STARTED, told)]
-    if after.state is State.ROLLED_BACK:
-        told = f"{after.verdict}: {after.message}; revision {after.stable} serves on"
-        return [Announce(Announcement.CANARY_ROLLED_BACK, told, is_warning=True)]
-    if after.state is not State.PROMOTING:
-        return []
-    if before.state is State.TRIAL and after.verdict is Verdict.ALL_GATES_PASSED:
-        return [Announce(Announcement.CANARY_PROMOTED, f"{after.verdict}: {after.message}")]
-    told = f"pods are replaced one by one by revision {after.updated}"
-    return [Announce(Announcement.ROLLOUT_STARTED, f"{told}: {after.message}" if after.message else told)]
-
-
-def _stalled(before: Progress | None, after: Progress) -> list[Action]:
-    if before is None or before.headway.is_overdue or not after.headway.is_overdue:
-        return []
-    told = f"revision {after.updated} got no further within rollout.progressDeadline"
-    return [Announce(Announcement.ROLLOUT_STALLED, f"{told}: {after.message}", is_warning=True)]
-
-
 def _serving(observed: Observed, asked: str) -> str:
     """The revision of most ready pods, as far as it is on record: pods of any other could never be made again."""
     ready = Counter(pod.revision for pod in observed.ready if observed.revision(pod.revision))
@@ -168,23 +153,68 @@ def _begun(deployment: InferenceDeployment, observed: Observed, before: Progress
     if asked == before.stable:
         return _promoted(observed, new)
     # With nothing that serves there is nothing to compare with, and nothing to protect.
-    if deployment.rollout.strategy is Strategy.CANARY and _is_ready(observed, before.stable):
-        return replace(new, state=State.TRIAL, verdict=Verdict.EVIDENCE_MISSING, message="the trial begins")
+    if deployment.rollout.strategy is not Strategy.ROLLING and _is_ready(observed, before.stable):
+        return _trial(deployment, new)
     return new
 
 
-def _tried(
-    deployment: InferenceDeployment, observed: Observed, before: Progress, scores: Sequence[Score], now: float
-) -> Progress:
-    if deployment.rollout.strategy is not Strategy.CANARY:
+def _trial(deployment: InferenceDeployment, new: Progress) -> Progress:
+    is_shadow = deployment.rollout.strategy is Strategy.SHADOW
+    return replace(
+        new, state=State.TRIAL, verdict=Verdict.EVIDENCE_MISSING, message="the trial begins", is_shadow=is_shadow
+    )
+
+
+def _other_way(deployment: InferenceDeployment, observed: Observed, before: Progress, now: float) -> Progress | None:
+    """What follows when the strategy changed during a trial, or after a failed one. None = it did not.
+
+    Another trial begins anew: evidence of copies and of requests do not add up. A revision that failed gets one as soon
+    as there is something to compare with.
+    """
+    strategy = deployment.rollout.strategy
+    if strategy is Strategy.ROLLING:
         return replace(before, state=State.PROMOTING, verdict=Verdict.NOT_TRIED, message="strategy is Rolling now")
-    policy = deployment.rollout.canary
-    pods = [pod for pod in observed.live if pod.revision == before.updated]
+    is_same = before.is_shadow is (strategy is Strategy.SHADOW)
+    if is_same or not (before.state is State.TRIAL or _is_ready(observed, before.stable)):
+        return None
+    new = Progress(State.TRIAL, before.stable, before.updated, now, stable_served=before.stable_served)
+    return _trial(deployment, new)
+
+
+def _overheard(
+    deployment: InferenceDeployment,
+    observed: Observed,
+    before: Progress,
+    scores: Sequence[Score],
+    now: float,
+    *,
+    full: bool,
+) -> Progress:
+    """A trial of shadow pods, which have a place where one is free and take nobody's."""
+    pods, wanted = before.on_trial(observed), deployment.rollout.canary.replicas
+    is_stuck = any(waits_for_room(pod) for pod in (*pods, *observed.live)) or (full and len(pods) < wanted)
+    why = "; ".join(filter(None, (laggard(pods), NO_PLACE if is_stuck else "")))
+    tried = _tried(deployment, observed, before, scores, now, obstacle=why)
+    is_over = tried.state is not State.TRIAL
+    return replace(tried, surge=is_over or not is_stuck)
+
+
+def _tried(
+    deployment: InferenceDeployment,
+    observed: Observed,
+    before: Progress,
+    scores: Sequence[Score],
+    now: float,
+    *,
+    obstacle: str = "",
+) -> Progress:
+    """`obstacle`: why not all pods are there and ready."""
+    policy, pods = deployment.rollout.canary, before.on_trial(observed)
     stable = [pod for pod in observed.live if pod.revision == before.stable]
-    is_ready = len(pods) >= policy.replicas and all(pod.is_ready for pod in pods)
+    is_ready = len(pods) >= policy.replicas and all(pod.phase is PodPhase.READY for pod in pods)
     evidence = before.evidence.gathered(stable, pods, scores).ready(is_ready=is_ready, now=now)
-    gates = Gates(policy, deployment.scaling.queue_wait_target, pods, evidence, before.started_at, now)
-    judged = judge(gates)
+    target, is_shadow = deployment.scaling.queue_wait_target, before.is_shadow
+    judged = judge(Gates(policy, target, pods, evidence, before.started_at, now, is_shadow, obstacle))
     return replace(
         before,
         state=_after(judged),

@@ -3,6 +3,7 @@
 The routers' command line is a contract with `headrace route`; tests/contract holds both sides to it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,7 +15,7 @@ from headrace_operator.decide.manifests import DEPLOYMENT_LABEL, GROUP, ROUTABLE
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.reasons import Health
 from headrace_operator.decide.rollouts import Progress, State
-from headrace_operator.decide.values import RouterState
+from headrace_operator.decide.values import Observed, RouterState
 from headrace_operator.routing_fields import RoutingMode
 from headrace_operator.service import InferenceDeployment
 
@@ -111,12 +112,24 @@ def readiness(
     return (True, Health.ROUTERS_READY, message) if ready else (False, Health.NO_ROUTER_READY, message)
 
 
-def guidance(deployment: InferenceDeployment, progress: Progress | None) -> Body | None:
-    """What routers read in status.routing: the share of requests that a revision on trial gets."""
-    share = deployment.rollout.canary.share
-    if share is None or progress is None or progress.state is not State.TRIAL:
+def guidance(deployment: InferenceDeployment, observed: Observed, progress: Progress | None) -> Body | None:
+    """What routers read in status.routing: the share of requests that a revision on trial gets, or hears copies of.
+
+    Both keys, each time: a merge patch would leave what is missing as it stood.
+    """
+    policy = deployment.rollout.canary
+    if progress is None or progress.state is not State.TRIAL:
         return None
-    return {"shares": [{"revision": progress.updated, "share": f"{share:.10%}".rstrip("0%").rstrip(".") + "%"}]}
+    if progress.is_shadow:
+        even = min(1.0, policy.replicas / max(1, len(observed.ready)))  # as much for each pod as a replica has to do
+        return {"shares": [], "mirror": {"share": _percent(policy.share or math.ceil(even * 100) / 100)}}
+    if policy.share is None:
+        return None
+    return {"shares": [{"revision": progress.updated, "share": _percent(policy.share)}], "mirror": {"share": "0%"}}
+
+
+def _percent(share: float) -> str:
+    return f"{share:.10%}".rstrip("0%").rstrip(".") + "%"
 
 
 def name(deployment: InferenceDeployment) -> str:

@@ -38,7 +38,7 @@ def order(
     deployment: InferenceDeployment, revision: Revision, observed: Observed, number: int, role: Role
 ) -> list[Action]:
     """With the lowest free ordinals: names are deterministic, so that a stale leader collides instead of adding."""
-    taken = {pod.ordinal for pod in observed.pods}
+    taken = {pod.ordinal for pod in observed.everybody}
     free = [ordinal for ordinal in range(len(taken) + number) if ordinal not in taken][:number]
     return [CreatePod(manifests.pod(deployment, revision, ordinal, role)) for ordinal in free]
 
@@ -53,10 +53,10 @@ def tend_standby(deployment: InferenceDeployment, revision: Revision, observed: 
     return standby.thin_out(observed, revision.hash, wanted) + new
 
 
-def standby_ordered(actions: list[Action]) -> int:
-    """How many standby pods a plan makes."""
+def ordered(actions: list[Action], role: Role) -> int:
+    """How many pods a plan makes for this."""
     made = [action.body["metadata"]["labels"] for action in actions if isinstance(action, CreatePod)]
-    return sum(labels[manifests.ROLE_LABEL] == Role.STANDBY for labels in made)
+    return sum(labels[manifests.ROLE_LABEL] == role for labels in made)
 
 
 def let_go(observed: Observed, replicas: int) -> list[Action]:

@@ -69,7 +69,7 @@ def status(tick: Tick, before: Mapping[str, Any]) -> dict[str, Any]:
         "queueWaitP95": _steady(before.get("queueWaitP95"), milliseconds(signals.queue_wait_p95)),
         "tokensPerSecond": _steady(before.get("tokensPerSecond"), rounded(signals.throughput)),
         **_known_or_gone("routers", _routers(tick), before),
-        **_known_or_gone("routing", routing.guidance(deployment, tick.progress), before),
+        **_known_or_gone("routing", routing.guidance(deployment, observed, tick.progress), before),
         "hasBeenReady": tick.history.has_served,
         "capacity": {
             name: _steady(before.get("capacity", {}).get(name), rounded(value), NOTABLE_LEARNED)

@@ -20,7 +20,7 @@ def stable_replicas(deployment: InferenceDeployment, observed: Observed, progres
 
     What leaves still has its GPU, so that meanwhile nobody else is told to leave, and nobody comes for it.
     """
-    if progress.surge or progress.state not in {State.TRIAL, State.ROLLED_BACK}:
+    if progress.surge or progress.is_shadow or progress.state not in {State.TRIAL, State.ROLLED_BACK}:
         return replicas
     canaries = sum(progress.is_canary(pod) for pod in observed.live)
     others = min(replicas, len(observed.live) - canaries)
@@ -43,7 +43,8 @@ def place(
     if progress.state is not State.TRIAL:
         passed = [pod for pod in observed.live if pod.role is Role.CANARY and pod.revision == progress.updated]
         return [Promote(pod.name, pod.uid, "the canary is promoted") for pod in passed]
-    missing = deployment.rollout.canary.replicas - len(canaries)
+    wanted = 0 if progress.is_shadow else deployment.rollout.canary.replicas
+    missing = wanted - len(canaries)
     if missing < 0:
         return _surplus(observed, canaries, -missing, replicas)
     revision = observed.revision(progress.updated)

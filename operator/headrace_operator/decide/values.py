@@ -73,11 +73,13 @@ class Role(StrEnum):
     REPLICA = "replica"
     STANDBY = "standby"  # loaded, not routed; promoted in a moment
     CANARY = "canary"  # of a revision on trial; routed, and counted as supply
+    SHADOW = "shadow"  # likewise on trial; hears copies of requests, its answers reach nobody, and it is no supply
 
 
 # Python 3.11 takes 0.1 us to find a member of an enum, and each look asks each pod a dozen times.
 _READY, _LOST, _TERMINATING = PodPhase.READY, PodPhase.LOST, PodPhase.TERMINATING
-_DEVICE_MISMATCH, _STANDBY = PodPhase.DEVICE_MISMATCH, Role.STANDBY
+_DEVICE_MISMATCH, _STANDBY, _SHADOW = PodPhase.DEVICE_MISMATCH, Role.STANDBY, Role.SHADOW
+_BESIDE = (_STANDBY, _SHADOW)  # kept, and no replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +127,17 @@ class PodState:
 
     @property
     def is_live(self) -> bool:
-        """Counts as ordered: neither standby, draining, terminating nor lost.
+        """Counts as ordered: neither standby, shadow, draining, terminating nor lost.
 
         One on the wrong device is not routed and still counts: replacing it again and again would not help.
         """
         phase = self.phase
         is_kept = self.routable or phase is _DEVICE_MISMATCH
-        return is_kept and phase is not _TERMINATING and phase is not _LOST and self.role is not _STANDBY
+        return is_kept and phase is not _TERMINATING and phase is not _LOST and self.role not in _BESIDE
 
     @property
     def is_draining(self) -> bool:
-        return not (self.is_gone or self.is_live or self.is_standby)
+        return not (self.is_gone or self.is_live or self.role in _BESIDE)
 
     @property
     def is_ready(self) -> bool:
@@ -161,14 +163,22 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All pods of one InferenceDeployment at one moment, and the revisions on record."""
+    """All pods of one InferenceDeployment at one moment, and the revisions on record.
 
-    pods: tuple[PodState, ...] = field(default=())
+    Shadows stand apart: what counts pods, sums their load or looks for a victim cannot meet one by mistake.
+    """
+
+    pods: tuple[PodState, ...] = field(default=())  # but shadows
     revisions: tuple[Revision, ...] = ()
     refused: str | None = None  # why the API server created no pod at the last try: a ResourceQuota
     standby_room: int | None = None  # standby pods that the GPU budget allows beside those here; None = no budget
     routers: tuple[RouterState, ...] = ()
     no_routing: str | None = None  # why what spec.routing asks for could not be made
+    shadows: tuple[PodState, ...] = ()  # until they are gone
+
+    @property
+    def everybody(self) -> tuple[PodState, ...]:
+        return self.pods + self.shadows
 
     @property
     def live(self) -> tuple[PodState, ...]:

@@ -47,8 +47,11 @@ class Around:
 
 def observed(bodies: Iterable[Body], around: Around) -> Observed:
     """All pods of one InferenceDeployment, by ordinal."""
-    states = (state(body, around) for body in bodies)
-    return Observed(tuple(sorted(states, key=lambda pod: (pod.ordinal, pod.created_at))))
+    states = sorted((state(body, around) for body in bodies), key=lambda pod: (pod.ordinal, pod.created_at))
+    return Observed(
+        pods=tuple([pod for pod in states if pod.role is not Role.SHADOW]),
+        shadows=tuple([pod for pod in states if pod.role is Role.SHADOW]),
+    )
 
 
 def state(body: Body, around: Around) -> PodState:

@@ -82,7 +82,7 @@ def _all(rows: list[Row], output: str, namespace: str) -> str:
 
 
 def _one(body: Body, bodies: list[Body], output: str, now: float) -> str:
-    states = observed(bodies, Around()).pods
+    states = observed(bodies, Around()).everybody
     conditions = body.get("status", {}).get("conditions", [])
     if output == "json":
         told = [_pod_as_json(pod) for pod in states]

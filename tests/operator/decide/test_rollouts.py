@@ -13,8 +13,9 @@ from headrace_operator.decide.evidence import Evidence, Score, Tally
 from headrace_operator.decide.progress import progressing
 from headrace_operator.decide.reasons import Announcement, Verdict
 from headrace_operator.decide.reasons import Progress as Reason
+from headrace_operator.decide.rollout_news import news
 from headrace_operator.decide.rollout_record import as_status, restored
-from headrace_operator.decide.rollouts import Progress, State, advance, news
+from headrace_operator.decide.rollouts import Progress, State, advance
 from headrace_operator.decide.values import Observed, PodPhase, PodState, Role
 from headrace_operator.service import Batching, Canary, InferenceDeployment, Mode, Rollout, Strategy
 from hypothesis import given, settings

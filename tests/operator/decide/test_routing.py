@@ -144,9 +144,10 @@ TRIAL = Progress(State.TRIAL, "old", "new", 0.0)
 
 
 def test_routers_are_told_how_much_a_revision_on_trial_gets() -> None:
-    assert routing.guidance(SHARED, TRIAL) == {"shares": [{"revision": "new", "share": "10%"}]}
-    assert routing.guidance(SHARED, replace(TRIAL, state=State.PROMOTING)) is None
-    assert routing.guidance(ROUTED, TRIAL) is None, "unset, a router spreads by load"
+    shares = {"shares": [{"revision": "new", "share": "10%"}], "mirror": {"share": "0%"}}
+    assert routing.guidance(SHARED, Observed(), TRIAL) == shares
+    assert routing.guidance(SHARED, Observed(), replace(TRIAL, state=State.PROMOTING)) is None
+    assert routing.guidance(ROUTED, Observed(), TRIAL) is None, "unset, a router spreads by load"
 
 
 def test_another_way_rolls_no_pod() -> None:
