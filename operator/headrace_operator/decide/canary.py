@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headrace_operator.decide.evidence import Evidence, Tally, key
-from headrace_operator.decide.messages import milliseconds
+from headrace_operator.decide.numbers import milliseconds
 from headrace_operator.decide.reasons import Verdict
 from headrace_operator.decide.values import PodPhase, PodState
 from headrace_operator.service import Canary, GoldenPrompt

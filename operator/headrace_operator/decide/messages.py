@@ -1,32 +1,32 @@
-"""What a decision says: one sentence a reason, with the numbers that a reader needs to check it."""
+"""What a decision says: one sentence a reason, with the numbers that a reader needs to check it.
+
+Written when somebody reads it, which of most decisions nobody does: all that it tells stands in the situation.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from headrace_operator.decide.reasons import Reason
+from headrace_operator.decide.reasons import Reason, Signal
 from headrace_operator.decide.situation import Situation, Stuck
+from headrace_operator.decide.whys import why
 
 
-class Reasoned(Protocol):
+class Proposed(Protocol):
+    @property
+    def signal(self) -> Signal: ...
     @property
     def replicas(self) -> int: ...
-    @property
-    def why(self) -> str: ...
 
 
-def message(situation: Situation, reason: Reason, replicas: int, because: str) -> str:
+def message(situation: Situation, reason: Reason, replicas: int, proposals: Sequence[Proposed]) -> str:
     current = situation.current
     change = f"{current} -> {replicas} replicas" if replicas != current else f"{current} replicas"
-    return f"{change}: {_SENTENCES[reason](situation, because)}"
+    return f"{change}: {_SENTENCES[reason](situation, _strongest_first(situation, proposals))}"
 
 
-def because(proposals: Sequence[Reasoned]) -> str:
-    """The strongest first."""
-    return "; ".join(proposal.why for proposal in sorted(proposals, key=lambda proposal: -proposal.replicas))
-
-
-def milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"
+def _strongest_first(situation: Situation, proposals: Sequence[Proposed]) -> str:
+    ordered = sorted(proposals, key=lambda proposal: -proposal.replicas)
+    return "; ".join(why(situation, proposal.signal, proposal.replicas) for proposal in ordered)
 
 
 def _because(situation: Situation, because: str) -> str:

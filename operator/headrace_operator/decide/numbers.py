@@ -6,6 +6,10 @@ def rounded(value: float) -> float:
     return float("%.4g" % value)  # noqa: UP031 - half the time of an f-string, and each look rounds a dozen numbers
 
 
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
 def text(value: float) -> str:
     """Decimal, the shortest that reads back as the same number; `inf` when without bound."""
     shortest = f"{value:.15g}"

@@ -20,7 +20,8 @@ from headrace_operator.decide.reasons import Reason, Signal
 from headrace_operator.decide.rules import MOST_SLOTS, Clamp
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.situation import Situation
-from headrace_operator.decide.supply import drain_time, replicas_for_held, replicas_to_catch_up
+from headrace_operator.decide.supply import HAIR, drain_time, replicas_for_held, replicas_to_carry, replicas_to_catch_up
+from headrace_operator.decide.whys import why
 from headrace_operator.service import Mode
 
 MOST_AT_ONCE = 2.0  # the promise proposes at most this multiple of the ready replicas
@@ -29,7 +30,6 @@ MOST_CATCHING_UP = 1.5  # times what arriving work needs: a backlog passes, a GP
 BLINK, FEW = 2.0, 3  # times, or more than, what was asked for all the while: more must last to be held
 MILD, LITTLE = 2.0, 1.25  # times the target: a longer wait is no chance; times the work's need: what a shorter one adds
 SETTLE = 4.0  # seconds after the ready pods changed before queue waits speak about the new supply
-HAIR = 1e-9  # of a replica: what floating point may be off
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,6 @@ class Proposal:
 
     signal: Signal
     replicas: int
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,6 @@ class Decision:
     asked: int  # before any rule but the one about silent pods: what is held for the target is not asked for
     recommended: int  # of that what has lasted, within the bounds: the scale-down window holds it
     reason: Reason
-    message: str  # with the numbers
     proposals: tuple[Proposal, ...]
     clamps: tuple[Clamp, ...]
     situation: Situation  # everything that it was made of
@@ -57,6 +55,15 @@ class Decision:
     def signals(self) -> Signals:
         return self.situation.signals
 
+    @property
+    def message(self) -> str:
+        """With the numbers. Put into words when somebody reads it: of most decisions nobody does."""
+        return messages.message(self.situation, self.reason, self.replicas, self.proposals)
+
+    def why(self, proposal: Proposal) -> str:
+        """The numbers behind one of the proposals."""
+        return why(self.situation, proposal.signal, proposal.replicas)
+
 
 def decide(situation: Situation) -> Decision:
     """The next number of replicas with its reason."""
@@ -64,17 +71,14 @@ def decide(situation: Situation) -> Decision:
     proposals = _measured(situation) if given is None else given
     wanted = max((proposal.replicas for proposal in proposals), default=situation.current)
     recommended, early = rules.apply(rules.RECOMMENDATION if given is None else (), situation, wanted)
-    limits = rules.SUPPLY + rules.BOUNDS if given is None else rules.BOUNDS
-    replicas, late = rules.apply(limits, situation, recommended)
+    replicas, late = rules.apply(rules.LIMITS if given is None else rules.BOUNDS, situation, recommended)
     clamps = (*early, *late)
-    reason = _reason(situation, proposals, clamps, replicas)
     return Decision(
         replicas=replicas,
         current=situation.current,
         asked=rules.apply(rules.UNKNOWN if given is None else (), situation, wanted)[0],
         recommended=rules.apply(rules.BOUNDS, situation, _lasting(situation, recommended))[0],
-        reason=reason,
-        message=messages.message(situation, reason, replicas, messages.because(proposals)),
+        reason=_reason(situation, proposals, clamps, replicas),
         proposals=proposals,
         clamps=clamps,
         situation=situation,
@@ -100,50 +104,33 @@ def remembered(history: History, decision: Decision, now: float) -> History:
 
 def _given(situation: Situation) -> tuple[Proposal, ...] | None:
     """What a person set instead of what is measured; an empty tuple keeps the number as it is."""
-    policy, silent = situation.policy, situation.silent_for
+    policy = situation.policy
     if policy.mode is Mode.PAUSED:
         return ()
     if policy.mode is Mode.EXTERNAL:
         told = policy.replicas
-        return () if told is None else (Proposal(Signal.EXTERNAL, told, f"spec.replicas is {told}"),)
-    if policy.metrics_fallback is not None and silent > policy.metrics_hold:
-        why = f"no pod has answered for {silent:.0f} s, longer than metricsHold, and metricsFallback is"
-        return (Proposal(Signal.FALLBACK, policy.metrics_fallback, f"{why} {policy.metrics_fallback}"),)
+        return () if told is None else (Proposal(Signal.EXTERNAL, told),)
+    if policy.metrics_fallback is not None and situation.silent_for > policy.metrics_hold:
+        return (Proposal(Signal.FALLBACK, policy.metrics_fallback),)
     return None
 
 
 def _measured(situation: Situation) -> tuple[Proposal, ...]:
     if situation.is_idle:
-        why = f"no request for {situation.idle_for:.0f} s, idleTimeout is {situation.policy.idle_timeout:g} s"
-        return (Proposal(Signal.IDLE, 0, why),)
-    if situation.signals.all_missing:
-        return _by_held(situation)
+        return (Proposal(Signal.IDLE, 0),)
+    if situation.signals.all_missing:  # the routers alone know what is asked for
+        return (Proposal(Signal.HELD, replicas_for_held(situation)),) if situation.signals.held else ()
     return tuple([proposal for signal in _SIGNALS if (proposal := signal(situation))])
 
 
-def _by_held(situation: Situation) -> tuple[Proposal, ...]:
-    """While no replica answers, the routers alone know what is asked for."""
-    signals = situation.signals
-    if not signals.held:
-        return ()
-    why = f"routers hold {signals.held} requests, the oldest for {signals.oldest_held:.1f} s"
-    return (Proposal(Signal.HELD, replicas_for_held(situation), why),)
-
-
 def _by_work(situation: Situation) -> Proposal | None:
-    load, signals = situation.load, situation.signals
+    load = situation.load
     if load is None:
         return None
-    needed = max(1, math.ceil(load - HAIR))
+    needed = replicas_to_carry(load)
     lasts = _lasting(situation, needed) == needed
     catching_up = min(replicas_to_catch_up(situation), math.floor(load * MOST_CATCHING_UP)) if lasts else 0
-    why = (
-        f"{signals.demand:.0f} tok/s arrive and {signals.backlog:.0f} tokens wait, "
-        f"a replica carries {signals.capacity:.0f} tok/s at {situation.policy.utilization:.0%}"
-    )
-    if catching_up > needed:
-        why += f", {catching_up - needed} more until the backlog is gone"
-    return Proposal(Signal.WORK, max(needed, catching_up), why)
+    return Proposal(Signal.WORK, max(needed, catching_up))
 
 
 def _by_slots(situation: Situation) -> Proposal | None:
@@ -152,8 +139,7 @@ def _by_slots(situation: Situation) -> Proposal | None:
     if signals.capacity or not signals.max_running:
         return None
     holds = max(1, math.ceil(signals.in_flight / (signals.max_running * MOST_SLOTS) - HAIR))
-    why = f"{signals.in_flight} requests in flight, no replica was saturated yet to learn what it carries"
-    return Proposal(Signal.SLOTS, min(holds, situation.current), why)
+    return Proposal(Signal.SLOTS, min(holds, situation.current))
 
 
 def _by_queue_wait(situation: Situation) -> Proposal | None:
@@ -169,8 +155,7 @@ def _by_queue_wait(situation: Situation) -> Proposal | None:
     replicas = math.ceil(ready * min(MOST_AT_ONCE, wait / target) - HAIR)
     if is_enough_by_work and wait <= target * MILD:
         replicas = min(replicas, _a_little_more(situation))
-    told = f"p95 wait {messages.milliseconds(wait)} is above its target {messages.milliseconds(target)}"
-    return Proposal(Signal.QUEUE_WAIT, replicas, f"{told} on most of {ready} ready")
+    return Proposal(Signal.QUEUE_WAIT, replicas)
 
 
 def _a_little_more(situation: Situation) -> int:
@@ -183,10 +168,7 @@ def _a_little_more(situation: Situation) -> int:
 
 def _by_bursts(situation: Situation) -> Proposal | None:
     load = situation.burst_load
-    if load is None:
-        return None
-    why = f"bursts of the last half hour need {situation.signals.burst:g} requests/s carried"
-    return Proposal(Signal.BURSTS, max(1, math.ceil(load - HAIR)), why)
+    return None if load is None else Proposal(Signal.BURSTS, replicas_to_carry(load))
 
 
 def _by_forecast(situation: Situation) -> Proposal | None:
@@ -194,9 +176,7 @@ def _by_forecast(situation: Situation) -> Proposal | None:
     load, arrivals, forecast = situation.load, situation.signals.arrivals, situation.signals.forecast
     if not situation.policy.forecast or not load or not arrivals or forecast is None or forecast <= arrivals:
         return None
-    replicas = math.ceil(load * min(MOST_AHEAD, forecast / arrivals) - HAIR)
-    why = f"{forecast:g} requests/s are expected {situation.start_time:.0f} s from now, {arrivals:g} arrive"
-    return Proposal(Signal.FORECAST, replicas, why)
+    return Proposal(Signal.FORECAST, math.ceil(load * min(MOST_AHEAD, forecast / arrivals) - HAIR))
 
 
 _SIGNALS = (_by_work, _by_slots, _by_queue_wait, _by_bursts, _by_forecast)

@@ -107,6 +107,7 @@ UNKNOWN: Rules = ((Reason.METRICS_MISSING, _missing),)
 RECOMMENDATION: Rules = ((Reason.HOLDING_TARGET, _target), *UNKNOWN)
 SUPPLY: Rules = ((Reason.HOLDING_FOR_WINDOW, _window), (Reason.INSUFFICIENT_GPU, _scheduler))
 BOUNDS: Rules = ((Reason.BELOW_MINIMUM, _minimum), (Reason.AT_MAXIMUM, _maximum), (Reason.OVER_BUDGET, _budget))
+LIMITS: Rules = (*SUPPLY, *BOUNDS)
 
 
 def trouble(situation: Situation) -> Reason | None:

@@ -187,7 +187,9 @@ def _decision(decision: Decision, now: float) -> dict[str, Any]:
         "reason": str(decision.reason),
         "message": decision.message,
         "inputs": record.inputs(decision.situation),
-        "proposals": [{"signal": str(p.signal), "replicas": p.replicas, "why": p.why} for p in decision.proposals],
+        "proposals": [
+            {"signal": str(p.signal), "replicas": p.replicas, "why": decision.why(p)} for p in decision.proposals
+        ],
         "clamps": [{"reason": str(c.reason), "from": c.before, "to": c.after} for c in decision.clamps],
         "next": _next(decision, now),
     }

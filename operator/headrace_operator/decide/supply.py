@@ -9,12 +9,18 @@ import math
 from headrace_operator.decide.situation import Situation
 
 SHORTEST = 1.0  # seconds over which the pace of held requests is taken at least: the first one has waited for none
+HAIR = 1e-9  # of a replica: what floating point may be off
 DRAIN = 10.0  # seconds in which a backlog is to be gone: long enough not to buy a GPU for a blink
 
 
 def drain_time(situation: Situation) -> float:
     """Seconds that a backlog may take to go: at least as long as the start-up that let it grow."""
     return max(DRAIN, situation.start_time)
+
+
+def replicas_to_carry(load: float) -> int:
+    """Of arriving work, told in replicas."""
+    return max(1, math.ceil(load - HAIR))
 
 
 def replicas_to_catch_up(situation: Situation) -> int:
@@ -26,7 +32,7 @@ def replicas_to_catch_up(situation: Situation) -> int:
     until = situation.start_time + drain
     seconds = supply.ready * until + sum(max(0.0, until - remaining) for remaining in supply.starting)
     short = signals.backlog + signals.demand * until - signals.capacity * seconds
-    return supply.ready + len(supply.starting) + math.ceil(short / (signals.capacity * drain) - 1e-9)
+    return supply.ready + len(supply.starting) + math.ceil(short / (signals.capacity * drain) - HAIR)
 
 
 def replicas_for_held(situation: Situation) -> int:
@@ -37,4 +43,4 @@ def replicas_for_held(situation: Situation) -> int:
     pace = signals.held / max(SHORTEST, signals.oldest_held)  # requests/s
     arriving = pace * signals.work_per_request / (signals.capacity * situation.policy.utilization)
     waiting = signals.backlog / (signals.capacity * drain_time(situation))
-    return max(1, math.ceil(max(arriving, waiting) - 1e-9))
+    return max(1, math.ceil(max(arriving, waiting) - HAIR))

@@ -112,10 +112,11 @@ def _inputs(inputs: Json) -> Iterator[tuple[str, str, str]]:
 
 
 def _proposals(again: Replay) -> str:
-    proposals = again.decision.proposals
-    if not proposals:
+    decision = again.decision
+    if not decision.proposals:
         return "  none: the number stays as it is, but for the rules\n"
-    return table(("SIGNAL", "REPLICAS", "WHY"), [(p.signal, p.replicas, p.why) for p in proposals], indent="  ")
+    rows = [(proposal.signal, proposal.replicas, decision.why(proposal)) for proposal in decision.proposals]
+    return table(("SIGNAL", "REPLICAS", "WHY"), rows, indent="  ")
 
 
 def _clamps(again: Replay) -> str:
@@ -166,7 +167,10 @@ def _json(body: Body, recorded: Json, again: Replay) -> str:
             "from": decision.current,
             "to": decision.replicas,
             "reason": decision.reason,
-            "proposals": [{"signal": p.signal, "replicas": p.replicas, "why": p.why} for p in decision.proposals],
+            "proposals": [
+                {"signal": proposal.signal, "replicas": proposal.replicas, "why": decision.why(proposal)}
+                for proposal in decision.proposals
+            ],
             "clamps": [{"reason": c.reason, "from": c.before, "to": c.after} for c in decision.clamps],
         },
         "agrees": not again.differences,

@@ -16,9 +16,7 @@ CURRENT = recorded().hash
 
 def decision(replicas: int, *, current: int | None = None, reason: Reason = Reason.STEADY) -> Decision:
     usual = decided(1, signals(1, load=1.0))
-    return replace(
-        usual, replicas=replicas, current=replicas if current is None else current, reason=reason, message="2 -> 3"
-    )
+    return replace(usual, replicas=replicas, current=replicas if current is None else current, reason=reason)
 
 
 def planned(replicas: int, *pods: PodState, **changes: Any) -> list[Action]:
@@ -112,12 +110,12 @@ def test_a_pod_that_fails_is_left_to_its_restarts(phase: PodPhase) -> None:
 def test_an_event_is_news_not_a_heartbeat() -> None:
     risen = decision(3, current=2, reason=Reason.LOAD_ROSE)
     pods = Observed((current(0), current(1)), (recorded(),))
-    assert Announce(Reason.LOAD_ROSE, "2 -> 3") in plan(
+    assert Announce(Reason.LOAD_ROSE, risen.message) in plan(
         deployment(), IMAGE, pods, risen, progress=settled(), said=None, now=NOW
     )
     full = decision(2, reason=Reason.INSUFFICIENT_GPU)
     assert plan(deployment(), IMAGE, pods, full, progress=settled(), said=None, now=NOW) == [
-        Announce(Reason.INSUFFICIENT_GPU, "2 -> 3", is_warning=True)
+        Announce(Reason.INSUFFICIENT_GPU, full.message, is_warning=True)
     ]
     assert plan(deployment(), IMAGE, pods, full, progress=settled(), said=Reason.INSUFFICIENT_GPU, now=NOW) == []
 
