@@ -47,24 +47,31 @@ class Attention(Protocol):
 
 
 class NormedHeads:
-    """Norms in plain torch, before an attention that has none."""
+    """Norms of heads, before an attention that has none."""
 
-    def __init__(self, attention: Attention, norms: HeadNorms, heads: Heads) -> None:
+    def __init__(
+        self, attention: Attention, norms: HeadNorms, heads: Heads, normed: Callable[[Tensor], Tensor]
+    ) -> None:
+        """`normed`: (T, heads, head_dim) -> the same shape, by a weight of 1."""
         self._attention = attention
         self._norms = norms
         self._heads = heads
+        self._normed = normed
 
     def over(self, batch: Batch) -> Attend:
         return partial(self._attend, self._attention.over(batch))
 
     def _attend(self, attend: Attend, projected: Tensor, layer: int, window: int | None) -> Tensor:
         asked = projected[:, : -self._heads.kv]  # queries and keys at once
-        asked.copy_(rms_norm(asked, (self._heads.dim,), None, self._norms.epsilon) * self._norms.weights[layer])
+        asked.copy_(self._normed(asked) * self._norms.weights[layer])
         return attend(projected, layer, window)
 
 
 def with_norms(attention: Attention, norms: HeadNorms | None, heads: Heads) -> Attention:
-    return attention if norms is None else NormedHeads(attention, norms, heads)
+    """In plain torch."""
+    if norms is None:
+        return attention
+    return NormedHeads(attention, norms, heads, partial(rms_norm, normalized_shape=(heads.dim,), eps=norms.epsilon))
 
 
 class GatherAttention:

@@ -3,6 +3,7 @@
 A layer asks for three things: a product, a product added to the residual, and a gated product (silu(gate) * up).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -36,6 +37,21 @@ class Gated(Protocol):
         """(T, inner): silu(gate) * up."""
 
 
+class Product(ABC):
+    """A projection that nothing is fused with: what follows comes after it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        return residual + self(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return gelu(self(x))
+
+
 Matrix_contra = TypeVar("Matrix_contra", contravariant=True)  # (out, in): a Tensor, or one in fewer bits
 
 
@@ -54,18 +70,12 @@ Layout = LayoutOf[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class PlainProjection:
+class PlainProjection(Product):
     weight: Tensor
     bias: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
-
-    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        return residual + linear(x, self.weight, self.bias)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return gelu(linear(x, self.weight, self.bias))
 
 
 @dataclass(frozen=True, slots=True)

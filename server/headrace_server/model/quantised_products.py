@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
 
-from headrace_server.model.projection import Projection, SiluGated
+from headrace_server.model.projection import Product, Projection, SiluGated
 from headrace_server.model.quantised import MOST, Int4, Int8, Quantised
 from headrace_server.model.row_sizes import ANY
 
 
 @dataclass(frozen=True, slots=True)
-class PlainInt8:
+class PlainInt8(Product):
     weight: Int8
     bias: Tensor | None
 
@@ -27,15 +26,9 @@ class PlainInt8:
         found = sums * self.weight.scales * scales
         return (found if self.bias is None else found + self.bias).to(x.dtype)
 
-    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        return residual + self(x)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return gelu(self(x))
-
 
 @dataclass(frozen=True, slots=True)
-class PlainInt4:
+class PlainInt4(Product):
     """Activations, scales and results in bfloat16, as torch's kernel has them; sums in float32."""
 
     weight: Tensor  # float32 (out, in)
@@ -49,12 +42,6 @@ class PlainInt4:
     def __call__(self, x: Tensor) -> Tensor:
         found = (x.bfloat16().float() @ self.weight.T).bfloat16().to(x.dtype)
         return found if self.bias is None else found + self.bias
-
-    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        return residual + self(x)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return gelu(self(x))
 
 
 class PlainQuantised:

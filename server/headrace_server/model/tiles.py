@@ -6,10 +6,10 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, pad
+from torch.nn.functional import pad
 
 from headrace_server.errors import ModelRefused
-from headrace_server.model.projection import LayoutOf, Projection
+from headrace_server.model.projection import LayoutOf, Product, Projection
 from headrace_server.model.quantised import Int4, Int8
 from headrace_server.model.row_sizes import RowSizes
 
@@ -18,19 +18,13 @@ Matrix = TypeVar("Matrix", bound=Tensor | Int8 | Int4)
 
 
 @dataclass(frozen=True, slots=True)
-class TiledProjection:
+class TiledProjection(Product):
     inner: Projection
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, missing = len(x), -len(x) % TILE
         found = [self.inner(tile) for tile in torch.split(pad(x, (0, 0, 0, missing)) if missing else x, TILE)]
         return (found[0] if len(found) == 1 else torch.cat(found))[:rows]
-
-    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        return residual + self(x)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return gelu(self(x))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ rows, and everything else looks at one row at a time, in an order that follows f
 "Defeating Nondeterminism in LLM Inference").
 """
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headrace_server.errors import ModelRefused
 from headrace_server.model.architecture import Architecture
-from headrace_server.model.attention import Attend, Attention, HeadNorms, Heads
+from headrace_server.model.attention import Attention, HeadNorms, Heads, NormedHeads
 from headrace_server.model.batch import Batch
 from headrace_server.model.cache import KvCache
 from headrace_server.model.cpu import attention, parallel
@@ -53,7 +53,9 @@ class InvariantBackend:
                 "leave it out"
             )
         by_row = RowAttention(heads, cache, cos, sin)
-        return by_row if norms is None else NormedRows(by_row, norms, heads)
+        if norms is None:
+            return by_row
+        return NormedHeads(by_row, norms, heads, _by_row(RowNorm(heads.dim, norms.epsilon), heads.dim))
 
     def residual(self, shape: Architecture, dtype: torch.dtype) -> Residual:
         return Unfused(RowNorm(shape.hidden_size, shape.rms_norm_eps))
@@ -88,24 +90,10 @@ class RowNorm:
         return self._norm(x.float(), weight.float()).to(x.dtype)
 
 
-class NormedRows:
-    """Norms of heads, before an attention that has none."""
-
-    def __init__(self, attention: Attention, norms: HeadNorms, heads: Heads) -> None:
-        self._attention = attention
-        self._norm = RowNorm(heads.dim, norms.epsilon)
-        self._ones = torch.ones(heads.dim)
-        self._norms = norms
-        self._heads = heads
-
-    def over(self, batch: Batch) -> Attend:
-        return partial(self._attend, self._attention.over(batch))
-
-    def _attend(self, attend: Attend, projected: Tensor, layer: int, window: int | None) -> Tensor:
-        asked = projected[:, : -self._heads.kv]  # queries and keys at once
-        normed = self._norm(asked.reshape(-1, self._heads.dim), self._ones).view(asked.shape)
-        asked.copy_(normed * self._norms.weights[layer])
-        return attend(projected, layer, window)
+def _by_row(norm: RowNorm, width: int) -> Callable[[Tensor], Tensor]:
+    """Of heads, by a weight of 1."""
+    ones = torch.ones(width)
+    return lambda heads: norm(heads.reshape(-1, width), ones).view(heads.shape)
 
 
 def silu_times(both: Tensor) -> Tensor:

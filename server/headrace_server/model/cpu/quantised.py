@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
 
 from headrace_server.errors import ModelRefused
 from headrace_server.model.cpu import parallel
 from headrace_server.model.cpu.kernel import PARAMETERS, compiled_rounding
-from headrace_server.model.projection import Gated, Projection, SiluGated
+from headrace_server.model.projection import Gated, Product, Projection, SiluGated
 from headrace_server.model.quantised import Int4, Int8, Quantised
 from headrace_server.model.quantised_products import rows_in_int8
 from headrace_server.model.row_sizes import ANY
@@ -52,7 +51,7 @@ class CpuQuantised:
 
 
 @dataclass(frozen=True, slots=True)
-class Int8Product:
+class Int8Product(Product):
     """Weights and activations in INT8."""
 
     weight: Tensor  # opaque: in the blocks that oneDNN's kernels read
@@ -75,9 +74,6 @@ class Int8Product:
             return residual + self(x)
         return torch.addcmul(residual, *self._product(x))
 
-    def gelu(self, x: Tensor) -> Tensor:
-        return gelu(self(x))
-
     def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """float32 (T, out) and (T, 1), to be multiplied."""
         values, scales = rounded(x)
@@ -88,7 +84,7 @@ class Int8Product:
 
 
 @dataclass(frozen=True, slots=True)
-class Int8WeightOnly:
+class Int8WeightOnly(Product):
     values: Tensor  # int8 (out, in)
     scales: Tensor  # (out), bfloat16
     bias: Tensor | None
@@ -109,15 +105,9 @@ class Int8WeightOnly:
         found = found.to(x.dtype)
         return found if self.bias is None else found + self.bias
 
-    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        return residual + self(x)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return gelu(self(x))
-
 
 @dataclass(frozen=True, slots=True)
-class Int4Product:
+class Int4Product(Product):
     values: Tensor  # uint8 (out, in / 2), in the order that the kernel reads
     scales_and_offsets: Tensor  # bfloat16 (in / group, out, 2)
     group_size: int
@@ -142,12 +132,6 @@ class Int4Product:
         )
         found = found.to(x.dtype)
         return found if self.bias is None else found + self.bias
-
-    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        return residual + self(x)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return gelu(self(x))
 
 
 def rounded(x: Tensor) -> tuple[Tensor, Tensor]:

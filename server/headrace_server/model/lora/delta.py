@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
-from torch.nn.functional import gelu
 
 from headrace_server.model.lora.rows import AdaptedRows
-from headrace_server.model.projection import Gated, Projection
+from headrace_server.model.projection import Gated, Product, Projection
 from headrace_server.model.weights import Layer
 
 
@@ -54,7 +53,7 @@ class Deltas:
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptedProjection:
+class AdaptedProjection(Product):
     inner: Projection
     deltas: Deltas
 
@@ -63,9 +62,6 @@ class AdaptedProjection:
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         return self.deltas.added(self.inner.added_to(residual, x), x)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return gelu(self(x))
 
 
 @dataclass(frozen=True, slots=True)
