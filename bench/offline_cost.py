@@ -124,7 +124,7 @@ class Pair:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=SHIPPED, help="checkpoint directory (default: the shipped one)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each turn, simulated (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each turn, simulated (default %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="of each load (default %(default)s)")
     parser.add_argument("--loads", type=float, nargs="+", default=(0.2, 0.5, 0.8), help="of the capacity")
     add_json(parser)

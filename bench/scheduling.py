@@ -51,7 +51,7 @@ FLAGS = (f"--max-wait={MAX_WAIT}", f"--offline-reserve={RESERVE}", f"--max-runni
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=SHIPPED, help="checkpoint directory (default: the shipped one)")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each load (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=25.0, help="of each load (default %(default)s)")
     add_json(parser)
     parser.add_argument("--turns", type=int, default=3, help="of each load, alone and beside offline work")
     parser.add_argument("--times", type=float, nargs="*", default=TIMES, help="the capacity (default %(default)s)")
