@@ -6,6 +6,7 @@ import sys
 
 import grpc
 
+from headrace_server.client import failures
 from headrace_server.client.connection import Connection, add_credential_options, connection_from
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         usage = asyncio.run(_print_answer(connection, options.target, request, options.timeout))
     except grpc.aio.AioRpcError as error:
-        sys.stderr.write(f"headrace: {error.code().name}: {error.details()}\n")
+        sys.stderr.write(f"headrace: {failures.words(error)}\n")
         return 1
     sys.stderr.write(
         f"{usage.prompt_tokens} prompt + {usage.generated_tokens} new tokens, "

@@ -19,6 +19,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace_server.client import failures
 from headrace_server.client.connection import (
     Connection,
     add_connection_options,
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"headrace: {refused}\n")
         return 1
     except grpc.aio.AioRpcError as error:
-        sys.stderr.write(f"headrace: {error.code().name}: {error.details()}\n")
+        sys.stderr.write(f"headrace: {failures.words(error)}\n")
         return 1
     except (aiohttp.ClientError, TimeoutError) as error:
         sys.stderr.write(f"headrace: {type(error).__name__}: {error}\n")

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import aiohttp
 import grpc
 
+from headrace_server.client import failures
 from headrace_server.client.connection import Connection, base_url, first_model
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
@@ -71,7 +72,7 @@ class GrpcTalk:
             finally:
                 call.cancel()
         except grpc.aio.AioRpcError as error:
-            raise Failed(f"{error.code().name}: {error.details()}") from error
+            raise Failed(failures.words(error)) from error
 
     async def close(self) -> None:
         await self._channel.close()

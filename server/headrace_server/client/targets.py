@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import aiohttp
 import grpc
 
+from headrace_server.client import failures
 from headrace_server.client.connection import OWN_CONNECTION, PLAIN, Connection, base_url, first_model
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
@@ -75,7 +76,7 @@ class GrpcTarget:
                 async for reply in call:
                     _receive(reply, reception)
         except grpc.aio.AioRpcError as error:
-            raise RequestFailed(f"{error.code().name}: {error.details()}", _pushback(error)) from error
+            raise RequestFailed(failures.words(error), _pushback(error)) from error
 
     async def close(self) -> None:
         for channel in self._channels:
