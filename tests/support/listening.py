@@ -12,8 +12,8 @@ from typing import TypeVar
 import aiohttp
 
 ADDRESSES = re.compile(r"listening: gRPC (\S+), HTTP (\S+)")
-# Seconds, as cluster.waiting's HANG; benches without a cluster start servers, too, and have no such folder on their path.
-# Importing torch alone takes half a minute on a busy machine.
+# Seconds, as cluster.waiting's HANG, which benches without a cluster do not have on their path. Importing torch alone
+# takes half a minute on a busy machine.
 PATIENCE = 300.0
 
 
