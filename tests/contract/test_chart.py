@@ -10,7 +10,6 @@ import pytest
 import yaml
 from chart import CHART, ROOT, VARIANTS, Body, described, golden, golden_file, helm, of_kind, readme, render
 
-pytestmark = pytest.mark.timeout(120)
 VALUES = (CHART / "values.yaml").read_text()
 
 

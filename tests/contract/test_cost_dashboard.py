@@ -51,7 +51,7 @@ async def test_every_panel_has_data_but_those_of_gpus(tmp_path: Path) -> None:
     async with served(serve_command(MODEL, "--cpu-threads=1", "--admin-port=0", *PEAKS), tmp_path) as server:
         with prometheus(ALERTS, tmp_path) as seen:
             seen.find([pod(server)])
-            async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+            async with aiohttp.ClientSession() as session, asyncio.timeout(300):
                 while empty := await missing(seen):
                     await ask(server, session)
                     await asyncio.sleep(0.5)

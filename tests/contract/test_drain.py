@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def drained(server: ServedProcess, session: aiohttp.ClientSession) -> bool | None:
     url = f"http://{server.admin}/metrics"
-    (reading,) = (await Scraper(session, 2.0, lambda: 0.0).scrape({"pod": url})).values()
+    (reading,) = (await Scraper(session, PATIENCE, lambda: 0.0).scrape({"pod": url})).values()
     assert reading is not None
     assert reading.facts.device == "cpu"
     return reading.sample.drained
@@ -39,7 +39,7 @@ async def test_a_server_that_is_told_to_drain_says_when_it_is_done(checkpoint: P
         asyncio.timeout(PATIENCE),
     ):
         host, port = server.admin.split(":")
-        drainer = Drainer(session, timeout=2.0)
+        drainer = Drainer(session, timeout=PATIENCE)
         assert await drained(server, session) is False
         await drainer.ask([Drain("chat-0", UID, host, int(port))])
         while not await drained(server, session):
@@ -55,8 +55,8 @@ async def test_a_call_that_is_refused_or_not_heard_is_logged_and_raises_nothing(
     ):
         host, port = server.admin.split(":")
         with caplog.at_level(logging.WARNING):
-            await Drainer(session, 2.0).ask([Drain("chat-0", "another-uid", host, int(port))])
-            await Drainer(session, 2.0).ask([Drain("chat-1", UID, host, 1)])
+            await Drainer(session, PATIENCE).ask([Drain("chat-0", "another-uid", host, int(port))])
+            await Drainer(session, PATIENCE).ask([Drain("chat-1", UID, host, 1)])
         assert await drained(server, session) is False
     assert "pod chat-0 does not drain: HTTP status 401" in caplog.text
     assert "pod chat-1 cannot be told to drain" in caplog.text

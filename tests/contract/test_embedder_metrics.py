@@ -21,7 +21,7 @@ async def test_texts_are_demand_and_offline_texts_are_none() -> None:
             asyncio.create_task(engine.embed(EmbedAsk(("f", "g", "h"), priority=each)))
             for each in (Priority.STANDARD, Priority.BATCH)
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while engine.load().waiting + engine.load().running < 6:
                 await asyncio.sleep(0.002)
         sample = parse(generate_latest(registry).decode(), at=1.0)

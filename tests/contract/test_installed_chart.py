@@ -20,7 +20,7 @@ from headrace_operator.decide.values import Revision
 from headrace_operator.routing_fields import Routing, RoutingMode
 from observations import IMAGE, deployment
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 FOREIGN = Path(__file__).parents[1] / "support" / "foreign_crds"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 OBJECTS = "/apis/headrace.dev/v1alpha1/namespaces/team-a/inferencedeployments"
@@ -39,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         running.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
         running.apply(*of_kind(render("--set", "watchNamespaces={team-a,team-b}"), *ROLES))
         foreign = [f"crd/{yaml.safe_load(file.read_text())['metadata']['name']}" for file in FOREIGN.iterdir()]
-        running.kubectl("wait", "--for=condition=Established", *foreign, "--timeout=30s")
+        running.kubectl("wait", "--for=condition=Established", *foreign, "--timeout=300s")
         yield running
 
 
@@ -95,7 +95,7 @@ def limits(cluster: LocalCluster) -> None:
         body for body in of_kind(render("--values", EVERYTHING), *POLICIES) if "-tenants" in body["metadata"]["name"]
     ]
     cluster.apply(*policies)
-    cluster.wait("the policy is in force", lambda: refusal(cluster, {"image": "registry.example/other:1"}), timeout=30)
+    cluster.wait("the policy is in force", lambda: refusal(cluster, {"image": "registry.example/other:1"}))
 
 
 AUTH = {"apiKeys": {"secretName": "headrace-keys"}}
@@ -212,11 +212,11 @@ def test_what_was_there_before_the_limits_stays_until_its_spec_changes(cluster: 
     cluster.kubectl("delete", binding)
     beyond = tenant({"resources.gpus": 8})
     beyond["metadata"] = {"name": "old", "namespace": "team-a"}
-    cluster.wait("the limits are off", lambda: cluster.apply(beyond) or True, timeout=30)
+    cluster.wait("the limits are off", lambda: cluster.apply(beyond) or True)
     cluster.apply(
         {key: stored[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": "headrace-tenants"}}
     )
-    cluster.wait("they are on again", lambda: refusal(cluster, {"resources.gpus": 8}), timeout=30)
+    cluster.wait("they are on again", lambda: refusal(cluster, {"resources.gpus": 8}))
     cluster.kubectl("label", "infdep", "old", "-n", "team-a", "seen=yes")
     with pytest.raises(CommandFailed, match="more than a replica may have"):
         cluster.kubectl(
@@ -255,7 +255,7 @@ def as_operator(cluster: LocalCluster) -> Callable[..., str]:
 
     # one for each of the policies
     for body in (a_pod(owner=None), a_pod(spec={"hostNetwork": True}), a_binding(OWN), routers({"hostPID": True})):
-        cluster.wait("the policy is in force", lambda body=body: refused(body), timeout=30)
+        cluster.wait("the policy is in force", lambda body=body: refused(body))
     return run
 
 
@@ -381,7 +381,7 @@ def test_the_api_server_finds_nothing_odd_in_a_policys_expressions(cluster: Loca
         status: Body = found.get("status", {})
         return status if status.get("observedGeneration") == found["metadata"]["generation"] else None
 
-    status = cluster.wait("its types are checked", checked, timeout=30)
+    status = cluster.wait("its types are checked", checked)
     assert status.get("typeChecking", {}).get("expressionWarnings", []) == []
 
 

@@ -11,7 +11,6 @@ from chart import CHART, Body, helm, of_kind, render
 from headrace_router.arguments import settings
 from headrace_router.observe.pods import Replicas
 
-pytestmark = pytest.mark.timeout(120)
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
 FILE: dict[str, Any] = yaml.safe_load(EVERYTHING.read_text())["modelRouters"]["chat"]["config"]
 NAME = "chat-models"

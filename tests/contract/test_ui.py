@@ -124,7 +124,8 @@ def test_a_scaling_appears_by_itself_with_its_reason(
     warning = page.page.locator(".timeline li.warning").inner_text()
     assert "AtMaximum" in warning
     assert "3 times" in warning
-    assert "740 ms" in page.text()
+    page.wait_for("740 ms")
+    page.page.locator("svg.chart line.target").wait_for(state="attached")
     assert page.page.locator("svg.chart line.target").count() == 1
     assert "target 500 ms" in (page.page.get_by_role("img", name="Queue wait p95").get_attribute("aria-label") or "")
     assert "Proposals, of which the highest counts" in page.text()
@@ -211,7 +212,7 @@ def test_hostile_words_stay_words(cluster: LocalCluster, address: str, chat: str
     try:
         page.page.goto(f"{address}#/default/{chat}")
         page.wait_for("Unreadable")
-        assert page.text().count(HOSTILE) >= 3
+        cluster.wait("every place of them is shown", lambda: page.text().count(HOSTILE) >= 3)
         page.page.goto(f"{address}#/")
         page.wait_for(chat)
         page.page.goto(f"{address}#/%3Cimg%20src=x%20onerror=alert(1)%3E/x")
@@ -230,9 +231,8 @@ def test_a_script_that_came_in_would_not_run(cluster: LocalCluster, address: str
             "(() => { try { document.body.innerHTML = '<b>' } catch (e) { return e.name } })()"
         )
         assert refused == "TypeError"  # require-trusted-types-for
-        page.page.evaluate(FOREIGN_IMAGE)
-        page.page.wait_for_function("true")
-        assert any("Content Security Policy" in error for error in page.errors)
+        with page.page.expect_console_message(lambda said: "Content Security Policy" in said.text):
+            page.page.evaluate(FOREIGN_IMAGE)
 
 
 def test_nothing_there_is_said_with_what_to_do(cluster: LocalCluster, page: Tab) -> None:

@@ -46,7 +46,7 @@ def test_what_cannot_be_is_refused_with_its_flag(
 
 def test_no_way_to_the_api_server_ends_it_with_the_remedy() -> None:
     wrong = command("--deployment=a/b", "--kubeconfig=/nowhere")
-    done = subprocess.run(wrong, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(wrong, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert "--kubeconfig" in done.stderr
 

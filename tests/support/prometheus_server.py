@@ -21,6 +21,7 @@ from cluster.processes import Program
 from cluster.waiting import HANG
 
 PAGE = Path(__file__).parents[2] / "docs" / "operator-metrics.md"
+HOST = "127.0.0.2"  # connections of this machine come from 127.0.0.1: none of them takes the port meanwhile
 Body = dict[str, Any]
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -100,7 +101,7 @@ def prometheus(rules: Path, directory: Path) -> Iterator[Prometheus]:
     configuration["rule_files"] = [str(rules)]
     file = directory / "prometheus.yaml"
     file.write_text(yaml.safe_dump(configuration))
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"{HOST}:{_free_port()}"
     command = [
         str(debian.ensure(print).prometheus), f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}",
         f"--web.listen-address={address}", "--log.level=warn",
@@ -117,5 +118,5 @@ def prometheus(rules: Path, directory: Path) -> Iterator[Prometheus]:
 
 def _free_port() -> int:
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
+        held.bind((HOST, 0))
         return int(held.getsockname()[1])

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import aiohttp
 import grpc
 from aiohttp import web
 from certificates import Pair
@@ -28,7 +29,8 @@ class Replica(inference_pb2_grpc.InferenceServicer):
     fails_with: grpc.StatusCode | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     tokens: int = 3
-    dies_after: int | None = None  # tokens of a stream over HTTP
+    dies_after: int | None = None  # tokens of a stream over HTTP, once these are `heard`
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
     logprob: float = -0.1  # of each token of a whole answer
     grpc_port: int = 0
     http_port: int = 0
@@ -73,7 +75,8 @@ class Replica(inference_pb2_grpc.InferenceServicer):
             for place in range(self.tokens):
                 if place == self.dies_after:
                     assert request.transport is not None
-                    await asyncio.sleep(0.2)  # what it said before is on its way: a reset would overtake it
+                    await self.heard.wait()  # a reset overtakes what was said before
+                    self.heard.clear()
                     request.transport.abort()
                     return response
                 await response.write(f"data: {self.name}\n\n".encode())
@@ -95,6 +98,17 @@ class Replica(inference_pb2_grpc.InferenceServicer):
     def _entered(self, prompt: str) -> "_Inside":
         self.asked.append(prompt)
         return _Inside(self)
+
+
+async def said_by(response: aiohttp.ClientResponse, *replicas: Replica) -> str:
+    """All that a stream says. A replica that is to die does so when its last words have come."""
+    said = ""
+    async for line in response.content:
+        said += line.decode()
+        for replica in replicas:
+            if said.count("data: ") == replica.dies_after:
+                replica.heard.set()
+    return said
 
 
 @dataclass(slots=True)

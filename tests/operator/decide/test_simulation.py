@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -150,12 +149,11 @@ def test_scale_down_drains_what_it_takes_away() -> None:
     assert accounted == pytest.approx(arrived)
 
 
-def test_a_noisy_hour_costs_little_time_and_few_writes() -> None:
-    """One deployment of four pods, 1800 ticks: observe, decide, status."""
+def test_a_noisy_hour_costs_few_writes() -> None:
+    """One deployment of four pods, 1800 ticks: observe, decide, status. bench/decide_speed.py tells the time."""
     rng, received, writes = random.Random(1), 0.0, 0
     told: dict[str, object] = {}
     history, given = replace(KNOWN, desired=4), deployment()
-    started = time.process_time()
     for index in range(1800):
         now, received = 1000.0 + TICK * index, received + TICK * 0.6 * rng.uniform(0.7, 1.3)
         load = sample(
@@ -168,5 +166,4 @@ def test_a_noisy_hour_costs_little_time_and_few_writes() -> None:
         history = remembered(history, decision, now)
         new = status(Tick(given, "image", pods, decision, history, now), told)
         writes, told = writes + (new != told), new
-    assert time.process_time() - started < 3.0  # 0.6 s where it was written
     assert writes < 1800 / 5

@@ -40,19 +40,19 @@ async def in_pieces(cuts: list[int]) -> None:
             for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(QUESTION)], strict=True):
                 writer.write(QUESTION[begin:end])
                 await asyncio.sleep(0)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(300):
                 assert await reader.readexactly(len(ANSWER)) == ANSWER
 
 
 async def test_a_connection_is_used_again(tmp_path: Path) -> None:
-    async with connected(tmp_path) as (reader, writer), asyncio.timeout(20):
+    async with connected(tmp_path) as (reader, writer), asyncio.timeout(300):
         for _ in range(3):
             writer.write(QUESTION)
             assert await reader.readexactly(len(ANSWER)) == ANSWER
 
 
 async def test_what_is_no_http_ends_its_connection(tmp_path: Path) -> None:
-    async with connected(tmp_path) as (reader, writer), asyncio.timeout(20):
+    async with connected(tmp_path) as (reader, writer), asyncio.timeout(300):
         writer.write(b"\x00\x01\r\n\r\n")
         assert await reader.read() == b""
 
@@ -70,6 +70,6 @@ async def test_a_question_that_is_taken_back_is_cancelled(tmp_path: Path) -> Non
         writer.write(QUESTION)
         await asked.wait()
         writer.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while not held.cancelled():
                 await asyncio.sleep(0.01)

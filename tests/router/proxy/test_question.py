@@ -40,7 +40,7 @@ def envoy(socket: Path) -> aiohttp.ClientSession:
 
 
 async def until_held(picker: Picker, requests: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while picker.held != requests:
             await asyncio.sleep(0.01)
 

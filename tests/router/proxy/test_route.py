@@ -11,7 +11,7 @@ import grpc
 import pytest
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
-from replicas import Replica, running
+from replicas import Replica, running, said_by
 from routed import Routed, routed
 
 
@@ -21,7 +21,9 @@ class Clients:
         self._session = session
         self._stub = stub
 
-    async def generate(self, prompt: str, timeout: float = 30, metadata: tuple[tuple[str, str], ...] = ()) -> list[str]:
+    async def generate(
+        self, prompt: str, timeout: float = 300, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> list[str]:
         call = self._stub.Generate(pb.GenerateRequest(text=prompt), timeout=timeout, metadata=metadata)
         return [reply.text async for reply in call]
 
@@ -91,7 +93,7 @@ async def test_a_stream_passes_token_by_token(clients: Clients, two: tuple[Repli
 
 
 async def test_a_stream_in_both_directions_does_not_wait_for_its_end(clients: Clients) -> None:
-    call = clients.stub.EmbedStream(timeout=30)
+    call = clients.stub.EmbedStream(timeout=300)
     await call.write(pb.EmbedStreamRequest(id="1"))
     assert (await call.read()).id == "1"  # before the client says that it is done
     await call.write(pb.EmbedStreamRequest(id="2"))
@@ -145,7 +147,7 @@ async def test_a_deadline_that_passes_frees_the_replica(clients: Clients, two: t
         await clients.generate("x", timeout=0.5)
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await clients.router.until("headrace_router_requests_in_flight", 0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while any(replica.inside for replica in two):
             await asyncio.sleep(0.02)
 
@@ -160,7 +162,7 @@ async def test_a_replica_that_dies_before_its_first_token_loses_no_request(tmp_p
         b.gate.clear()
         calls = [asyncio.create_task(clients.generate(f"{turn} of many")) for turn in range(12)]
         await clients.router.until("headrace_router_requests_in_flight", 12)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while a.inside + b.inside < 12:
                 await asyncio.sleep(0.02)
         assert a.inside > 0
@@ -205,10 +207,10 @@ async def test_a_stream_whose_client_asks_ends_with_an_event_where_its_replica_d
     headers = {"x-headrace-progress": "comments"}
     async with aiohttp.ClientSession() as session:
         async with session.post(url, json={"prompt": "x", "stream": True}, headers=headers) as response:
-            said = await response.text()
+            said = await said_by(response, *two)
         with pytest.raises(aiohttp.ClientPayloadError):  # who does not ask sees the stream cut off
             async with session.post(url, json={"prompt": "x", "stream": True}) as response:
-                await response.text()
+                await said_by(response, *two)
     assert said.count("data: ") == 3
     assert json.loads(said.rpartition("data: ")[2])["error"]["code"] == "service_unavailable"
 
@@ -223,7 +225,7 @@ async def test_a_mirror_hears_what_a_replica_answers_and_delays_nobody(
         for turn in range(4):
             assert set(await clients.generate(f"over gRPC {turn}")) == {"a"}
             assert "data: a" in (await clients.complete(f"over HTTP {turn}"))[1]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while mirror.inside < 4:
                 await asyncio.sleep(0.02)
         assert len(serving.asked) == 8
