@@ -24,33 +24,46 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 NGRAM = SpeculativeConfig(SpeculativeMethod.NGRAM, max_batch=20)
-# However weights and pages are kept and tokens are guessed, the engine's promises are the same.
+INVARIANT = {"batch_invariant": True}
+IN_INT8 = {"kv_cache_dtype": KvCacheDtype.INT8}
+# However weights and pages are kept and tokens are guessed, the engine's promises are the same. Who is in a step
+# follows from the clock, and moves logits by 1e-6. Where values are then rounded to few bits, a value at an edge
+# moves by up to 1/127, and once in some hundred runs an answer goes another way from there. So one answer may, and
+# none where nothing depends on who is in a step.
 MODES = pytest.mark.parametrize(
-    ("weights", "mode"),
+    ("weights", "mode", "may_differ"),
     [
-        pytest.param(WHOLE, {}, id="whole"),
-        pytest.param(QuantizationConfig(WeightFormat.INT8), {}, id="int8 weights"),
-        pytest.param(QuantizationConfig(WeightFormat.INT4, group_size=32), {}, id="int4 weights"),
-        pytest.param(WHOLE, {"kv_cache_dtype": KvCacheDtype.INT8}, id="int8 pages"),
-        pytest.param(WHOLE, {"speculative": NGRAM}, id="n-gram"),
+        pytest.param(WHOLE, {}, 0, id="whole"),
+        pytest.param(QuantizationConfig(WeightFormat.INT8), {}, 1, id="int8 weights"),
+        pytest.param(QuantizationConfig(WeightFormat.INT8), INVARIANT, 0, id="int8 weights, invariant"),
+        pytest.param(QuantizationConfig(WeightFormat.INT4, group_size=32), {}, 1, id="int4 weights"),
+        pytest.param(QuantizationConfig(WeightFormat.INT4, group_size=32), INVARIANT, 0, id="int4 weights, invariant"),
+        pytest.param(WHOLE, IN_INT8, 1, id="int8 pages"),
+        pytest.param(WHOLE, IN_INT8 | INVARIANT, 0, id="int8 pages, invariant"),
+        pytest.param(WHOLE, {"speculative": NGRAM}, 0, id="n-gram"),
     ],
 )
+Answers = list[list[int | None]]
+
+
+def differing(some: Answers, others: Answers) -> int:
+    return sum(one != other for one, other in zip(some, others, strict=True))
 
 
 @MODES
 async def test_overlap_changes_no_token_greedy_or_seeded(
-    checkpoint: Checkpoint, weights: QuantizationConfig, mode: dict[str, Any]
+    checkpoint: Checkpoint, weights: QuantizationConfig, mode: dict[str, Any], may_differ: int
 ) -> None:
     directory, requests = checkpoint.directory, some_requests()
     plain = await answers(directory, requests, weights, overlap=False, **mode)
-    assert await answers(directory, requests, weights, overlap=True, **mode) == plain
-    assert await answers(directory, requests, weights, **(mode | {"speculative": None})) == plain
+    assert differing(await answers(directory, requests, weights, overlap=True, **mode), plain) <= may_differ
+    assert differing(await answers(directory, requests, weights, **(mode | {"speculative": None})), plain) <= may_differ
     assert len({len(answer) for answer in plain}) > 1, "some of them stop early, so that a token is thrown away"
 
 
 @MODES
 async def test_neither_preemption_nor_the_prefix_cache_changes_a_token(
-    checkpoint: Checkpoint, weights: QuantizationConfig, mode: dict[str, Any]
+    checkpoint: Checkpoint, weights: QuantizationConfig, mode: dict[str, Any], may_differ: int
 ) -> None:
     directory, requests = checkpoint.directory, some_requests()
     roomy = await answers(directory, requests, weights, prefix_cache=False, **mode)
@@ -60,7 +73,7 @@ async def test_neither_preemption_nor_the_prefix_cache_changes_a_token(
         crowded = await asyncio.gather(*(answer_of(engine, request) for request in requests))
         preempted = registry.get_sample_value("headrace_preemptions_total")
         found = registry.get_sample_value("headrace_prefix_cache_hits_total")
-    assert [[token.id for token in tokens] for tokens in crowded] == roomy
+    assert differing([[token.id for token in tokens] for tokens in crowded], roomy) <= may_differ
     assert preempted
     assert found
 
