@@ -1,5 +1,8 @@
 """What follows is guessed from what followed the same words before."""
 
+import random
+import tracemalloc
+
 import pytest
 from example_counts import examples
 from headrace_server.engine.ngrams import LONGEST, Ngrams
@@ -57,3 +60,16 @@ def test_a_text_may_come_in_pieces(text: list[int], cut: int) -> None:
     ngrams.read(text[cut:])
     assert len(ngrams) == len(text)
     assert ngrams.next(4) == Ngrams(text).next(4)
+
+
+def test_a_prompt_that_waits_takes_few_bytes_a_token() -> None:
+    dice = random.Random(0)
+    prompt = tuple(dice.randrange(32_000) for _ in range(20_000))
+    tracemalloc.start()
+    try:
+        ngrams = Ngrams(prompt)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(ngrams) == len(prompt)
+    assert held < 32 * len(prompt)
