@@ -17,13 +17,12 @@ WORK_MEMORY = 50.0  # requests after which a new mix of short and long ones has 
 def learned(known: float | None, series: Series) -> float | None:
     """With the newest interval of one warm pod. Faster than thought over many seconds is believed at once."""
     before, after = series[-2], series[-1]
-    speed = _speed(before, after)
-    if speed is not None and speed > 0 and _is_saturated(before, after):
+    if _is_held_up(before) and _is_held_up(after) and (speed := _speed(before, after)):
         return speed if known is None else known + GAIN * (speed - known)
-    sustained = _speed(series[0], after)
-    if known is None or sustained is None or after.at - series[0].at < LONG_ENOUGH:
+    if known is None or after.at - series[0].at < LONG_ENOUGH:
         return known
-    return max(known, sustained)
+    sustained = _speed(series[0], after)
+    return known if sustained is None else max(known, sustained)
 
 
 def work(known: float | None, intervals: Sequence[tuple[PodSample, PodSample]]) -> float | None:
@@ -41,10 +40,6 @@ def work(known: float | None, intervals: Sequence[tuple[PodSample, PodSample]]) 
 def _speed(before: PodSample, after: PodSample) -> float | None:
     seconds, tokens = after.at - before.at, after.tokens - before.tokens
     return tokens / seconds if seconds >= SHORTEST and tokens >= 0 else None
-
-
-def _is_saturated(before: PodSample, after: PodSample) -> bool:
-    return _is_held_up(before) and _is_held_up(after)
 
 
 def _is_held_up(sample: PodSample) -> bool:

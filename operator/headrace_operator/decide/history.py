@@ -125,8 +125,10 @@ class History:
 
     def startup_quantile(self, share: float) -> float | None:
         """Seconds from creation to Ready, nearest rank; None before the first start was seen."""
+        if not self.startups:
+            return None
         ordered = sorted(self.startups)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
     def _readiness(self, observed: Observed, now: float) -> dict[str, Any]:
         uids, ready = frozenset([pod.uid for pod in observed.pods]), frozenset([pod.uid for pod in observed.ready])

@@ -222,6 +222,8 @@ def _lowered_by(situation: Situation, clamps: tuple[Clamp, ...]) -> Reason | Non
 
 def _held_by(situation: Situation, clamps: tuple[Clamp, ...]) -> Reason | None:
     """The last rule that held the number. Being at the minimum is no news."""
+    if not clamps:
+        return None
     quiet = {Reason.BELOW_MINIMUM}
     if situation.current <= situation.least:
         quiet |= {Reason.HOLDING_FOR_WINDOW, Reason.HOLDING_TARGET}

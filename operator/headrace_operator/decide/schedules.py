@@ -27,7 +27,11 @@ class Bounds:
 
 def bounds(scaling: Scaling, now: float) -> Bounds:
     """Where schedules overlap, the highest of both bounds."""
-    on = [schedule for schedule in scaling.schedules if is_on(schedule, now)]
+    return _bounds(scaling, tuple([schedule for schedule in scaling.schedules if is_on(schedule, now)]))
+
+
+@lru_cache(maxsize=4096)  # of every deployment: they change when a schedule begins or ends
+def _bounds(scaling: Scaling, on: tuple[Schedule, ...]) -> Bounds:
     if not on:
         return Bounds(scaling.min_replicas, scaling.max_replicas)
     return Bounds(

@@ -6,10 +6,12 @@ decision again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from headrace_operator.decide import horizon, schedules
 from headrace_operator.decide.history import History
 from headrace_operator.decide.numbers import rounded
+from headrace_operator.decide.schedules import Bounds
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.values import Observed, PodPhase, PodState
 from headrace_operator.service import Forecast, Mode, Scaling
@@ -110,13 +112,14 @@ def look(
 ) -> Situation:
     """`signals` and `history` as `measure` gave them; `budget` as `budget.cap` did."""
     live = observed.live
+    start = horizon.start_time(history)
     peak_at, peak = history.peak(now - scaling.scale_down_window) or (now, None)
     return Situation(
-        policy=_policy(scaling, now),
+        policy=_policy(scaling, schedules.bounds(scaling, now)),
         signals=signals,
-        supply=_supply(scaling, live, horizon.start_time(history), now),
+        supply=_supply(scaling, live, start, now),
         current=len(live) if scaling.mode is Mode.SHADOW or history.desired is None else history.desired,
-        start_time=rounded(horizon.start_time(history)),
+        start_time=rounded(start),
         peak=peak,
         peak_ago=rounded(now - peak_at),
         lowered_ago=None if history.lowered_at is None else rounded(now - history.lowered_at),
@@ -128,8 +131,8 @@ def look(
     )
 
 
-def _policy(scaling: Scaling, now: float) -> Policy:
-    bounds = schedules.bounds(scaling, now)
+@lru_cache(maxsize=4096)  # of every deployment, as its bounds
+def _policy(scaling: Scaling, bounds: Bounds) -> Policy:
     return Policy(
         mode=scaling.mode,
         min_replicas=bounds.min_replicas,
