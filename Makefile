@@ -9,6 +9,11 @@ STAMP := $(VENV)/.headrace-setup
 # pip needs no index address here: it uses the one that the machine is set up with.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 export PYTHONPATH := tests
+# Downloads of gigabytes: a slow index is waited for, and what breaks off is asked for again.
+export UV_HTTP_TIMEOUT ?= 300
+export UV_HTTP_RETRIES ?= 8
+export PIP_DEFAULT_TIMEOUT ?= 300
+export PIP_RETRIES ?= 8
 
 .PHONY: help setup demo test test-nightly test-gpu check generate docs pictures bench lock sbom wheels audit clean
 

@@ -50,6 +50,7 @@ class Apt:
             "Dir::Cache": self.folder / "cache",
             "Debug::NoLocking": "1",
             "APT::Sandbox::User": "",  # root's apt would otherwise write as a user who may not write here
+            "Acquire::Retries": "8",
             "Acquire::Languages": "none",  # descriptions of packages
         }
         given = [f"--option={name}={value}" for name, value in options.items()]

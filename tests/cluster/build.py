@@ -17,6 +17,10 @@ from cluster.toolchain import BuildFailed, go_command, settled
 MODULES = Path(__file__).with_name("go")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 GIB = 2**30
+# Go asks a proxy once for each file, and gives up at the first that does not come.
+BROKEN_OFF = re.compile(r'\b(?:Get|reading) "?https?://')
+TRIES = 4
+PAUSE = 10.0  # seconds between two
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +119,28 @@ def _build(recipe: Recipe, program: Path, cache: Path, env: Mapping[str, str], r
     report(f"Building {', '.join(recipe.names)} from pinned Go modules, once: the result stays in {home}")
     log = home.with_name(f"{home.name}.log")
     started = time.monotonic()
-    with (
-        log.open("w") as output,
-        subprocess.Popen(command, cwd=folder, env=go_env, stdout=output, stderr=subprocess.STDOUT) as build,
-    ):
-        try:
-            _follow(build, log, recipe, started, report)
-        except BaseException:
-            build.terminate()  # else an interrupted caller would wait here for the whole build
-            raise
-    if build.returncode != 0:
-        last = "\n".join(log.read_text().splitlines()[-15:])
+
+    def once_more() -> str | None:
+        """Its last lines; None when it is done."""
+        with (
+            log.open("w") as output,
+            subprocess.Popen(command, cwd=folder, env=go_env, stdout=output, stderr=subprocess.STDOUT) as build,
+        ):
+            try:
+                _follow(build, log, recipe, started, report)
+            except BaseException:
+                build.terminate()  # else an interrupted caller would wait here for the whole build
+                raise
+        return "\n".join(log.read_text().splitlines()[-15:]) if build.returncode else None
+
+    failed, tries = once_more(), 1
+    while failed and BROKEN_OFF.search(failed) and tries < TRIES:
+        report(f"A download broke off; what is there stays, and the rest is asked for again in {PAUSE:g} s:\n{failed}")
+        time.sleep(PAUSE)
+        failed, tries = once_more(), tries + 1
+    if failed:
         raise BuildFailed(
-            f"`{' '.join(command)}` failed in {folder} (log: {log}):\n{last}\n"
+            f"`{' '.join(command)}` failed in {folder} (log: {log}):\n{failed}\n"
             "The build needs the Go module proxy (GOPROXY). Without it, name a folder that has "
             f"{', '.join(recipe.names)} in KUBEBUILDER_ASSETS."
         )

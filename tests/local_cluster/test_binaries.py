@@ -162,6 +162,26 @@ def test_a_failed_build_says_what_failed_and_what_to_do(machine: Machine) -> Non
     assert not KUBE.folder(machine.cache).exists()
 
 
+def test_a_download_that_breaks_off_is_asked_for_again(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "PAUSE", 0.0)
+    tries = machine.cache / "tries"
+    program(
+        machine.path,
+        "go",
+        f"""case "$1" in version) echo go version go1.99.0;; env) pwd;; build)
+        echo >>{tries}
+        [ $(wc -l <{tries}) -gt 2 ] || {{ echo 'm@v1: Get "https://proxy.example/m": unexpected EOF'; exit 1; }}
+        while [ "$1" != -o ]; do shift; done; touch "$2";; esac""",
+    )
+    folder = build.built(HELM, machine.cache, machine.env, machine.said.append)
+    assert (folder / "helm").exists()
+    assert sum("broke off" in line for line in machine.said) == 2
+    tries.unlink()
+    monkeypatch.setattr(build, "TRIES", 1)
+    with pytest.raises(BuildFailed, match="unexpected EOF"):
+        build.built(KUBE, machine.cache, machine.env, machine.said.append)
+
+
 def test_a_full_disk_is_refused_before_the_build(machine: Machine) -> None:
     greedy = replace(HELM, free_bytes=2**30 * GIB)
     with pytest.raises(BuildFailed, match=r"GiB free: free some, or name other folders in \$HEADRACE_CACHE"):
