@@ -17,6 +17,7 @@ import yaml
 from headrace_operator.decide.conditions import timestamp
 from headrace_operator.decide.foresight import NextChange, next_change
 from headrace_operator.decide.manifests import KIND
+from headrace_operator.decide.rollouts import State
 from headrace_operator.errors import InvalidRecord
 from headrace_operator.kube import Body
 from headrace_operator.tools.connection import Connection, ToolFailed, find
@@ -92,9 +93,19 @@ def _text(body: Body, recorded: Json, again: Replay, now: float) -> str:
         _section("Rules that changed the number, in order", _clamps(again)),
         _result(recorded, again),
         _next(at, next_change(again.decision), now),
+        _rollout(body.get("status", {}).get("rollout", {})),
         _section("Changes, the last ten", _ring(body.get("status", {}).get("decisions", []))),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _rollout(told: Json) -> str:
+    """Empty where every pod is of the revision that the manifest asks for."""
+    if told.get("state", State.BASELINE) == State.BASELINE:
+        return ""
+    revisions = f"revision {told['updatedRevision']} after {told['stableRevision']}"
+    step = f"  {told['state']} by strategy {told['strategy']}: {revisions}\n"
+    return _section("Rollout", step + f"  {told['reason']}: {told['message'] or 'under way'}\n")
 
 
 def _section(head: str, text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headrace_operator import kube
+from headrace_operator.decide.reasons import Progress
 from headrace_operator.decide.values import PodState
 from headrace_operator.kube import Body
 from headrace_operator.observe.pods import Around, observed
@@ -60,7 +61,7 @@ async def show(connection: Connection, options: argparse.Namespace) -> int:
     if options.name:
         body = await find(connection, options.name)
         bodies = await pods(connection, options.name)
-        told = _one(body, bodies, options.output, _now())
+        told = one(body, bodies, options.output, _now())
     else:
         namespace = None if options.all_namespaces else connection.namespace
         found = await connection.api.get(kube.objects(namespace))
@@ -81,7 +82,8 @@ def _all(rows: list[Row], output: str, namespace: str) -> str:
     return _table(rows)
 
 
-def _one(body: Body, bodies: list[Body], output: str, now: float) -> str:
+def one(body: Body, bodies: list[Body], output: str, now: float) -> str:
+    """Of one InferenceDeployment and all of its pods. `now`: epoch seconds."""
     states = observed(bodies, Around()).everybody
     conditions = body.get("status", {}).get("conditions", [])
     if output == "json":
@@ -110,11 +112,18 @@ def _known(number: int | None) -> str:
 
 
 def _conditions(conditions: list[dict[str, Any]]) -> str:
-    notable = [found for found in conditions if found["status"] != ("True" if found["type"] in WANTED else "False")]
+    notable = [found for found in conditions if _is_notable(found)]
     if not notable:
         return ""
     rows = [(found["type"], found["status"], found["reason"], found["message"]) for found in notable]
     return "\n" + table(("CONDITION", "STATUS", "REASON", "MESSAGE"), rows)
+
+
+def _is_notable(condition: dict[str, Any]) -> bool:
+    """A rollout that ended is none any more, whether it goes on or not."""
+    if condition["type"] == "Progressing":
+        return bool(condition["reason"] != Progress.ROLLOUT_COMPLETE)
+    return bool(condition["status"] != ("True" if condition["type"] in WANTED else "False"))
 
 
 def _pods(states: tuple[PodState, ...], now: float) -> str:
