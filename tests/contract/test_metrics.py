@@ -67,6 +67,7 @@ def test_offline_work_is_no_demand(exported: tuple[ServerMetrics, CollectorRegis
         metrics.oldest_waiting_seconds_by_class.labels(priority).set(number)
         metrics.requests_received_by_class.labels(priority).inc(10 * number)
         metrics.requests_refused_by_class.labels(priority).inc(number)
+        metrics.requests_retried_by_class.labels(priority).inc(3 * number)
         metrics.requests_finished_by_class.labels(priority).inc(2 * number)
         metrics.finished_request_tokens_by_class.labels(priority).inc(30 * number)
     for whole in (metrics.requests_received, metrics.requests_refused.labels(Refusal.OVERLOADED)):
@@ -78,7 +79,7 @@ def test_offline_work_is_no_demand(exported: tuple[ServerMetrics, CollectorRegis
     sample = parse(generate_latest(registry).decode(), at=7.0)
 
     assert (sample.waiting, sample.running, sample.oldest_waiting) == (3, 3, 2.0)
-    assert (sample.received, sample.refused) == (33, 3)
+    assert (sample.received, sample.refused, sample.retried) == (33, 3, 9)
     assert (sample.finished, sample.finished_tokens) == (6, 90)
     assert sample.tokens == 5000, "what a replica carries is all that it computes"
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from headrace_operator.decide.bursts import QUIET, Bursts
 from headrace_operator.decide.forecast import UNKNOWN, Trend
 from headrace_operator.decide.rates import SHORTEST, Series
+from headrace_operator.decide.turned_away import NOBODY, TurnedAway
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
 
 WINDOW = 15.0  # seconds of samples that a decision looks at: several scrapes, and short against a cold start
@@ -43,6 +44,7 @@ class History:
     ] = ()  # (epoch seconds, replicas) of the last seconds, as they were asked
     bursts: Bursts = QUIET
     trend: Trend = UNKNOWN  # of the arrivals
+    turned_away: TurnedAway = NOBODY  # who was refused, and who came again
     silent_since: float | None = None  # since when no ready pod has answered
     busy_at: float | None = None  # when a request was seen last, or somebody was not heard who may have had one
     has_served: bool = False  # a replica was Ready once

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from operator import attrgetter
 
+from headrace_operator.decide.turned_away import NOBODY, TurnedAway
 from headrace_operator.decide.values import PodSample
 
 SHORTEST = 0.5  # seconds between two samples; a rate over less is noise
@@ -18,6 +19,8 @@ DEVIATIONS = 4.0  # of a Poisson count: with less, noise alone would look like a
 Series = Sequence[PodSample]  # of one pod, oldest first
 Counter = Callable[[PodSample], float]
 RECEIVED: Counter = attrgetter("received")
+REFUSED: Counter = attrgetter("refused")
+RETRIED: Counter = attrgetter("retried")
 TOKENS: Counter = attrgetter("tokens")
 
 
@@ -46,22 +49,30 @@ def rate(pods: Sequence[Series], counter: Counter) -> float | None:
     return None if seconds < SHORTEST else sum([increase(series, counter) for series in pods]) / seconds
 
 
-def arrivals(pods: Sequence[Series]) -> float | None:
-    """Requests per second: the mean of the window, or the newest seconds alone when they cannot belong to that mean."""
-    mean = rate(pods, RECEIVED)
-    if mean is None:
+def arrivals(pods: Sequence[Series], turned_away: TurnedAway = NOBODY) -> float | None:
+    """Requests per second: the mean of the window, or the newest seconds alone when they cannot belong to that mean.
+
+    Who was refused, came back and said so counts once.
+    """
+    seconds = _seconds(pods)
+    if seconds < SHORTEST:
         return None
     end = max([series[-1].at for series in pods])
+    mean = _came(pods, turned_away, end - seconds) / seconds
     newest = [series[_begin(series, end - RECENT) :] for series in pods]
     whole, seconds = _seconds(pods), _seconds(newest)
     before = whole - seconds
     if seconds < SHORTEST or before < RECENT:
         return mean
-    count = sum([increase(series, RECEIVED) for series in newest])
+    count = _came(newest, turned_away, end - seconds)
     earlier = max(0.0, mean * whole - count)  # rounding may leave less than nothing
     expected = earlier / before * seconds
     is_step = count > expected + DEVIATIONS * math.sqrt(expected) + DEVIATIONS
     return count / seconds if is_step else mean
+
+
+def _came(pods: Sequence[Series], turned_away: TurnedAway, since: float) -> float:
+    return max(0.0, sum([increase(series, RECEIVED) for series in pods]) - turned_away.came_back(since))
 
 
 def _begin(series: Series, at: float) -> int:

@@ -153,7 +153,8 @@ def _by_queue_wait(situation: Situation) -> Proposal | None:
     if signals.ready_unchanged < (drain if is_enough_by_work else SETTLE):
         return None
     replicas = math.ceil(ready * min(MOST_AT_ONCE, wait / target) - HAIR)
-    if is_enough_by_work and wait <= target * MILD:
+    is_chance = wait <= target * MILD or signals.waiting <= ready  # twice as many replicas would relieve a few requests
+    if is_enough_by_work and is_chance:
         replicas = min(replicas, _a_little_more(situation))
     return Proposal(Signal.QUEUE_WAIT, replicas)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from headrace_operator.decide import busy, capacity, horizon, rates, waits
 from headrace_operator.decide.history import WINDOW, History
 from headrace_operator.decide.numbers import rounded
-from headrace_operator.decide.rates import Series
+from headrace_operator.decide.rates import Counter, Series
 from headrace_operator.decide.values import Observed, PodSample, PodState
 
 NEW = 5.0  # seconds after Ready in which a pod that has not answered yet is not missed: its first scrape is under way
@@ -71,7 +71,7 @@ def measure(observed: Observed, history: History, now: float) -> tuple[History, 
     return history, Signals(
         asked=len(asked),
         answered=answered,
-        arrivals=_rounded(rates.arrivals(series)),
+        arrivals=_rounded(rates.arrivals(series, history.turned_away)),
         throughput=_rounded(rates.rate(series, rates.TOKENS)),
         work_per_request=_rounded(history.work_per_request),
         capacity=_rounded(history.capacity),
@@ -110,7 +110,14 @@ def _learned(observed: Observed, history: History, now: float, *, is_silent: boo
         intervals.append((series[-2], series[-1]))
         if pod.is_ready and pod.ready_at is not None and series[-2].at - pod.ready_at >= capacity.WARM_UP:
             carries = capacity.learned(carries, series)
-    arrived = _arrived(intervals)
+    # Of a pod that was silent for long nobody knows when they came.
+    known = [(before, after) for before, after in intervals if after.at - before.at <= WINDOW]
+    turned_away = history.turned_away
+    if intervals:
+        at = max([after.at for _, after in intervals])
+        retried = _gained(known, rates.RETRIED) if turned_away.outside else 0.0
+        turned_away = turned_away.seen(_gained(known, rates.REFUSED), retried, at)
+    arrived = max(0.0, _gained(known, rates.RECEIVED) - turned_away.newest)
     has_come = any(before.received != after.received for before, after in intervals)  # also after a long silence
     is_busy = history.busy_at is None or has_come or busy.may_be_busy(observed)
     return history.seen(
@@ -121,15 +128,16 @@ def _learned(observed: Observed, history: History, now: float, *, is_silent: boo
         work_per_request=capacity.work(history.work_per_request, intervals),
         capacity=carries,
         bursts=history.bursts.seen(arrived, now) if intervals else history.bursts,
+        turned_away=turned_away,
         trend=history.trend.seen(arrived, now) if intervals else history.trend,
         busy_at=now if is_busy else history.busy_at,
         has_served=history.has_served or bool(observed.ready),
     )
 
 
-def _arrived(intervals: Sequence[tuple[PodSample, PodSample]]) -> float:
-    """Requests in the newest intervals of all pods; of a pod that was silent for long nobody knows when they came."""
-    known = [(before.received, after.received) for before, after in intervals if after.at - before.at <= WINDOW]
+def _gained(intervals: Sequence[tuple[PodSample, PodSample]], counter: Counter) -> float:
+    """Of all pods, in their newest intervals."""
+    known = [(counter(before), counter(after)) for before, after in intervals]
     return sum([after - before if after >= before else after for before, after in known])
 
 

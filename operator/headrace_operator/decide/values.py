@@ -43,6 +43,7 @@ class PodSample:
     queue_waits: Sequence[Bucket] = ()  # ascending, the last bound is inf
     failed: float = 0.0  # requests that ended by the server's fault, counter
     refused: float = 0.0  # requests refused for want of room, counter
+    retried: float = 0.0  # of those received, requests that said they were asked before; 0 if nobody says; counter
     token_gaps: float = 0.0  # times between two tokens of a request, counter
     token_gap_seconds: float = 0.0  # their sum, counter
     kv_use: float = 0.0  # share of the KV pages that requests hold, 0..1; 0 also of a server that does not say

@@ -11,12 +11,14 @@ from headrace_operator.observe.prometheus import REMEMBERED, Line, lines, series
 QUEUE_WAIT = "headrace_queue_wait_seconds_bucket"  # by class and tenant class
 OFFLINE = "batch"  # nobody waits for those: their waits break no promise, and they order no replica
 OLDEST = "headrace_oldest_waiting_seconds"
+RETRIED = "headrace_requests_retried_total"  # of all requests, when they are over: only its online part is read
 BY_CLASS = {  # from a server that tells them apart, the online part of these
     "headrace_requests_waiting": "headrace_requests_waiting_by_class",
     "headrace_requests_running": "headrace_requests_running_by_class",
     OLDEST: "headrace_oldest_waiting_seconds_by_class",
     "headrace_requests_received_total": "headrace_requests_received_by_class_total",
     "headrace_requests_refused_total": "headrace_requests_refused_by_class_total",
+    RETRIED: "headrace_requests_retried_by_class_total",
     "headrace_requests_finished_total": "headrace_requests_finished_by_class_total",
     "headrace_finished_request_tokens_total": "headrace_finished_request_tokens_by_class_total",
 }
@@ -72,6 +74,7 @@ def sample(told: Iterable[Line], at: float, *, drained: bool | None = None) -> P
         queue_waits=Buckets(sorted((key, count) for key, count in values.items() if isinstance(key, float))),
         failed=values.get(FAILED, 0.0),
         refused=values.get(REFUSED, 0.0),
+        retried=values.get(RETRIED, 0.0),
         token_gaps=values["headrace_inter_token_latency_seconds_count"],
         token_gap_seconds=values["headrace_inter_token_latency_seconds_sum"],
         kv_use=_kv_use(values),

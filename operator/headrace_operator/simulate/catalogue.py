@@ -95,5 +95,7 @@ CATALOGUE: tuple[Stress, ...] = (
     Stress("step, start of 10 s", _step, HIGH, cold_start=10.0),
     Stress("step, start of 600 s", _step, HIGH, cold_start=600.0),
     Stress("prompts x 10", _flat, BASE, length=lambda now: 10.0 if BEGIN <= now < END else 1.0, longest=10.0),
-    Stress("retry storm", _step, HIGH, faults=Faults(retry_after=20.0)),
+    Stress("retry storm", _step, HIGH, faults=Faults(retry_after=20.0, tells_retries=False)),
+    Stress("clients that hang up", _step, HIGH, faults=Faults(retry_after=20.0, hangs_up=True)),
+    Stress("step x8, untold retries", _step, HIGH, faults=Faults(tells_retries=False)),
 )

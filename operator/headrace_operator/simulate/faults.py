@@ -15,6 +15,8 @@ class Faults:
     slow: tuple[frozenset[int], float] = (frozenset(), 1.0)  # ordinals, and how many times longer their steps take
     gpus: tuple[tuple[float, int], ...] = ()  # (from, replicas that have room), ascending; pods beyond are lost
     retry_after: float | None = None  # seconds after which a client that still waits asks once more, elsewhere
+    hangs_up: bool = False  # ... and gives its place up; otherwise nobody tells the server, and it is served twice
+    tells_retries: bool = True  # who was refused or hung up says that it was asked before, as OpenAI's library does
 
     def room(self, now: float) -> int:
         """Replicas that find a GPU."""

@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from itertools import accumulate
 
 from headrace_operator.decide.values import PodSample
-from headrace_operator.simulate.admission import DrainRate
+from headrace_operator.simulate.admission import Door
 from headrace_operator.simulate.engine import Engine
 from headrace_operator.simulate.traces import Request
 
@@ -47,12 +47,11 @@ class Replica:
         "_chunks",
         "_context",
         "_decoding",
-        "_drain",
+        "_door",
         "_filling",
         "_is_open",
         "_known_waits",
         "_planned",
-        "_waiting_tokens",
         "at",
         "engine",
         "finished",
@@ -61,6 +60,7 @@ class Replica:
         "next_at",
         "received",
         "refused",
+        "retried",
         "running",
         "step",
         "steps",
@@ -80,13 +80,13 @@ class Replica:
         self.steps = 0  # since the beginning
         self.received = 0
         self.refused = 0
+        self.retried = 0
         self.finished = 0
         self.finished_tokens = 0
         self.tokens = 0  # computed
         self.waits = [0] * len(BOUNDS)  # by the first bound that is not below
         self._arrived: deque[tuple[float, Request]] = deque()  # (admitted at, who) of those that wait
-        self._waiting_tokens = 0  # that they may cost
-        self._drain = DrainRate()
+        self._door = Door(engine.max_waiting, engine.max_wait)
         self._known_waits: tuple[tuple[float, float], ...] | None = None
         self._filling: deque[Filling] = deque()
         self._decoding: list[tuple[int, Request]] = []  # (step with the last token, whose), a heap
@@ -111,12 +111,13 @@ class Replica:
     def arrive(self, request: Request, now: float, waited: Waits) -> float | None:
         """None when it is taken; seconds after which to come again when it is refused."""
         self.received += 1
-        drain = self._drain.seconds(self._waiting_tokens)
-        if len(self._arrived) >= self.engine.max_waiting or (drain is not None and drain > self.engine.max_wait / 2):
+        self.retried += request.is_again
+        again = self._door.again(now - self._arrived[0][0] if self._arrived else 0.0)
+        if again is not None:
             self.refused += 1
-            return self._again(drain, now)
+            return again
         self._arrived.append((now, request))
-        self._waiting_tokens += request.prompt + request.generated
+        self._door.came(request.prompt, request.generated)
         seen = now + self.engine.hand_over
         if not self.step:
             self.at = seen
@@ -128,6 +129,16 @@ class Replica:
                 self.version += 1
             self._is_open = False
         return None
+
+    def holds(self, request: Request) -> bool:
+        """Does it wait here?"""
+        return any(waits is request for _, waits in self._arrived)
+
+    def drop(self, request: Request) -> None:
+        """Who waits here hung up. The server counts it as ended, with the tokens that were computed: none."""
+        self._arrived = deque(entry for entry in self._arrived if entry[1] is not request)
+        self._door.left(request.prompt, request.generated)
+        self.finished += 1
 
     def turn(self, waited: Waits) -> None:
         """What happens at `next_at`: prompts are computed, or answers are complete, or somebody joins."""
@@ -163,6 +174,7 @@ class Replica:
             tokens=self.tokens + begun * (sum(self._chunks) + len(self._decoding)),
             queue_waits=self._known_waits,
             refused=self.refused,
+            retried=self.retried,
         )
 
     def inside(self) -> list[Request]:
@@ -174,11 +186,6 @@ class Replica:
         """Of the room for KV, 0..1."""
         return self.kv_used / self.engine.kv_tokens
 
-    def _again(self, drain: float | None, now: float) -> float:
-        """The server's own hint: when the queue that stands there will be gone."""
-        oldest = now - self._arrived[0][0] if self._arrived else 0.0
-        return min(60.0, max(0.1, drain)) if drain is not None else max(1.0, oldest)
-
     def _begin(self, waited: Waits) -> Filling | None:
         """The oldest that waits, if there is room. One that is larger than all room runs alone."""
         if not self._arrived or self.running >= self.engine.slots:
@@ -189,8 +196,7 @@ class Replica:
         if self.kv_used + room > self.engine.kv_tokens:
             return None
         self._arrived.popleft()
-        self._waiting_tokens -= tokens
-        self._drain.began(tokens)
+        self._door.began(request.prompt, request.generated)
         waited.append((request.at, self.at - request.at))
         self.waits[bisect_left(BOUNDS, self.at - since)] += 1  # a server knows of no try before
         self._known_waits = None
@@ -222,7 +228,7 @@ class Replica:
         """What the next steps hold, how long one takes, and when the batch changes next."""
         self.version += 1
         self._chunks = self._composed(waited)
-        self._drain.look(self.at, waiting=bool(self._arrived))
+        self._door.look(self.at)
         answers = len(self._decoding)
         if not answers and not self._chunks:
             self.step, self._planned, self.next_at = 0.0, 0, math.inf

@@ -27,6 +27,7 @@ class Request(NamedTuple):
     at: float  # seconds since the trace began
     prompt: int  # tokens
     generated: int  # tokens, at least 1
+    is_again: bool = False  # it says that it was asked before
 
 
 @dataclass(frozen=True, slots=True)

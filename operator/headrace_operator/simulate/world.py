@@ -190,7 +190,7 @@ class World:
         before = replica.version
         again = replica.arrive(request, self.now, self.waits)
         if again is not None:
-            self._at(self.now + again * (1 + HASTE * (2 * self._rng.random() - 1)), ARRIVAL, request)
+            self._at(self.now + again * (1 + HASTE * (2 * self._rng.random() - 1)), ARRIVAL, self._again(request))
             return
         if self.setting.faults.retry_after is not None and replica.queued:
             self._at(self.now + self.setting.faults.retry_after, IMPATIENT, (request, pod))
@@ -198,9 +198,18 @@ class World:
             heappush(self._events, (replica.next_at, next(self._numbers), TURN, pod, replica.version))
 
     def _ask_again(self, request: Request, pod: SimulatedPod) -> None:
-        """Who lost patience. The first one stays in its queue: nobody tells the server."""
-        if request in pod.replica.waiting:
+        """Who lost patience."""
+        if not pod.replica.holds(request):
+            return
+        if self.setting.faults.hangs_up:
+            pod.replica.drop(request)
+            self._route(self._again(request))
+        else:
             self._route(request._replace(at=self.now))
+
+    def _again(self, request: Request) -> Request:
+        """A second try, of a client that says so."""
+        return request._replace(is_again=self.setting.faults.tells_retries)
 
     def _choice(self, routed: list[SimulatedPod]) -> SimulatedPod:
         """Of two at random the one with fewer requests inside, as a balancer does that asks no more than that."""

@@ -42,7 +42,12 @@ BROKEN = {"queue_wait_p95": 5.0, "typical_wait": 5.0, "queue_drains_in": math.in
         pytest.param(
             4, signals(4, load=0.2, queue_wait_p95=0.6), {}, 4, Reason.HOLDING_TARGET, id="the promise is broken"
         ),
-        pytest.param(4, signals(4, load=0.5, **BROKEN), {}, 8, Reason.QUEUE_WAIT_HIGH, id="waits although work fits"),
+        pytest.param(
+            4, signals(4, load=0.5, **BROKEN, waiting=5), {}, 8, Reason.QUEUE_WAIT_HIGH, id="waits although work fits"
+        ),
+        pytest.param(
+            4, signals(4, load=0.5, **BROKEN, waiting=4), {}, 5, Reason.QUEUE_WAIT_HIGH, id="waited, and few still do"
+        ),
         pytest.param(
             4, signals(4, load=0.5, **{**BROKEN, "typical_wait": 0.6}), {}, 5, Reason.QUEUE_WAIT_HIGH, id="waits a bit"
         ),
