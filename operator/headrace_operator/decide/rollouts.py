@@ -193,7 +193,7 @@ def _overheard(
     """A trial of shadow pods, which have a place where one is free and take nobody's."""
     pods, wanted = before.on_trial(observed), deployment.rollout.canary.replicas
     is_stuck = any(waits_for_room(pod) for pod in (*pods, *observed.live)) or (full and len(pods) < wanted)
-    why = "; ".join(filter(None, (laggard(pods), NO_PLACE if is_stuck else "")))
+    why = "; ".join(filter(None, (laggard(pods), observed.refused, NO_PLACE if is_stuck else "")))
     tried = _tried(deployment, observed, before, scores, now, obstacle=why)
     is_over = tried.state is not State.TRIAL
     return replace(tried, surge=is_over or not is_stuck)

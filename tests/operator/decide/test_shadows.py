@@ -252,6 +252,11 @@ def test_a_budget_that_leaves_no_room_is_said_too() -> None:
     assert "no GPU is free" in stuck.message
 
 
+def test_a_quota_that_refuses_a_shadow_pod_is_said_in_its_own_words() -> None:
+    stuck = advance(NEW, seen(old(), refused="exceeded quota: team"), TRIAL, (), NOW, full=True)
+    assert "exceeded quota: team; no GPU is free" in stuck.message
+
+
 def test_a_pod_that_crashes_is_named() -> None:
     back = advance(NEW, seen(old(), shadow(5, PodPhase.CRASH_LOOPING, message="exit 1")), TRIAL, (), NOW, full=False)
     assert back.verdict is Verdict.SHADOW_FAILED
