@@ -56,6 +56,8 @@ def _missing(situation: Situation, replicas: int) -> int:
     silent = signals.asked - signals.answered
     if not silent or replicas >= current:
         return replicas
+    if not signals.max_running:  # nobody said how many requests a replica holds
+        return current
     return min(current, max(replicas, _holding(situation, full=silent)))
 
 

@@ -77,6 +77,10 @@ BROKEN = {"queue_wait_p95": 5.0, "typical_wait": 5.0, "queue_drains_in": math.in
             4, signals(4, load=0.1, answered=3), {}, 2, Reason.LOAD_FELL, id="one of four is silent: it counts as full"
         ),
         pytest.param(
+            4, signals(4, load=0.1, answered=3, max_running=0), {}, 4, Reason.HOLDING_TARGET,
+            id="one of four is silent, and nobody says what a replica holds",
+        ),
+        pytest.param(
             4, signals(4, load=0.5, answered=2), {}, 4, Reason.METRICS_MISSING, id="two silent ones and the load of two"
         ),
         pytest.param(
@@ -241,6 +245,7 @@ def any_signals(ready: int) -> st.SearchStrategy[Signals]:
         capacity=st.none() | st.just(CAPACITY),
         waiting=st.integers(0, 5000),
         running=st.integers(0, 64 * max(1, ready)),
+        max_running=st.sampled_from([0, 64]),
         queue_wait_p95=st.none() | st.floats(0, 200),
         typical_wait=st.none() | st.floats(0, 200),
         queue_drains_in=st.just(math.inf) | st.floats(0, 300),
