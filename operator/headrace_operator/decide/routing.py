@@ -46,6 +46,7 @@ class Child:
     kind: str
     name: str
     uid: str
+    role: str = ""  # that a RoleBinding gives
 
 
 def bodies(deployment: InferenceDeployment, parts: RouterParts) -> list[Body]:
@@ -66,18 +67,29 @@ def bodies(deployment: InferenceDeployment, parts: RouterParts) -> list[Body]:
 
 
 def stale(deployment: InferenceDeployment, parts: RouterParts, children: Iterable[Child]) -> list[Child]:
-    """What another `spec.routing` had made."""
+    """What another `spec.routing` had made, and what gives another role than ours."""
     wanted = {(body["kind"], body["metadata"]["name"]) for body in bodies(deployment, parts)}
     wanted |= {("Service", deployment.name), ("PodDisruptionBudget", deployment.name)}
-    return [child for child in children if (child.kind, child.name) not in wanted]
+    return [child for child in children if (child.kind, child.name) not in wanted or _gives_another_role(child, parts)]
+
+
+def _gives_another_role(child: Child, parts: RouterParts) -> bool:
+    """As after the chart was installed again under another name. No binding can be changed to another role."""
+    return child.role not in ("", parts.role)
 
 
 def plan(
     deployment: InferenceDeployment, parts: RouterParts, children: Iterable[Child], *, is_due: bool
 ) -> list[Action]:
     """`children`: what of these kinds is there. `is_due`: what is asked for has to be written (again)."""
-    made: list[Action] = [ApplyRouting(body) for body in bodies(deployment, parts)] if is_due else []
-    return [*made, *(DeleteRouting(old.kind, old.name, old.uid) for old in stale(deployment, parts, children))]
+    old = stale(deployment, parts, children)
+    in_the_way = [child for child in old if _gives_another_role(child, parts)]
+    made = [ApplyRouting(body) for body in bodies(deployment, parts)] if is_due or in_the_way else []
+    return [*_removed(in_the_way), *made, *_removed(child for child in old if child not in in_the_way)]
+
+
+def _removed(children: Iterable[Child]) -> list[DeleteRouting]:
+    return [DeleteRouting(child.kind, child.name, child.uid) for child in children]
 
 
 def refusal(action: ApplyRouting | DeleteRouting, status: int, said: str) -> str:

@@ -29,6 +29,7 @@ class _Stood:
     uid: str
     version: int  # resourceVersion
     mark: str  # changes when somebody touches it
+    role: str  # that a RoleBinding gives; "" of other kinds
 
 
 class Standing:
@@ -76,15 +77,16 @@ class Standing:
     def removed(self, namespace: str, owner: str, child: Child) -> None:
         """`owner`: UID of its InferenceDeployment."""
         name = (child.kind, namespace, child.name)
-        self._written.pop(name, None)
-        self._of.get(owner, {}).pop(name, None)
+        for known in (self._written, self._of.get(owner, {})):
+            if name in known and known[name].uid == child.uid:  # not the one that was made in its place
+                del known[name]
 
     def is_touched(self, namespace: str, name: str) -> bool:
         return (namespace, name) in self._touched
 
     def children(self, uid: str) -> list[Child]:
         """Of the InferenceDeployment with this UID, as far as they are known."""
-        return [Child(name[0], name[2], stood.uid) for name, stood in self._of.get(uid, {}).items()]
+        return [Child(name[0], name[2], stood.uid, stood.role) for name, stood in self._of.get(uid, {}).items()]
 
     def forget(self, namespace: str, name: str) -> None:
         """Of an InferenceDeployment that is gone."""
@@ -124,9 +126,9 @@ def _stood(body: Body) -> _Stood | None:
     metadata: dict[str, Any] = body["metadata"]
     for owner in metadata.get("ownerReferences", ()):
         if owner.get("controller") and owner["kind"] == "InferenceDeployment":
-            return _Stood(
-                owner["uid"], owner["name"], metadata["uid"], int(metadata["resourceVersion"]), _mark(metadata)
-            )
+            role = body.get("roleRef", {}).get("name", "")
+            version = int(metadata["resourceVersion"])
+            return _Stood(owner["uid"], owner["name"], metadata["uid"], version, _mark(metadata), role)
     return None
 
 

@@ -72,6 +72,16 @@ def test_what_stands_is_left_alone() -> None:
     assert routing.plan(ROUTED, PARTS, [*STANDS, *OF_ROUTERS], is_due=False) == []
 
 
+def test_a_binding_to_another_releases_role_makes_room_for_ours() -> None:
+    bound = [replace(one, role="headrace-router") if one.kind == "RoleBinding" else one for one in OF_ROUTERS]
+    renamed = replace(PARTS, role="prod-headrace-router")
+    assert routing.plan(ROUTED, PARTS, [*STANDS, *bound], is_due=False) == []
+    first, *others = routing.plan(ROUTED, renamed, [*STANDS, *bound], is_due=False)
+    assert first == DeleteRouting("RoleBinding", "llama-router", "RoleBinding")
+    assert others == [ApplyRouting(body) for body in routing.bodies(ROUTED, renamed)]
+    assert routing.plan(deployment(), renamed, [*STANDS, *bound], is_due=False).count(first) == 1
+
+
 @pytest.mark.parametrize("other", [deployment(), POOLED], ids=["Service", "GatewayInferencePool"])
 def test_another_way_takes_the_routers_back(other: object) -> None:
     planned = routing.plan(other, PARTS, [*STANDS, *OF_ROUTERS], is_due=False)  # type: ignore[arg-type]

@@ -90,6 +90,16 @@ async def test_what_was_just_written_is_known_at_once(standing: Standing) -> Non
     assert standing.children("chat-uid") == []
 
 
+async def test_what_is_made_in_the_place_of_what_goes_stays_known(standing: Standing) -> None:
+    old = {**stored("RoleBinding"), "roleRef": {"name": "headrace-router"}}
+    standing.wrote(old)
+    (before,) = standing.children("chat-uid")
+    assert before.role == "headrace-router"
+    standing.wrote({**stored("RoleBinding", version=9, uid="new"), "roleRef": {"name": "prod-headrace-router"}})
+    standing.removed("default", "chat-uid", before)
+    assert standing.children("chat-uid") == [Child("RoleBinding", "chat-router", "new", "prod-headrace-router")]
+
+
 @pytest.mark.parametrize("status", [403, 500])
 async def test_what_cannot_be_listed_is_as_it_was(lists: Lists, standing: Standing, status: int) -> None:
     lists.objects["deployments"] = [stored("Deployment")]
