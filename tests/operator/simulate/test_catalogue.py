@@ -1,5 +1,7 @@
 """The laws that Headrace keeps over the stress catalogue, with the function that runs in the operator."""
 
+import itertools
+
 import pytest
 from headrace_operator.simulate.catalogue import BEGIN, CATALOGUE, END, WHOLE, Stress
 from headrace_operator.simulate.comparison import Run, run
@@ -66,6 +68,14 @@ def test_who_says_that_it_comes_again_is_ordered_for_once(ran: dict[str, Run]) -
     told, untold = headrace(ran, "step x8").outcome, headrace(ran, "step x8, untold retries").outcome
     assert told.peak_replicas <= 1.5 * STRESS["step x8"].need < untold.peak_replicas
     assert told.replica_hours < untold.replica_hours
+
+
+def test_noise_turns_the_number_four_times_an_hour_at_most(ran: dict[str, Run]) -> None:
+    """Once it knows what a replica carries."""
+    wanted = [moment.desired for moment in headrace(ran, "noise of 30 %").moments if moment.at >= BEGIN]
+    steps = [after - before for before, after in itertools.pairwise(wanted) if after != before]
+    turns = sum((before > 0) is not (after > 0) for before, after in itertools.pairwise(steps))
+    assert turns <= 4 * (WHOLE - BEGIN) / 3600
 
 
 def test_a_full_cluster_is_no_reason_to_order_without_end(ran: dict[str, Run]) -> None:
