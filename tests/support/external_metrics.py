@@ -28,16 +28,16 @@ class ExternalMetrics:
 
     def __enter__(self) -> "ExternalMetrics":
         self._thread.start()
-        host, port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        host, port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(120)
         self._cluster.apply(service(host, port), api_service(port))
         self._cluster.wait("the metrics API is there", lambda: self._cluster.api.get(PATH))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._cluster.kubectl("delete", f"apiservice/{VERSION}.{GROUP}", f"service/{NAME}")
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(120)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(120)
         self._loop.close()
 
     async def _start(self) -> tuple[str, int]:
