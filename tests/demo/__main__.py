@@ -16,7 +16,7 @@ from demo import story
 from demo.users import Doors
 
 RUSH = 75.0  # seconds of overload: two cold starts and a few connection ages
-REST = 150.0  # seconds at most until minReplicas again: scale-down window, drain, slack
+REST = 300.0  # seconds at most until minReplicas again: scale-down window, drain, slack
 USERS = 16
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from cluster import LocalCluster
 
 from demo.timeline import Timeline, status_of
-from demo.users import Answers, Doors, Habit, converse
+from demo.users import Answers, Doors, Habit, converse, converse_until
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "examples" / "models"
@@ -24,6 +25,7 @@ NAME = "scripture"  # the InferenceDeployment of the manifest
 PROMPTS = ("In the beginning", "And the king said unto", "Blessed are they that", "Now it came to pass in those days")
 RUSHED = Habit(PROMPTS)
 CALM = Habit(PROMPTS, max_new_tokens=16, pause=1.0)
+LONGEST_START = 300.0  # seconds until a replica is ready, on a slow machine
 Say = Callable[[str], None]
 
 
@@ -95,7 +97,8 @@ async def rush_and_rest(
 ) -> Outcome:
     """Overload the deployment for `rush` seconds, then let it go quiet until it is back at its minimum.
 
-    Two slow users stay. `rest` bounds the quiet time in seconds: the scale-down window, the drain and some slack.
+    Where a start takes longer than the rush, the rush goes on until another replica is ready. Two slow users stay.
+    `rest` bounds the quiet time in seconds: the scale-down window, the drain and some slack.
     """
     place = doors(cluster, name)
     answers = Answers()
@@ -103,7 +106,7 @@ async def rush_and_rest(
     minimum = json.loads(cluster.kubectl("get", "infdep", name, "-o", "json"))["spec"]["autoscaling"]["minReplicas"]
     try:
         say(f"\n{users} users ask again as soon as they are answered, for {rush:.0f} s:")
-        await converse(place, users, rush, RUSHED, answers)
+        await converse_until(place, users, _is_rush_over(timeline, minimum, rush), RUSHED, answers)
         say("\nThe users leave; two ask slowly on, so that a lost request would be seen:")
         quiet = asyncio.create_task(converse(place, 2, rest, CALM, answers))
         ready = await _until_ready_is(timeline, minimum, rest)
@@ -113,6 +116,16 @@ async def rush_and_rest(
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     return Outcome(answers, timeline, minimum, ready)
+
+
+def _is_rush_over(timeline: Timeline, minimum: int, seconds: float) -> Callable[[], bool]:
+    began = time.monotonic()
+
+    def is_over() -> bool:
+        passed = time.monotonic() - began
+        return passed >= seconds and (timeline.peak_ready > minimum or passed >= seconds + LONGEST_START)
+
+    return is_over
 
 
 async def _until_ready_is(timeline: Timeline, wanted: int, seconds: float) -> int:
