@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from headrace_operator.decide import waits
 from headrace_operator.decide.rates import Counter, increase
-from headrace_operator.decide.values import PodSample, PodState
+from headrace_operator.decide.values import PodPhase, PodSample, PodState
 from headrace_operator.decide.waits import Histogram
 from headrace_operator.service import GoldenPrompt
 
@@ -71,11 +71,15 @@ class Evidence:
     last: Mapping[str, PodSample] = field(default_factory=dict)
 
     def gathered(self, stable: Sequence[PodState], canary: Sequence[PodState], scores: Sequence[Score]) -> "Evidence":
-        """With what the pods of both sides did since their last samples."""
+        """With what the pods of both sides did since their last samples.
+
+        The stable side counts while it has a counterpart: what it did in the hours before compares with nothing.
+        """
         known = {score.key for score in self.scores}
+        is_compared = any(pod.phase is PodPhase.READY for pod in canary)
         return replace(
             self,
-            stable=self._counted(self.stable, stable),
+            stable=self._counted(self.stable, stable) if is_compared else self.stable,
             canary=self._counted(self.canary, canary),
             scores=(*self.scores, *(score for score in scores if score.key not in known)),
             last={pod.uid: pod.sample or self.last[pod.uid] for pod in (*stable, *canary) if self._is_known(pod)},

@@ -220,7 +220,7 @@ def test_a_pod_that_is_silent_for_a_while_loses_nothing() -> None:
     first, silent, later = (old(sample=works(NOW, 500)), old(sample=None), old(sample=works(NOW + 4, 520)))
     evidence = Evidence()
     for state in (first, silent, later):
-        evidence = evidence.gathered([state], [], ())
+        evidence = evidence.gathered([state], [new()], ())
     assert evidence.stable.requests == 20
 
 

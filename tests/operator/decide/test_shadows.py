@@ -169,7 +169,7 @@ def test_no_ordinal_is_given_twice() -> None:
 
 
 def canary(asked: InferenceDeployment) -> InferenceDeployment:
-    return replace(asked, rollout=Rollout(Strategy.CANARY, Canary()))
+    return replace(asked, rollout=Rollout(Strategy.CANARY, Canary(deadline=300.0)))
 
 
 def rolling(asked: InferenceDeployment) -> InferenceDeployment:
@@ -244,6 +244,17 @@ def test_without_a_free_gpu_the_trial_says_so_and_ends_at_its_deadline() -> None
     assert progressing(waits, late).reason is Why.SHADOW_ROLLED_BACK
     placed = advance(NEW, seen(old(), shadow()), stuck, (), NOW, full=False)
     assert progressing(seen(old(), shadow()), placed).reason is Why.SHADOW_TRIAL
+
+
+def test_what_replicas_did_while_no_shadow_pod_was_ready_compares_with_nothing() -> None:
+    """A trial that waits for a GPU through a busy night must not hold the quiet morning against it."""
+    trial, counted = TRIAL, []
+    for n, phase in enumerate([PodPhase.UNSCHEDULABLE, PodPhase.LOADING, PodPhase.READY, PodPhase.READY]):
+        worked = sample(NOW + n, received=100.0 * n, finished=100.0 * n)
+        heard = sample(NOW + n) if phase is PodPhase.READY else None
+        trial = advance(NEW, seen(old(sample=worked), shadow(5, phase, sample=heard)), trial, (), NOW + n, full=False)
+        counted.append(trial.evidence.stable.requests)
+    assert counted == [0.0, 0.0, 100.0, 200.0]
 
 
 def test_a_budget_that_leaves_no_room_is_said_too() -> None:
@@ -339,6 +350,7 @@ class Cluster:
         self.room, self.replicas, self.is_bad, self.rises_at = room, replicas, is_bad, rises_at
         self.pods = [old(n) for n in range(replicas)]
         self.progress = BASE
+        self.asked = NEW
         self.told: dict[str, Any] = {}
         self.now = NOW
         self.least = replicas
@@ -356,9 +368,9 @@ class Cluster:
         before = restored(self.told) or self.progress
         # What a restart loses is told in test_rollouts; here it would make every trial too short.
         before = replace(before, evidence=self.progress.evidence)
-        self.progress = advance(NEW, around, before, (), self.now, full=is_full(around, None))
-        self.told = json.loads(json.dumps(as_status(NEW, self.progress, self.told)))
-        for action in plan(NEW, IMAGE, around, decision, progress=self.progress, said=None, now=self.now):
+        self.progress = advance(self.asked, around, before, (), self.now, full=is_full(around, None))
+        self.told = json.loads(json.dumps(as_status(self.asked, self.progress, self.told)))
+        for action in plan(self.asked, IMAGE, around, decision, progress=self.progress, said=None, now=self.now):
             self._apply(action)
         self.least = min(self.least, len(around.ready))
         self.now += 2.0
@@ -428,3 +440,28 @@ def test_a_trial_comes_to_its_end_on_any_cluster_and_costs_no_replica(
     assert {one.revision for one in run.pods} == {run.progress.serving}
     ready = sum(one.is_ready for one in run.pods)
     assert ready == min(run.decided, run.room)
+
+
+EDITS = st.tuples(
+    st.sampled_from([OLD, NEW, THIRD]),
+    st.sampled_from([lambda asked: asked, canary, rolling]),
+    st.integers(1, 3),  # replicas
+    st.integers(1, 40),  # ticks until the next edit
+)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2), st.booleans(), st.lists(EDITS, min_size=1, max_size=4))
+def test_whatever_is_edited_meanwhile_it_settles_without_shadow_pods(
+    spare: int, is_bad: bool, edits: list[Any]
+) -> None:
+    run = Cluster(2 + spare, 2, is_bad=is_bad)
+    for asked, by, replicas, ticks in edits:
+        run.asked, run.replicas = by(asked), min(replicas, 2 + spare)
+        for _ in range(ticks):
+            run.tick()
+    for _ in range(300):
+        run.tick()
+    assert run.progress.state in {State.BASELINE, State.ROLLED_BACK}
+    assert {(one.role, one.revision) for one in run.pods} == {(Role.REPLICA, run.progress.serving)}
+    assert sum(one.is_ready for one in run.pods) == run.replicas
