@@ -52,7 +52,7 @@ def test_an_hpa_drives_a_deployment_in_mode_external_within_its_bounds(
                 "the HPA wants more than is allowed",
                 lambda: cluster.object("infdep", name)["spec"]["replicas"] == 7,
             )
-            assert condition(cluster, name, "ScalingLimited")["reason"] == "AtMaximum"
+            cluster.wait("it says so", lambda: condition(cluster, name, "ScalingLimited")["reason"] == "AtMaximum")
 
             queue.value = 5
             cluster.wait("one is left", lambda: len(pods(cluster, name)) == 1)

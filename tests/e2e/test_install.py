@@ -1,6 +1,5 @@
 """The chart as an administrator uses it: limited to namespaces, and taken away again."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -78,9 +77,8 @@ def test_after_an_uninstall_a_deployment_goes_with_its_pods_and_nothing_holds_it
         assert len(pods(cluster, name)) == 2  # what serves goes on
         owner = cluster.object("infdep", name)["metadata"]["uid"]
         assert len(owned(cluster, owner)) == 5  # two pods, their Service, budget and revision
-        began = time.monotonic()
-        cluster.kubectl("delete", "infdep", name)  # returns when it is gone
-        assert time.monotonic() - began < 5
+        assert "finalizers" not in cluster.object("infdep", name)["metadata"]
+        cluster.kubectl("delete", "infdep", name)  # returns when it is gone, though nobody is there to let it go
         cluster.wait("its pods are gone, and all that was made for it", lambda: not owned(cluster, owner))
     finally:
         story.install(cluster)

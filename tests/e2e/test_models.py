@@ -19,7 +19,7 @@ from headrace_server.rpc.pb import inference_pb2_grpc
 from openai import OpenAI
 from prometheus_server import Prometheus, prometheus
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 PAGE = Path(__file__).parents[2] / "docs" / "router.md"
 SMALL, LARGE = "scripture-1m", "scripture-5m"
 ROUTERS = "chat-models"
@@ -39,7 +39,7 @@ def both(cluster: LocalCluster) -> Iterator[None]:
         yield
     finally:
         cluster.kubectl("delete", "infdep", *names)
-        cluster.wait("their pods gone", lambda: not any(pods(cluster, name) for name in names), timeout=90)
+        cluster.wait("their pods gone", lambda: not any(pods(cluster, name) for name in names))
 
 
 @pytest.fixture
@@ -51,11 +51,11 @@ def routers(cluster: LocalCluster, both: None, tmp_path: Path) -> Iterator[Doors
     words = [str(story.CHART) if word == "charts/headrace" else word for word in command.split()]
     cluster.helm(*words, str(file))
     try:
-        cluster.kubectl("rollout", "status", f"deployment/{ROUTERS}", "--timeout=90s")
+        cluster.kubectl("rollout", "status", f"deployment/{ROUTERS}", "--timeout=300s")
         yield story.doors(cluster, ROUTERS)
     finally:
         cluster.helm(*(word for word in words[:-1] if word != "--reuse-values"), "--reset-values")
-        cluster.wait("routers gone", lambda: not found(cluster), timeout=90)
+        cluster.wait("routers gone", lambda: not found(cluster))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def found(cluster: LocalCluster) -> list[dict[str, Any]]:
 
 def report(pod: dict[str, Any]) -> list[list[str]]:
     """A router's table of its models: the rows under its head."""
-    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9090/models", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9090/models", timeout=60) as answer:
         table, _, _ = answer.read().decode().partition("\n\n")
     return [line.split() for line in table.splitlines()[1:]]
 

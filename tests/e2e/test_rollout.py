@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from cluster import LocalCluster
 from demo import story
-from demo.users import Answers, Habit, converse
+from demo.users import Answers, Habit, converse_until
 from deployments import Body, condition, manifest, operator_process, pods, status, wait_ready
 
 pytestmark = pytest.mark.e2e
 SHORT = Habit(story.PROMPTS, max_new_tokens=16)
+NEVER_MISSED = {"queueWaitP95": "60s"}  # within it no revision is refused for a wait
 GOLDEN = [  # which the smaller model thinks less likely
     {"prompt": "And God said, Let there be light:", "answer": " and there was light."},
     {"prompt": "Blessed are the meek:", "answer": " for they shall inherit the earth."},
@@ -25,17 +26,16 @@ def apply(cluster: LocalCluster, deploy: Apply) -> Apply:
     name = deploy(minReplicas=2, maxReplicas=2)
 
     def changed(*, path: str = "scripture-5m", replicas: int = 2, **spec: Any) -> str:
-        body = manifest(name, path=path, autoscaling={"minReplicas": replicas, "maxReplicas": replicas}, **spec)
-        cluster.apply(body)
+        autoscaling = {"minReplicas": replicas, "maxReplicas": replicas, "targets": NEVER_MISSED}
+        cluster.apply(manifest(name, path=path, autoscaling=autoscaling, **spec))
         return name
 
     return changed
 
 
 def canary(**policy: Any) -> Body:
-    """A trial that ends soon, on a machine whose speed is anybody's guess."""
-    limits = {"queueWaitP95": "1000%", "tokensPerSecond": "10%"}
-    usual = {"minSamples": 20, "minDuration": "5s", "deadline": "150s", "limits": limits}
+    """A trial that ends as soon as it can, on a machine whose speed is anybody's guess."""
+    usual = {"minSamples": 20, "minDuration": "5s", "deadline": "900s", "limits": {"tokensPerSecond": "1%"}}
     return {"strategy": "Canary", "canary": usual | policy}
 
 
@@ -63,13 +63,14 @@ def of_revision(cluster: LocalCluster, name: str, revision: str) -> list[Body]:
 
 async def under_load(cluster: LocalCluster, name: str, done: Callable[[], Any]) -> Answers:
     """Users talk until `done` returns."""
-    answers = Answers()
-    talking = asyncio.create_task(converse(story.doors(cluster, name), 4, 280, SHORT, answers))
+    answers, over = Answers(), asyncio.Event()
+    place = story.doors(cluster, name)
+    talking = asyncio.create_task(converse_until(place, 4, over.is_set, SHORT, answers))
     try:
         await asyncio.to_thread(done)
     finally:
-        talking.cancel()
-        await asyncio.gather(talking, return_exceptions=True)
+        over.set()
+    await talking
     return answers
 
 

@@ -78,7 +78,7 @@ async def generate(stub: inference_pb2_grpc.InferenceStub, turn: int) -> tuple[i
     request = pb.GenerateRequest(text=f"Chapter {turn}. In the beginning", max_new_tokens=TOKENS, ignore_eos=True)
     tokens = 0
     try:
-        async for reply in stub.Generate(request, timeout=120):
+        async for reply in stub.Generate(request, timeout=300):
             tokens += len(reply.token_ids)
     except grpc.aio.AioRpcError as error:
         return tokens, error.code()
@@ -97,7 +97,7 @@ def router_metrics(cluster: LocalCluster) -> list[dict[str, float]]:
     found = json.loads(cluster.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
     told = []
     for pod in found:
-        with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9090/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9090/metrics", timeout=60) as answer:
             lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
         told.append({line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines})
     assert len(told) == 2

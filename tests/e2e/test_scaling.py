@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cluster import LocalCluster
 from demo import story
-from demo.users import Answers, Habit, converse
+from demo.users import Answers, Habit, converse_until
 from deployments import expositions, manifest, operator_process, pods, status, wait_ready
 
 pytestmark = pytest.mark.e2e
@@ -23,13 +23,15 @@ def restarts(cluster: LocalCluster, name: str) -> int:
     return sum(s["restartCount"] for pod in pods(cluster, name) for s in pod["status"]["containerStatuses"])
 
 
-async def under_load(
-    cluster: LocalCluster, name: str, seconds: float, meanwhile: Coroutine[Any, Any, None], users: int = 4
-) -> Answers:
-    """Users talk for `seconds`, or until what happens meanwhile is over, whichever is later."""
-    answers = Answers()
-    talking = asyncio.create_task(converse(story.doors(cluster, name), users, seconds, SHORT, answers))
-    await meanwhile
+async def under_load(cluster: LocalCluster, name: str, meanwhile: Coroutine[Any, Any, None], users: int = 4) -> Answers:
+    """Users talk until what happens meanwhile is over."""
+    answers, over = Answers(), asyncio.Event()
+    place = story.doors(cluster, name)
+    talking = asyncio.create_task(converse_until(place, users, over.is_set, SHORT, answers))
+    try:
+        await meanwhile
+    finally:
+        over.set()
     await talking
     return answers
 
@@ -37,7 +39,7 @@ async def under_load(
 def test_the_queue_scales_up_and_silence_scales_down(cluster: LocalCluster, deploy: Callable[..., str]) -> None:
     name = deploy(minReplicas=1, maxReplicas=3)
     wait_ready(cluster, name, 1)
-    outcome = asyncio.run(story.rush_and_rest(cluster, print, users=12, rush=30, rest=150, name=name))
+    outcome = asyncio.run(story.rush_and_rest(cluster, print, users=12, rush=30, rest=600, name=name))
     assert outcome.broken_promises == []
     decisions = status(cluster, name)["decisions"]
     assert {"QueueWaitHigh", "LoadRose"} & {decision["reason"] for decision in decisions}
@@ -64,7 +66,7 @@ def test_a_killed_operator_is_not_noticed(cluster: LocalCluster, deploy: Callabl
         await asyncio.to_thread(cluster.wait, "the operator is back", is_back)
         await asyncio.to_thread(wait_ready, cluster, name, 2)  # the load goes on: scaling does, too
 
-    answers = asyncio.run(under_load(cluster, name, 45, kill(), users=10))
+    answers = asyncio.run(under_load(cluster, name, kill(), users=10))
     assert answers.sent > 0
     assert dict(answers.failures) == {}
     assert restarts(cluster, name) == 0
@@ -96,7 +98,7 @@ def test_a_new_revision_replaces_the_old_one(cluster: LocalCluster, deploy: Call
         await asyncio.to_thread(cluster.wait, "all pods are new", is_replaced)
         await asyncio.to_thread(wait_ready, cluster, name, 2)
 
-    answers = asyncio.run(under_load(cluster, name, 20, change(), users=2))
+    answers = asyncio.run(under_load(cluster, name, change(), users=2))
     assert answers.sent > 0
     assert dict(answers.failures) == {}
     assert status(cluster, name)["revision"] != old

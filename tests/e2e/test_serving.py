@@ -20,7 +20,7 @@ def test_a_manifest_becomes_pods_that_answer(cluster: LocalCluster, deploy: Call
 
     with grpc.insecure_channel(place.grpc) as channel:
         request = inference_pb2.GenerateRequest(text="In the beginning", max_new_tokens=8, ignore_eos=True)
-        replies = list(inference_pb2_grpc.InferenceStub(channel).Generate(request, timeout=30))
+        replies = list(inference_pb2_grpc.InferenceStub(channel).Generate(request, timeout=300))
     assert sum(len(reply.token_ids) for reply in replies) == 8
     assert replies[-1].finish_reason == inference_pb2.FINISH_REASON_LENGTH
 

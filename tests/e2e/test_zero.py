@@ -20,8 +20,7 @@ pytestmark = pytest.mark.e2e
 NAME = "zero"
 TOKENS = 24
 USERS = 14
-LONGEST = 110.0  # seconds of load; it ends soon after the kill
-AFTER = 6.0  # seconds of load after the kill
+AFTER = 6.0  # seconds of load after the server that was killed is there again
 SLOTS = 2  # of each server, by the manifest: no more streams can be in a server's hands
 RETRIABLE = {
     grpc.StatusCode.UNAVAILABLE,
@@ -70,18 +69,22 @@ async def test_nothing_is_lost_from_zero_to_four_and_back(cluster: LocalCluster,
         stub = inference_pb2_grpc.InferenceStub(channel)
         enough = asyncio.Event()
         users = [asyncio.create_task(ask(stub, number, enough, seen)) for number in range(USERS)]
-        peak = await kill_one_at_four(cluster, routed)
-        await asyncio.sleep(AFTER)
-        enough.set()
+        try:
+            await asyncio.to_thread(cluster.wait, "all four", lambda: status(cluster, routed)["readyReplicas"] == 4)
+            await asyncio.to_thread(kill_one, cluster, routed)
+            await asyncio.to_thread(
+                cluster.wait, "it is started again", lambda: any(map(restarts, pods(cluster, routed)))
+            )
+            await asyncio.sleep(AFTER)
+        finally:
+            enough.set()
         await asyncio.gather(*users)
     lost = sum(seen.broken.values())
     print(f"{seen.answered} answered, {lost} broken by the kill {dict(seen.broken)}, {dict(seen.refused)} refused; ")
-    print(f"the first answer took {seen.first:.1f} s; at most {peak} replicas were ready")
-    assert any(restarts(pod) for pod in pods(cluster, routed)), "the server that was killed is there again"
+    print(f"the first answer took {seen.first:.1f} s")
     assert seen.refused == {}
     assert lost <= SLOTS
     assert set(seen.broken) <= RETRIABLE
-    assert peak == 4
 
     await asyncio.to_thread(cluster.wait, "nobody asks any more", lambda: is_at_zero(cluster))
     decisions = status(cluster, routed)["decisions"]
@@ -97,7 +100,7 @@ async def ask(stub: inference_pb2_grpc.InferenceStub, user: int, enough: asyncio
         tokens = 0
         try:
             async for reply in stub.Generate(
-                pb.GenerateRequest(text=text, max_new_tokens=TOKENS, ignore_eos=True), timeout=120
+                pb.GenerateRequest(text=text, max_new_tokens=TOKENS, ignore_eos=True), timeout=300
             ):
                 tokens += len(reply.token_ids)
         except grpc.aio.AioRpcError as error:
@@ -110,18 +113,12 @@ async def ask(stub: inference_pb2_grpc.InferenceStub, user: int, enough: asyncio
             seen.first = seen.first or time.monotonic() - began
 
 
-async def kill_one_at_four(cluster: LocalCluster, name: str) -> int:
-    """SIGKILL to a server once all four are ready; gives the most that were ready."""
-    peak, until = 0, time.monotonic() + LONGEST
-    while peak < 4 and time.monotonic() < until:
-        peak = max(peak, (await asyncio.to_thread(status, cluster, name)).get("readyReplicas", 0))
-        await asyncio.sleep(0.5)
-    await asyncio.to_thread(kill_one, cluster, name)
-    return peak
-
-
 def restarts(pod: Body) -> int:
     return sum(int(each["restartCount"]) for each in pod["status"].get("containerStatuses", ()))
+
+
+def is_restarted(cluster: LocalCluster, name: str) -> bool:
+    return any(map(restarts, pods(cluster, name)))
 
 
 def kill_one(cluster: LocalCluster, name: str) -> None:

@@ -1,0 +1,122 @@
+"""A new revision is tried on copies of the requests: whatever it does, no client notices, until it takes over."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from cluster import LocalCluster
+from demo import story
+from demo.users import Answers, Habit, converse
+from deployments import Body, condition, manifest, pods, status, wait_ready
+
+pytestmark = pytest.mark.e2e
+NAME = "overheard"
+SHORT = Habit(story.PROMPTS, max_new_tokens=8)
+# A trial that ends soon, on a machine whose speed is anybody's guess.
+ROLLOUT = {
+    "strategy": "Shadow",
+    "canary": {
+        "minSamples": 10,
+        "minDuration": "5s",
+        "deadline": "300s",
+        "limits": {"queueWaitP95": "1000%", "tokensPerSecond": "1%"},
+    },
+}
+
+
+@pytest.fixture
+def apply(cluster: LocalCluster) -> Iterator[Callable[..., None]]:
+    def changed(*, path: str = "scripture-5m", **spec: Any) -> None:
+        """Two replicas behind one router, whose new revisions are tried on copies."""
+        asked = {"minReplicas": 2, "maxReplicas": 2, "targets": {"queueWaitP95": "60s"}}
+        routed = {"mode": "Headrace", "replicas": 1}
+        cluster.apply(manifest(NAME, path=path, autoscaling=asked, routing=routed, rollout=ROLLOUT, **spec))
+
+    yield changed
+    cluster.kubectl("delete", "infdep", NAME, "--ignore-not-found")
+    cluster.wait(f"pods of {NAME} gone", lambda: not pods(cluster, NAME))
+
+
+def rollout(cluster: LocalCluster, state: str, updated: str) -> Body:
+    """Of the revision that is asked for now, not of `updated`, once it is in a state. Raises LookupError before."""
+    found: Body = status(cluster, NAME)["rollout"]
+    if found["state"] != state or found["updatedRevision"] == updated:
+        raise LookupError(f"{found['state']} of {found['updatedRevision']}: {found['message']}")
+    return found
+
+
+def shadows(cluster: LocalCluster) -> list[Body]:
+    return [pod for pod in pods(cluster, NAME) if pod["metadata"]["labels"]["headrace.dev/role"] == "shadow"]
+
+
+def routed_addresses(cluster: LocalCluster) -> set[str]:
+    """Of the Service of the replicas."""
+    found = json.loads(
+        cluster.kubectl("get", "endpointslices", "-l", f"kubernetes.io/service-name={NAME}", "-o", "json")
+    )
+    return {address for item in found["items"] for one in item["endpoints"] or () for address in one["addresses"]}
+
+
+def finished_requests(pod: Body) -> float:
+    """By the server's own count. Raises OSError while it does not listen."""
+    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9090/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("headrace_requests_finished_total{"))
+
+
+async def under_load(cluster: LocalCluster, steps: Callable[[], None]) -> Answers:
+    """Users talk until `steps` have been taken."""
+    answers = Answers()
+    talking = asyncio.create_task(converse(story.doors(cluster, f"{NAME}-router"), 4, 600, SHORT, answers))
+    try:
+        await asyncio.to_thread(steps)
+    finally:
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+    return answers
+
+
+def test_copies_decide_and_no_client_hears_of_it(cluster: LocalCluster, apply: Callable[..., None]) -> None:
+    apply()
+    wait_ready(cluster, NAME, 2)
+    cluster.wait("the router serves", lambda: condition(cluster, NAME, "RoutingReady")["status"] == "True")
+    first = cluster.wait("it is settled", lambda: rollout(cluster, "Baseline", updated=""))["stableRevision"]
+    before = {pod["metadata"]["uid"] for pod in pods(cluster, NAME)}
+
+    def steps() -> None:
+        apply(path="nowhere")
+        back = cluster.wait("a broken revision is taken back", lambda: rollout(cluster, "RolledBack", updated=first))
+        assert (back["reason"], back["strategy"]) == ("ShadowFailed", "Shadow")
+        assert "ModelRefused" in back["message"]
+        assert condition(cluster, NAME, "Progressing")["reason"] == "ShadowRolledBack"
+        cluster.wait("its pod is gone", lambda: {p["metadata"]["uid"] for p in pods(cluster, NAME)} == before)
+
+        apply(batching={"maxRunning": 3})
+        cluster.wait("a trial", lambda: rollout(cluster, "Trial", updated=back["updatedRevision"]))
+        shadow = cluster.wait("a shadow pod hears copies", one_that_hears)
+        ended = cluster.wait("it takes over", lambda: rollout(cluster, "Baseline", updated=back["updatedRevision"]))
+        assert (ended["reason"], ended["stableRevision"] != first) == ("AllGatesPassed", True)
+        assert ended["evidence"]["canary"]["requests"] >= 8  # told at the last notable growth
+        assert shadow["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in pods(cluster, NAME)}, "it was loaded"
+
+    def one_that_hears() -> Body:
+        """Raises LookupError before."""
+        told, routed = status(cluster, NAME), routed_addresses(cluster)
+        for pod in shadows(cluster):  # still, after both were read
+            assert told["replicas"] == len(routed) == 2
+            assert pod["status"].get("podIP") not in routed
+            if finished_requests(pod) > 0:
+                assert told["routing"]["mirror"] == {"share": "50%"}
+                return pod
+        raise LookupError("no shadow pod has answered a copy yet")
+
+    answers = asyncio.run(under_load(cluster, steps))
+    assert answers.sent > 0
+    assert dict(answers.failures) == {}
+    assert shadows(cluster) == []
+    assert "mirror" not in status(cluster, NAME).get("routing", {})
+    told = cluster.kubectl("describe", "infdep", NAME)
+    assert all(event in told for event in ("ShadowStarted", "ShadowRolledBack", "ShadowPromoted"))
