@@ -11,7 +11,7 @@ import psutil
 import pytest
 from cluster import LocalCluster
 from demo import story
-from deployments import manifest, pods, status, wait_ready
+from deployments import Body, manifest, pods, status, wait_ready
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 from openai import OpenAI
@@ -70,7 +70,7 @@ async def test_requests_wait_for_the_first_replica_and_outlive_the_death_of_one(
         broken = [end for end in ends if end != (TOKENS, None)]
         assert all(tokens > 0 and code in BROKEN for tokens, code in broken), broken
         assert len(broken) <= 2, "a replica runs two at a time here"
-        assert killed not in {pod["metadata"]["uid"] for pod in pods(cluster, NAME) if restarted(pod) == 0}
+        await asyncio.to_thread(cluster.wait, "it is started again", lambda: killed in restarted(cluster))
 
 
 async def generate(stub: inference_pb2_grpc.InferenceStub, turn: int) -> tuple[int, grpc.StatusCode | None]:
@@ -116,7 +116,11 @@ def kill_one(cluster: LocalCluster) -> str:
     raise LookupError(f"no server with {host}")
 
 
-def restarted(pod: dict[str, object]) -> int:
-    status = pod["status"]
-    assert isinstance(status, dict)
-    return sum(each["restartCount"] for each in status.get("containerStatuses", ()))
+def restarted(cluster: LocalCluster) -> set[str]:
+    """UIDs of pods whose server was started more than once."""
+    return {pod["metadata"]["uid"] for pod in pods(cluster, NAME) for each in containers(pod) if each["restartCount"]}
+
+
+def containers(pod: Body) -> list[Body]:
+    found: list[Body] = pod["status"].get("containerStatuses", [])
+    return found
