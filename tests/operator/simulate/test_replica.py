@@ -69,6 +69,24 @@ def test_beyond_max_waiting_requests_are_refused_and_counted_as_received() -> No
     assert (sample.received, sample.refused) == (5, 2)
 
 
+def test_who_comes_again_is_counted_at_the_door_as_the_server_does() -> None:
+    replica, again = Replica(ENGINE, 0.0), Request(0.0, 100, 10, is_again=True)
+    taken = [replica.arrive(again, 0.0, []) for _ in range(5)]
+    sample = replica.sample(0.0)
+    assert (taken.count(None), sample.received, sample.refused, sample.retried) == (3, 5, 2, 5)
+
+
+def test_who_hangs_up_gives_its_place_up_and_ends_without_tokens() -> None:
+    replica, last = Replica(ENGINE, 0.0), Request(0.0, 100, 10)
+    for request in (Request(0.0, 100, 10), Request(0.0, 100, 10), last):
+        assert replica.arrive(request, 0.0, []) is None
+    assert replica.arrive(Request(0.0, 100, 10), 0.0, []) is not None  # two wait, as many as may
+    replica.drop(last)
+    assert not replica.holds(last)
+    assert (replica.sample(0.0).waiting, replica.sample(0.0).finished, replica.finished_tokens) == (1, 1, 0)
+    assert replica.arrive(Request(0.0, 100, 10), 0.0, []) is None
+
+
 def test_a_sample_is_what_the_operator_would_read() -> None:
     replica, waited = Replica(ENGINE, 0.0), list[tuple[float, float]]()
     for _ in range(3):
