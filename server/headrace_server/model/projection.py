@@ -4,6 +4,7 @@ A layer asks for three things: a product, a product added to the residual, and a
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -78,19 +79,25 @@ class PlainProjection(Product):
         return linear(x, self.weight, self.bias)
 
 
+def silu_times(both: Tensor) -> Tensor:
+    """(T, 2 * inner), gate then up -> (T, inner): silu(gate) * up."""
+    gate, up = both.chunk(2, dim=-1)
+    return silu(gate).mul_(up)
+
+
 @dataclass(frozen=True, slots=True)
 class SiluGated:
     both: Projection
+    silu_times: Callable[[Tensor], Tensor] = silu_times
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.activated(self.both(x))
+        return self.silu_times(self.both(x))
 
     def products(self, x: Tensor) -> Tensor:
         return self.both(x)
 
     def activated(self, products: Tensor) -> Tensor:
-        gate, up = products.chunk(2, dim=-1)
-        return silu(gate).mul_(up)
+        return self.silu_times(products)
 
 
 class Plain:
@@ -147,8 +154,7 @@ class PackedGated:
         return torch.cat((self.gate(x), self.up(x)), dim=-1)
 
     def activated(self, products: Tensor) -> Tensor:
-        gate, up = products.chunk(2, dim=-1)
-        return silu(gate) * up
+        return silu_times(products)
 
 
 class Packed:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from headrace_server.errors import ModelRefused
-from headrace_server.model.projection import LayoutOf, Product, Projection
+from headrace_server.model.projection import LayoutOf, Product, Projection, SiluGated
 from headrace_server.model.quantised import Int4, Int8
 from headrace_server.model.row_sizes import RowSizes
 
@@ -27,28 +27,13 @@ class TiledProjection(Product):
         return (found[0] if len(found) == 1 else torch.cat(found))[:rows]
 
 
-@dataclass(frozen=True, slots=True)
-class TiledGated:
-    both: TiledProjection
-    silu_times: Callable[[Tensor], Tensor]  # (T, 2 * width), the gate first -> (T, width)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.silu_times(self.both(x))
-
-    def products(self, x: Tensor) -> Tensor:
-        return self.both(x)
-
-    def activated(self, products: Tensor) -> Tensor:
-        return self.silu_times(products)
-
-
 class InTiles(Generic[Matrix]):
     """Another layout's products, a tile of rows at a time."""
 
     rows = RowSizes(tile=TILE)
 
     def __init__(self, inner: LayoutOf[Matrix], dtype: torch.dtype, silu_times: Callable[[Tensor], Tensor]) -> None:
-        """`dtype`: of the activations."""
+        """`dtype`: of the activations. `silu_times`: (T, 2 * width), the gate first -> (T, width), row by row."""
         self.name = f"{inner.name}, in tiles"
         self._inner = inner
         self._dtype = dtype
@@ -64,8 +49,8 @@ class InTiles(Generic[Matrix]):
             self._checked.add(size)
         return TiledProjection(found)
 
-    def gated(self, weight: Matrix, bias: Tensor | None) -> TiledGated:
-        return TiledGated(self.projection(weight, bias), self._silu_times)
+    def gated(self, weight: Matrix, bias: Tensor | None) -> SiluGated:
+        return SiluGated(self.projection(weight, bias), self._silu_times)
 
 
 @torch.inference_mode()
