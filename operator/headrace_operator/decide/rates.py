@@ -54,13 +54,13 @@ def arrivals(pods: Sequence[Series], turned_away: TurnedAway = NOBODY) -> float 
 
     Who was refused, came back and said so counts once.
     """
-    seconds = _seconds(pods)
-    if seconds < SHORTEST:
+    whole = _seconds(pods)
+    if whole < SHORTEST:
         return None
     end = max([series[-1].at for series in pods])
-    mean = _came(pods, turned_away, end - seconds) / seconds
+    mean = _came(pods, turned_away, end - whole) / whole
     newest = [series[_begin(series, end - RECENT) :] for series in pods]
-    whole, seconds = _seconds(pods), _seconds(newest)
+    seconds = _seconds(newest)
     before = whole - seconds
     if seconds < SHORTEST or before < RECENT:
         return mean
