@@ -2,8 +2,9 @@
 
     python bench/scaling.py --json -
 
-Three measurements, each with a deployment of its own: one replica to eight and back under load, scale-downs under long
-streams, and bursts on an idle replica. The model is examples/models/scripture-1m on the CPU, one thread a server.
+Four measurements, each with a deployment of its own: one replica to eight and back under load, scale-downs under long
+streams, bursts on an idle replica, and replicas that are lost while a standby is warm.
+The model is examples/models/scripture-1m on the CPU, one thread a server.
 """
 
 import argparse
@@ -23,10 +24,11 @@ from cluster import LocalCluster, NodeShape
 from comparison.report import add_json, report
 from demo import story
 from deployments import manifest, pods, wait_ready
-from elastic import bursts, rise, streams
+from elastic import bursts, rise, standby, streams
 
 NODES = (NodeShape("gpu-a", gpus=4), NodeShape("gpu-b", gpus=4))
 ONE_THREAD = {"env": [{"name": "OMP_NUM_THREADS", "value": "1"}]}
+PARTS = ("rise", "streams", "bursts", "standby")
 Measure = Callable[[], dict[str, Any]]
 
 
@@ -44,7 +46,11 @@ def parts(options: argparse.Namespace, cluster: LocalCluster) -> dict[str, Measu
         fresh = partial(deployed, cluster, bursts.NAME, bursts.spec(), 1)
         return bursts.measure(cluster, say, fresh, bursts=options.bursts)
 
-    return {"rise": on_rise, "streams": on_streams, "bursts": on_bursts}
+    def on_standby() -> dict[str, Any]:
+        with deployed(cluster, standby.NAME, standby.spec(), 1):
+            return standby.measure(cluster, say, losses=options.losses)
+
+    return {"rise": on_rise, "streams": on_streams, "bursts": on_bursts, "standby": on_standby}
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def say(line: str) -> None:
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--only", type=_names, default=("rise", "streams", "bursts"), help="rise,streams,bursts, or some of them")
+    add("--only", type=_names, default=PARTS, help=f"{','.join(PARTS)}, or some of them")
     add("--users", type=_positive, default=40, help="of the load under which replicas rise")
     add("--rush", type=float, default=180.0, help="seconds of that load")
     add("--rest", type=float, default=180.0, help="seconds at most until one replica is left")
@@ -73,6 +79,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add("--tokens", type=_positive, default=400, help="of a stream")
     add("--scale-downs", type=_positive, default=20)
     add("--bursts", type=_positive, default=10)
+    add("--losses", type=_positive, default=10, help="of a replica with a warm standby")
     add_json(parser)
     return parser.parse_args(arguments)
 
@@ -84,10 +91,9 @@ def _positive(text: str) -> int:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    known = ("rise", "streams", "bursts")
     names = tuple(text.split(","))
-    if unknown := set(names) - set(known):
-        raise argparse.ArgumentTypeError(f"names {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    if unknown := set(names) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"names {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
     return names
 
 

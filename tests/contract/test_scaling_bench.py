@@ -70,7 +70,7 @@ def test_the_time_to_all_replicas_is_that_of_the_first_sample_with_them() -> Non
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--only", "rise,fall"], "names fall; known: rise, streams, bursts"),
+        (["--only", "rise,fall"], "names fall; known: rise, streams, bursts, standby"),
         (["--scale-downs", "0"], "is 0; must be a whole number above 0"),
     ],
 )
