@@ -3,9 +3,9 @@
     python bench/decide_speed.py --json -
 
 Times what stands between the observation and the plan: the signals, the decision, what is remembered of both. Making
-the observations, as the scraper would have, is outside. Loads differ: idle, steady, with a tide, in bursts, with a
-queue. `decisions` is a fingerprint of every number, reason and message: a faster version of the same law shows the
-same one. One process first, then one for each core.
+the observations, as the scraper would have, is outside; so is a decision's message, made when somebody reads it. Loads
+differ: idle, steady, with a tide, in bursts, with a queue. `decisions` is a fingerprint of every number, reason and
+message: a faster version of the same law shows the same one. One process first, then one for each core.
 """
 
 import argparse
