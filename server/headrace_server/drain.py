@@ -2,7 +2,7 @@
 
 SIGTERM or POST /drain
         ─► /ready 503, health NOT_SERVING                          routing learns of it; everything is still served
-        ─► quiet, or every connection has been told to move        gRPC closes, the engine refuses
+        ─► quiet, or every connection has been told to move        gRPC and idle HTTP close, the engine refuses
         ─► nothing waits, nothing runs, every answer is written    the process ends; after /drain it waits for SIGTERM
 """
 
@@ -47,19 +47,21 @@ async def drain(doors: Doors, engine: Engine, max_connection_age: float, timeout
 async def _until_quiet(doors: Doors, at_most: float) -> None:
     """At least QUIET seconds, in which the removal from routing spreads.
 
-    Each look counts for LOOK_AGAIN and no more: an event loop that stood still has heard nobody, and whoever came
-    meanwhile is heard only after it.
+    Each look counts for LOOK_AGAIN and no more: an event loop that stood still has heard nobody and has told no
+    connection to move, and whoever came meanwhile is heard only after it.
     """
     loop = asyncio.get_running_loop()
-    start, quiet = loop.time(), 0.0
-    while loop.time() - start < at_most and quiet < QUIET:
+    waited, quiet = 0.0, 0.0
+    while waited < at_most and quiet < QUIET:
         looked = loop.time()
         await asyncio.sleep(LOOK_AGAIN)
         heard = doors.arrivals.quiet_for() < loop.time() - looked
         quiet = 0.0 if heard else quiet + LOOK_AGAIN
+        waited += LOOK_AGAIN
 
 
 async def _finish(doors: Doors, engine: Engine, timeout: float) -> None:
+    doors.hang_up_idle_http()
     closing = asyncio.create_task(doors.grpc.server.stop(timeout))  # GOAWAY now; running streams go on
     engine.begin_drain()
     await engine.drained()

@@ -25,6 +25,7 @@ from headrace_server.rpc.drain_call import DrainCall
 from headrace_server.rpc.gate import GrpcGate, http_gate, tell_cached
 from headrace_server.rpc.grpc_server import GrpcServer, GrpcServices, start_grpc_server
 from headrace_server.rpc.http import Endpoints, admin_application, application, start_http_server
+from headrace_server.rpc.http_connections import HttpConnections
 from headrace_server.rpc.load_report import in_header
 from headrace_server.rpc.oip_grpc import OipService
 from headrace_server.rpc.oip_http import PROBES, oip_routes
@@ -47,6 +48,7 @@ class Doors:
     grpc_port: int
     http: web.AppRunner
     http_port: int
+    connections: HttpConnections  # of the HTTP port
     admin: web.AppRunner | None  # None: its routes are on the HTTP port
     admin_port: int
     drain_call: DrainCall
@@ -65,6 +67,10 @@ class Doors:
         """/ready says 503 and health NOT_SERVING, for good; requests that still come are not refused by this."""
         self.readiness.enter(phase)
         await self.grpc.say_not_serving_any_more()
+
+    def hang_up_idle_http(self) -> None:
+        if self.http.server is not None:
+            self.connections.hang_up_idle(self.http.server)
 
     async def close(self) -> None:
         if self.watching is not None:
@@ -110,6 +116,8 @@ async def open_doors(
         app = application(endpoints, [*batch_routes(batches), *oip_routes(calls), *shared], [gate])
         app.on_response_prepare.append(tell_cached)
         app.on_response_prepare.append(in_header(metrics))
+        connections = HttpConnections()
+        connections.follow(app)
         http, http_port = await start_http_server(app, config.host, config.http_port, allowed.http_tls)
         opened.push_async_callback(http.cleanup)
         admin, admin_port = None, http_port
@@ -134,5 +142,17 @@ async def open_doors(
         opened.pop_all()
     caches = Caches(config.caches, metrics, time.monotonic)
     return Doors(
-        readiness, arrivals, grpc, grpc.port, http, http_port, admin, admin_port, drain_call, store, watching, caches
+        readiness,
+        arrivals,
+        grpc,
+        grpc.port,
+        http,
+        http_port,
+        connections,
+        admin,
+        admin_port,
+        drain_call,
+        store,
+        watching,
+        caches,
     )
