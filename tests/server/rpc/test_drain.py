@@ -83,8 +83,8 @@ async def test_a_connection_kept_from_before_brings_no_request_to_a_replica_that
 async def test_a_quiet_replica_leaves_when_routing_has_had_time_to_learn_of_it(model: Path) -> None:
     async with open_server(model, a_runner()) as server:
         began = time.monotonic()
-        assert await drain(server.doors, server.engine, max_connection_age=30, timeout=20)
-        assert QUIET <= time.monotonic() - began < QUIET + 3
+        assert await drain(server.doors, server.engine, max_connection_age=30, timeout=20)  # so it waited for no age
+        assert time.monotonic() - began >= QUIET
 
 
 async def test_a_drain_that_takes_too_long_says_so(model: Path) -> None:

@@ -155,7 +155,7 @@ async def test_a_client_that_hangs_up_cancels_what_it_asked(model: Path) -> None
     async with embed_server(model) as server:
         server.embedder.gate.clear()
         asking = asyncio.create_task(post(server.http, {"input": "a"}))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not server.embedder.asked:
                 await asyncio.sleep(0.005)
             asking.cancel()

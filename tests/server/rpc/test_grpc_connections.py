@@ -34,7 +34,7 @@ async def test_a_client_that_pings_while_nothing_comes_keeps_its_stream(model: P
         runner.gate.set()
         assert [reply.finish_reason async for reply in call][-1] == pb.FINISH_REASON_LENGTH
         await asyncio.sleep(1.0)  # and with no call on it
-        assert (await stub.ModelInfo(pb.ModelInfoRequest(), timeout=20)).max_context
+        assert (await stub.ModelInfo(pb.ModelInfoRequest(), timeout=120)).max_context
 
 
 async def test_a_connection_is_made_anew_after_its_age_and_no_call_is_lost(
@@ -54,8 +54,8 @@ async def test_a_connection_is_made_anew_after_its_age_and_no_call_is_lost(
         grpc.aio.insecure_channel(service.address) as channel,
     ):
         stub = inference_pb2_grpc.InferenceStub(channel)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             while len(made) < 4:
-                replies = [reply async for reply in stub.Generate(ASK, timeout=20)]
+                replies = [reply async for reply in stub.Generate(ASK, timeout=120)]
                 assert replies[-1].finish_reason == pb.FINISH_REASON_LENGTH
     assert made[-1] - made[0] >= 3 * 0.5 * 0.9 - 0.1, "each stayed for its age, and up to 10 % more or less"

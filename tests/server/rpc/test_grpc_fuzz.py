@@ -146,7 +146,7 @@ class Fuzzed:
         self, method: str, raw: bytes, *, embeds: bool = False, metadata: Sequence[tuple[str, str]] = ()
     ) -> tuple[grpc.StatusCode, list[bytes]]:
         async def call() -> tuple[grpc.StatusCode, list[bytes]]:
-            asked = self._channels[embeds].unary_stream(method)(raw, timeout=20, metadata=tuple(metadata))
+            asked = self._channels[embeds].unary_stream(method)(raw, timeout=120, metadata=tuple(metadata))
             try:
                 return grpc.StatusCode.OK, [reply async for reply in asked]
             except grpc.aio.AioRpcError as error:
@@ -156,7 +156,7 @@ class Fuzzed:
 
     def stream(self, raws: list[bytes]) -> tuple[grpc.StatusCode, list[bytes]]:
         async def call() -> tuple[grpc.StatusCode, list[bytes]]:
-            asked = self._channels[True].stream_stream("/headrace.v1.Inference/EmbedStream")(iter(raws), timeout=20)
+            asked = self._channels[True].stream_stream("/headrace.v1.Inference/EmbedStream")(iter(raws), timeout=120)
             replies: list[bytes] = []
             try:
                 async for reply in asked:

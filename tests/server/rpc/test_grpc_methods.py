@@ -26,8 +26,8 @@ INFERENCE, OIP = "headrace.v1.Inference", "inference.GRPCInferenceService"
 @pytest.mark.parametrize("text", ["In the beginning", "", "naïve 你好 😀", "a" * 6000])
 async def test_a_text_becomes_the_models_tokens_and_text_again(model: Path, runner: ScriptedRunner, text: str) -> None:
     async with open_server(model, runner) as server, a_stub(server) as stub:
-        found = await stub.Tokenize(pb.TokenizeRequest(text=text), timeout=20)
-        back = await stub.Detokenize(pb.DetokenizeRequest(tokens=found.tokens), timeout=20)
+        found = await stub.Tokenize(pb.TokenizeRequest(text=text), timeout=120)
+        back = await stub.Detokenize(pb.DetokenizeRequest(tokens=found.tokens), timeout=120)
     assert list(found.tokens.ids) == tiny_tokenizer().encode(text).ids
     assert found.max_context == CONTEXT
     assert back.text == text
@@ -161,7 +161,7 @@ async def reflect(channel: grpc.aio.Channel, version: str, *asked: dict[str, str
         for each in asked:
             yield reflection_pb2.ServerReflectionRequest(**each)
 
-    return [answer async for answer in method(requests(), timeout=20)]
+    return [answer async for answer in method(requests(), timeout=120)]
 
 
 async def files_of(channel: grpc.aio.Channel, version: str, symbol: str) -> descriptor_pool.DescriptorPool:

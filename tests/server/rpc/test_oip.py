@@ -57,7 +57,7 @@ def body(*texts: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("shape", [[3], [3, 1]], ids=["[n]", "[n, 1]"])
 async def test_texts_become_vectors_in_the_form_they_came_in(model: Path, raw: bool, shape: list[int]) -> None:
     async with embed_server(model) as server, a_stub(server.grpc) as stub:
-        answer = await stub.ModelInfer(request(*TEXTS, raw=raw, shape=shape, id="42"), timeout=20)
+        answer = await stub.ModelInfer(request(*TEXTS, raw=raw, shape=shape, id="42"), timeout=120)
     [output] = answer.outputs
     assert (answer.model_name, answer.model_version, answer.id) == (NAME, "1", "42")
     assert (output.name, output.datatype, list(output.shape)) == ("embedding", "FP32", [3, 384])
@@ -255,7 +255,7 @@ async def test_a_client_that_hangs_up_cancels_what_it_asked(model: Path, door: s
             if door == "grpc"
             else asyncio.ensure_future(ask(server.http, "POST", f"/v2/models/{NAME}/infer", json=body("a")))
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not server.embedder.asked:
                 await asyncio.sleep(0.005)
             asking.cancel()

@@ -156,7 +156,7 @@ async def be_refused(client: Client) -> None:
 
 async def settled(client: Client, runner: Told) -> None:
     """Also the last step is done, which was for nobody."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while client.server.sample("headrace_step_seconds_count") < len(runner.steps):
             await asyncio.sleep(0.005)
 

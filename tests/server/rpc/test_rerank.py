@@ -209,11 +209,11 @@ async def test_grpc_ranks_as_http_does_and_says_how(model: Path) -> None:
     channels: list[grpc.aio.Channel] = []
     async with embed_server(model, facts=CROSS) as cross, embed_server(model) as embedder:
         judge, compare = a_stub(cross, channels), a_stub(embedder, channels)
-        reply = await judge.Rerank(pb.RerankRequest(query=QUERY, documents=DOCUMENTS, top_n=3), timeout=20)
-        raw = await judge.Rerank(pb.RerankRequest(query=QUERY, documents=["a b c"], raw_scores=True), timeout=20)
-        near = await compare.Rerank(pb.RerankRequest(query=QUERY, documents=["x"]), timeout=20)
-        info = await judge.ModelInfo(pb.ModelInfoRequest(), timeout=20)
-        others = await compare.ModelInfo(pb.ModelInfoRequest(), timeout=20)
+        reply = await judge.Rerank(pb.RerankRequest(query=QUERY, documents=DOCUMENTS, top_n=3), timeout=120)
+        raw = await judge.Rerank(pb.RerankRequest(query=QUERY, documents=["a b c"], raw_scores=True), timeout=120)
+        near = await compare.Rerank(pb.RerankRequest(query=QUERY, documents=["x"]), timeout=120)
+        info = await judge.ModelInfo(pb.ModelInfoRequest(), timeout=120)
+        others = await compare.ModelInfo(pb.ModelInfoRequest(), timeout=120)
         for channel in channels:
             await channel.close()
     assert [one.index for one in reply.results] == BEST[:3]
@@ -241,7 +241,7 @@ async def test_grpc_refuses_with_the_field(model: Path, request_: pb.RerankReque
     channels: list[grpc.aio.Channel] = []
     async with embed_server(model, facts=CROSS) as server:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await a_stub(server, channels).Rerank(request_, timeout=20)
+            await a_stub(server, channels).Rerank(request_, timeout=120)
         await channels[0].close()
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     trailers: dict[str, Any] = dict(refused.value.trailing_metadata() or ())
