@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace_server import quantization_options
+from headrace_server import harness, quantization_options, task_scores
 from headrace_server.config import EngineConfig, QuantizationConfig, ServerConfig, Task, page_size_for
 from headrace_server.errors import ModelRefused
 from headrace_server.evaluation import (
@@ -23,14 +23,17 @@ from headrace_server.evaluation import (
     read_thresholds,
     regressions,
 )
+from headrace_server.harness import Harness
 from headrace_server.report_file import check_place, leave
 from headrace_server.rpc.text import Text, load_text
+from headrace_server.task_scores import Compared
 
 if TYPE_CHECKING:
     from headrace_server.model.quality.answers import Judged
 
 REGRESSION, CANNOT = 1, 2  # exit statuses
 DTYPES = ("float32", "bfloat16", "float16")
+TASKS = "task_drop"  # the threshold of their scores
 TOKENS_PER_STEP = 512  # more only takes more memory
 
 
@@ -48,6 +51,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--recall-at", type=_positive, default=10, metavar="K", help="neighbours, with --task=embed")
     add("--json", metavar="FILE", help="write the result there as JSON; - is stdout (default: a table)")
     quantization_options.register(parser)
+    add("--tasks", metavar="NAMES", help="compare scores of lm-eval's tasks, too: names with commas (needs lm-eval)")
+    add("--task-files", type=Path, metavar="DIR", help="folder of further tasks")
+    add("--lm-eval", metavar="PROGRAM", help="lm-eval of an environment of its own (default: the one on the PATH)")
     parser.set_defaults(run=run)
 
 
@@ -58,9 +64,11 @@ def run(options: argparse.Namespace) -> int:
         check_place(options.json)
         allowed = Thresholds() if options.thresholds is None else read_thresholds(options.thresholds)
         golden = read_golden(options.golden)
+        asks = _harness(options)
         found = evaluated(options, golden, _tell)
-        worse = regressions(found, allowed)
-        _report(options, found, allowed, worse)
+        tasks = () if asks is None else _task_scores(options, asks)
+        worse = regressions(found, allowed) + task_scores.regressions(tasks, allowed.task_drop)
+        _report(options, found, allowed, worse, tasks)
     except (BadFile, ModelRefused, OSError) as refused:
         _tell(f"headrace evaluate: {refused}")
         return CANNOT
@@ -133,11 +141,38 @@ def _config(options: argparse.Namespace, model: Path, dtype: str, quantization: 
     )
 
 
+def _harness(options: argparse.Namespace) -> Harness | None:
+    """Looked for before the minutes that the rest takes. Raises BadFile."""
+    if options.tasks is None:
+        return None
+    if options.task is not Task.GENERATE:
+        raise BadFile(f"--tasks: a model with --task={options.task} answers none of them; leave the option out")
+    return harness.found(options.lm_eval, options.tasks, options.task_files)
+
+
+def _task_scores(options: argparse.Namespace, asks: Harness) -> tuple[Compared, ...]:
+    """Raises ModelRefused, BadFile."""
+    ours = [*_serve(options, options.model, options.dtype), *quantization_options.words(options)]
+    theirs = _serve(options, options.against or options.model, options.against_dtype)
+    try:
+        return task_scores.compared(asks.scores(ours, _tell), asks.scores(theirs, _tell))
+    except ValueError as error:
+        raise BadFile(f"--tasks={options.tasks}: {error}") from error
+
+
+def _serve(options: argparse.Namespace, model: Path, dtype: str) -> list[str]:
+    return [f"--model={model}", f"--device={options.device}", f"--dtype={dtype}"]
+
+
 def _report(
-    options: argparse.Namespace, found: Quality | EmbeddingQuality, allowed: Thresholds, worse: list[str]
+    options: argparse.Namespace,
+    found: Quality | EmbeddingQuality,
+    allowed: Thresholds,
+    worse: list[str],
+    tasks: tuple[Compared, ...],
 ) -> None:
     if options.json is None:
-        lines = [f"{name:<20} {value:.6g}" for name, value in asdict(found).items()]
+        lines = [f"{name:<20} {value:.6g}" for name, value in asdict(found).items()] + task_scores.as_lines(tasks)
         verdict = worse or ["within the thresholds"]
         sys.stdout.write("\n".join([*lines, *verdict, ""]))
         return
@@ -146,8 +181,11 @@ def _report(
         "against": str(options.against or options.model),
         "golden": str(options.golden),
         "quality": asdict(found),
-        "thresholds": {name: value for name, value in asdict(allowed).items() if hasattr(found, name)},
+        "thresholds": {
+            name: value for name, value in asdict(allowed).items() if hasattr(found, name) or (tasks and name == TASKS)
+        },
         "regressions": worse,
+        **({"tasks": task_scores.as_json(tasks)} if tasks else {}),
     }
     leave(options.json, json.dumps(result, indent=2) + "\n")
 

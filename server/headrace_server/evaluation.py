@@ -54,6 +54,7 @@ class Thresholds:
     cosine: float = 0.99  # at least
     least_cosine: float = 0.95  # at least
     recall_at_k: float = 0.9  # at least
+    task_drop: float = 0.02  # at most, of each score of --tasks
 
 
 AT_LEAST = {"token_agreement", "cosine", "least_cosine", "recall_at_k"}

@@ -49,3 +49,14 @@ def quantization_from(options: argparse.Namespace) -> QuantizationConfig:
         group_size=options.quantization_group_size,
         exclude=None if names is None else tuple(name for name in names.split(",") if name),
     )
+
+
+def words(options: argparse.Namespace) -> list[str]:
+    """The same options as words of a command line."""
+    given = {
+        "--quantization": options.quantization,
+        "--kv-cache-dtype": options.kv_cache_dtype,
+        "--quantization-group-size": options.quantization_group_size,
+        "--quantization-exclude": options.quantization_exclude,
+    }
+    return [f"{name}={value}" for name, value in given.items() if value is not None]
