@@ -67,7 +67,8 @@ class Container:
             return
         _signal(process.pid, signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), grace)
+            async with asyncio.timeout(grace):
+                await process.wait()
         except TimeoutError:
             self.say("Killing", f"container {self.state.name} did not end within {grace:g} s", True)
         _signal_group(process.pid, signal.SIGKILL)

@@ -125,7 +125,8 @@ class Pod:
 
         async def run_inside(command: list[str], timeout: float) -> int:
             process = await asyncio.create_subprocess_exec(*command, env=dict(launch.env), cwd=launch.directory)
-            return await asyncio.wait_for(process.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                return await process.wait()
 
         place = Place(self._machine.session, self._address, ports, run_inside)
         await container.run(launch, place)

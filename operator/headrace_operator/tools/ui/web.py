@@ -119,7 +119,8 @@ async def _tell(looks: Looks, stream: web.StreamResponse) -> None:
     seen = 0
     while True:
         try:
-            seen = (await asyncio.wait_for(looks.after(seen), KEEP_ALIVE)).number
+            async with asyncio.timeout(KEEP_ALIVE):
+                seen = (await looks.after(seen)).number
         except TimeoutError:
             await stream.write(b": still here\n\n")
         else:
