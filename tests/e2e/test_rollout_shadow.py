@@ -3,12 +3,13 @@
 import asyncio
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from cluster import LocalCluster
 from demo import story
-from demo.users import Answers, Habit, converse
+from demo.users import Answers, Habit, converse_until
 from deployments import Body, condition, manifest, pods, status, wait_ready
 
 pytestmark = pytest.mark.e2e
@@ -66,13 +67,14 @@ def finished_requests(pod: Body) -> float:
 
 async def under_load(cluster: LocalCluster, steps: Callable[[], None]) -> Answers:
     """Users talk until `steps` have been taken."""
-    answers = Answers()
-    talking = asyncio.create_task(converse(story.doors(cluster, f"{NAME}-router"), 4, 600, SHORT, answers))
+    answers, over = Answers(), asyncio.Event()
+    place = replace(story.doors(cluster, f"{NAME}-router"), model=NAME)
+    talking = asyncio.create_task(converse_until(place, 4, over.is_set, SHORT, answers))
     try:
         await asyncio.to_thread(steps)
     finally:
-        talking.cancel()
-        await asyncio.gather(talking, return_exceptions=True)
+        over.set()
+    await talking
     return answers
 
 
