@@ -22,7 +22,6 @@ def gated(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(240)
 def test_a_model_goes_through_and_its_report_is_believed(tmp_path: Path) -> None:
     golden, report = tmp_path / "golden.jsonl", tmp_path / "report.json"
     golden.write_text(json.dumps({"prompt": "And God said,", "answer": " Let there be light"}))

@@ -16,7 +16,6 @@ from checkpoints import write_checkpoint
 from served_process import HEADRACE, NAME, PATIENCE, ServedProcess, environment, serve_command, served
 from tiny_tokenizer import save_tiny_tokenizer
 
-pytestmark = pytest.mark.timeout(300)  # several starts of a real server, on a busy machine
 REQUESTS = 60
 TOKENS = 40
 
