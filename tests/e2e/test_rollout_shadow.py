@@ -20,7 +20,7 @@ ROLLOUT = {
     "strategy": "Shadow",
     "canary": {
         "minSamples": 10,
-        "minDuration": "5s",
+        "minDuration": "15s",  # longer than a look at the pods takes
         "deadline": "300s",
         "limits": {"queueWaitP95": "1000%", "tokensPerSecond": "1%"},
     },
