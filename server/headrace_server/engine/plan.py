@@ -12,6 +12,7 @@ class Plan:
         self._pages = pages
         self._cache = cache
         self._guesses = guesses
+        self._guess_room = guesses.tokens
         self.starts: list[Start] = []
         self.sequences: list[Sequence] = []  # in the order of the chunks
         self.chunks: list[Chunk] = []
@@ -46,6 +47,10 @@ class Plan:
         if len(decoding) <= available:
             return True
         return sum(bool(self.pages_missing(sequence, 1)) for sequence in decoding) <= available
+
+    def guess_at_most(self, tokens: int) -> None:
+        """From now on: prompts have had their share of the step."""
+        self._guess_room = min(self._guess_room, self.guessed + tokens)
 
     def decode(self, sequence: Sequence) -> None:
         self.decoding += 1
@@ -87,7 +92,7 @@ class Plan:
         self.chunks.append(Chunk(sequence.slot, start, (), True, mask, adapter=sequence.request.adapter))
 
     def _guess(self, sequence: Sequence, guesser: Guesser) -> Guess | None:
-        most = min(self._guesses.each, self._guesses.tokens - self.guessed, sequence.most_guesses)
+        most = min(self._guesses.each, self._guess_room - self.guessed, sequence.most_guesses)
         if self._pages.available - self.pages_missing(sequence, 1 + most) < self._guesses.pages_kept:
             most = min(most, len(sequence.pages) * self._pages.page_size - sequence.planned - 1)
         return guesser.guess(sequence, most) if most > 0 else None

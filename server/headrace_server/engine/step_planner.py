@@ -124,7 +124,9 @@ class StepPlanner:
         room = self._offline_room(turn)
         running = [one for one in turn.offline if one.slot is not None]  # the others were preempted just now
         decoding, filling = _split(running)
-        self._decode(plan, decoding[: room.decoding], running)
+        decoding = decoding[: room.decoding]
+        plan.guess_at_most(room.tokens - len(decoding))
+        self._decode(plan, decoding, running)
 
         def left(context: int) -> int:
             bearable = min(room.prompts(context), self._pace.prefill_tokens(turn.decoding, context))

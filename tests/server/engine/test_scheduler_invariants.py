@@ -261,3 +261,20 @@ def kind(life: Life) -> tuple[str, Priority]:
 
 AnyOrder.TestCase.settings = settings(examples(150), stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_guesses_of_offline_work_fit_into_what_online_prompts_leave() -> None:
+    """What the machine found once: a step of five tokens where four is the most."""
+    everything = AnyOrder()
+    everything.begin(max_running=3, max_tokens=4, prefix_cache=False, reserve=0.5, guesses=GUESSES[0])
+    everything.submit(prompt=5, new=5, stop_after=None, time=None, who=("", Priority.BATCH, [0]))
+    everything.plan()
+    everything.commit()
+    everything.plan()
+    everything.submit(prompt=33, new=2, stop_after=None, time=None, who=("", Priority.INTERACTIVE, [0]))
+    everything.commit()
+    everything.submit(prompt=12, new=1, stop_after=None, time=None, who=("", Priority.INTERACTIVE, [0]))
+    everything.submit(prompt=1, new=2, stop_after=None, time=None, who=("", Priority.INTERACTIVE, [0]))
+    everything.plan()
+    everything.time_passes(seconds=6.0)
+    everything.teardown()
