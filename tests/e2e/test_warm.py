@@ -75,8 +75,7 @@ def test_a_standby_is_promoted_by_the_decision_itself_and_another_one_loads(
 
     answers = Answers()
     asyncio.run(burst())
-    rise = next(decision for decision in status(cluster, name)["decisions"] if decision["to"] == 2)
-    assert promoted_at(cluster, name) == rise["at"], "in the look that decided, and with no start in between"
+    cluster.wait("in a look that decided it", lambda: rises(cluster, name) & {*told_at(cluster, name, "PodPromoted")})
     (promoted,) = [pod for pod in pods(cluster, name) if uid(pod) == uid(standby)]
     assert promoted["status"]["containerStatuses"][0]["restartCount"] == 0
     assert dict(answers.failures) == {}
@@ -95,7 +94,8 @@ def test_a_lost_replica_is_replaced_by_the_standby_at_once(cluster: LocalCluster
         return {uid(pod) for pod in pods(cluster, name) if is_routed(pod)} - {uid(serving)}
 
     assert cluster.wait("another one serves", replaced, interval=LOOK) == {uid(standby)}
-    assert promoted_at(cluster, name) <= last_at(cluster, name, "PodCreated"), "not after what refills the place"
+    promoted = cluster.wait("it is told", lambda: told_at(cluster, name, "PodPromoted"))[-1]
+    cluster.wait("not after what refills the place", lambda: promoted <= told_at(cluster, name, "PodCreated")[-1])
     cluster.wait("refilled", lambda: status(cluster, name)["warmReplicas"] == 1)
 
 
@@ -176,13 +176,15 @@ def test_an_eviction_below_the_minimum_is_refused_by_the_budget(
     assert budget()["status"]["disruptionsAllowed"] == 0
 
 
-def last_at(cluster: LocalCluster, name: str, reason: str) -> str:
-    """RFC 3339, of the look that told it last. Raises LookupError while it was not told."""
-    return max([str(event["lastTimestamp"]) for event in about(cluster, name) if event["reason"] == reason][-1:])
+def rises(cluster: LocalCluster, name: str) -> set[str]:
+    """RFC 3339, of the looks that decided for two replicas."""
+    return {str(decision["at"]) for decision in status(cluster, name)["decisions"] if decision["to"] == 2}
 
 
-def promoted_at(cluster: LocalCluster, name: str) -> str:
-    return cluster.wait("it is told", lambda: last_at(cluster, name, "PodPromoted"))
+def told_at(cluster: LocalCluster, name: str, reason: str) -> list[str]:
+    """RFC 3339, of the looks that told it, oldest first."""
+    told = [event for event in about(cluster, name) if event["reason"] == reason]
+    return sorted(str(event[end]) for event in told for end in ("firstTimestamp", "lastTimestamp"))
 
 
 def messages(cluster: LocalCluster, name: str) -> str:
