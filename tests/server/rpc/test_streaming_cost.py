@@ -1,5 +1,6 @@
 """A token of a long answer costs its door what one at the beginning does: work counted, not timed."""
 
+import gc
 import sys
 import time
 import tracemalloc
@@ -71,9 +72,11 @@ async def work(engine: HandFed, pieces: AsyncIterator[Piece]) -> Work:
         nonlocal calls
         calls += event in {"call", "c_call"}
 
+    gc.disable()  # libraries are called when garbage is collected, and that is when it is due
     sys.setprofile(count)
     await told(engine, pieces, len(IDS))
     sys.setprofile(None)
+    gc.enable()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     await told(engine, pieces, len(IDS))
