@@ -116,7 +116,7 @@ def test_a_model_is_served_and_asked(tiny: Path, program: Path) -> None:
 
 def test_a_model_that_cannot_be_served_says_why(tmp_path: Path, program: Path) -> None:
     asks = harness.found(str(program), "verses", None)
-    with pytest.raises(ModelRefused, match=r"(?s)`headrace serve` ended with status .*config\.json"):
+    with pytest.raises(ModelRefused, match=r"(?s)the server ended with status .*config\.json"):
         asks.scores([f"--model={tmp_path}", "--device=cpu", "--dtype=float32"], lambda _: None)
 
 
