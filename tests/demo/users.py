@@ -63,6 +63,18 @@ async def converse_until(doors: Doors, users: int, is_over: Callable[[], bool], 
             group.create_task(ask(doors, _questions(habit, number, is_over), habit, answers))
 
 
+async def converse_during(doors: Doors, users: int, steps: Callable[[], object], habit: Habit) -> Answers:
+    """Let `users` ask until `steps`, which block, have been taken in a thread."""
+    answers, over = Answers(), asyncio.Event()
+    talking = asyncio.create_task(converse_until(doors, users, over.is_set, habit, answers))
+    try:
+        await asyncio.to_thread(steps)
+    finally:
+        over.set()
+    await talking
+    return answers
+
+
 async def _questions(habit: Habit, seed: int, is_over: Callable[[], bool]) -> AsyncIterator[str]:
     """The same prompts in the same order for the same user."""
     source = random.Random(seed)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cluster import LocalCluster
 from demo import story
-from demo.users import Answers, Habit, converse_until
+from demo.users import Habit, converse_during
 from deployments import Body, condition, manifest, operator_process, pods, status, wait_ready
 
 pytestmark = pytest.mark.e2e
@@ -61,19 +61,6 @@ def of_revision(cluster: LocalCluster, name: str, revision: str) -> list[Body]:
     return [pod for pod in pods(cluster, name) if labels.items() <= pod["metadata"]["labels"].items()]
 
 
-async def under_load(cluster: LocalCluster, name: str, done: Callable[[], Any]) -> Answers:
-    """Users talk until `done` returns."""
-    answers, over = Answers(), asyncio.Event()
-    place = story.doors(cluster, name)
-    talking = asyncio.create_task(converse_until(place, 4, over.is_set, SHORT, answers))
-    try:
-        await asyncio.to_thread(done)
-    finally:
-        over.set()
-    await talking
-    return answers
-
-
 def test_an_upgraded_operator_touches_no_pod(cluster: LocalCluster, apply: Apply) -> None:
     name = apply()
     wait_ready(cluster, name, 2)
@@ -108,7 +95,7 @@ def test_a_good_canary_is_promoted_and_no_request_fails(cluster: LocalCluster, a
         ended = wait_state(cluster, name, "Baseline", updated=stable)
         assert ended["startedAt"] == trial["startedAt"]
 
-    answers = asyncio.run(under_load(cluster, name, edit))
+    answers = asyncio.run(converse_during(story.doors(cluster, name), 4, edit, SHORT))
     assert answers.sent > 0
     assert dict(answers.failures) == {}
     ended = rollout(cluster, name)

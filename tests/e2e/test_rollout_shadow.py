@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cluster import LocalCluster
 from demo import story
-from demo.users import Answers, Habit, converse_until
+from demo.users import Habit, converse_during
 from deployments import Body, condition, manifest, pods, status, wait_ready
 
 pytestmark = pytest.mark.e2e
@@ -65,19 +65,6 @@ def finished_requests(pod: Body) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("headrace_requests_finished_total{"))
 
 
-async def under_load(cluster: LocalCluster, steps: Callable[[], None]) -> Answers:
-    """Users talk until `steps` have been taken."""
-    answers, over = Answers(), asyncio.Event()
-    place = replace(story.doors(cluster, f"{NAME}-router"), model=NAME)
-    talking = asyncio.create_task(converse_until(place, 4, over.is_set, SHORT, answers))
-    try:
-        await asyncio.to_thread(steps)
-    finally:
-        over.set()
-    await talking
-    return answers
-
-
 def test_copies_decide_and_no_client_hears_of_it(cluster: LocalCluster, apply: Callable[..., None]) -> None:
     apply()
     wait_ready(cluster, NAME, 2)
@@ -113,7 +100,8 @@ def test_copies_decide_and_no_client_hears_of_it(cluster: LocalCluster, apply: C
                 return pod
         raise LookupError("no shadow pod has answered a copy yet")
 
-    answers = asyncio.run(under_load(cluster, steps))
+    routed = replace(story.doors(cluster, f"{NAME}-router"), model=NAME)
+    answers = asyncio.run(converse_during(routed, 4, steps, SHORT))
     assert answers.sent > 0
     assert dict(answers.failures) == {}
     assert shadows(cluster) == []
