@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -63,15 +64,22 @@ async def converse_until(doors: Doors, users: int, is_over: Callable[[], bool], 
             group.create_task(ask(doors, _questions(habit, number, is_over), habit, answers))
 
 
-async def converse_during(doors: Doors, users: int, steps: Callable[[], object], habit: Habit) -> Answers:
-    """Let `users` ask until `steps`, which block, have been taken in a thread."""
+@asynccontextmanager
+async def conversing(doors: Doors, users: int, habit: Habit) -> AsyncIterator[Answers]:
+    """`users` ask as long as it is open; the answers are whole once it is closed."""
     answers, over = Answers(), asyncio.Event()
     talking = asyncio.create_task(converse_until(doors, users, over.is_set, habit, answers))
     try:
-        await asyncio.to_thread(steps)
+        yield answers
     finally:
         over.set()
     await talking
+
+
+async def converse_during(doors: Doors, users: int, steps: Callable[[], object], habit: Habit) -> Answers:
+    """Let `users` ask until `steps`, which block, have been taken in a thread."""
+    async with conversing(doors, users, habit) as answers:
+        await asyncio.to_thread(steps)
     return answers
 
 

@@ -15,7 +15,7 @@ from cluster import DeadlineMissed, LocalCluster, debian
 from dashboards import deployment
 from dashboards.__main__ import BOARDS
 from demo import story
-from demo.users import Answers, Habit, converse_until
+from demo.users import Habit, converse_during
 from deployments import condition, expositions, manifest, pods, wait_ready
 from prometheus_server import Prometheus, prometheus
 from tools import PROGRAMS
@@ -46,20 +46,13 @@ def test_what_an_sre_is_given_works(cluster: LocalCluster, deploy: Callable[...,
     operators = cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator")
     watched.find([*operators, *pods(cluster, name), *cluster.pods("default", f"headrace.dev/router={name}")])
     cluster.wait("all jobs are scraped", lambda: are_up(watched))
-    answers = Answers()
     through_routers = replace(story.doors(cluster, f"{name}-router"), model=name)
 
-    async def measured() -> None:
-        over = asyncio.Event()
-        talking = asyncio.create_task(converse_until(through_routers, 4, over.is_set, SHORT, answers))
-        try:
-            for empty in (of_dashboards, of_the_routers_panels):
-                await asyncio.to_thread(nothing_is_left, cluster, partial(empty, watched, name))
-        finally:
-            over.set()
-        await talking
+    def measured() -> None:
+        for empty in (of_dashboards, of_the_routers_panels):
+            nothing_is_left(cluster, partial(empty, watched, name))
 
-    asyncio.run(measured())
+    answers = asyncio.run(converse_during(through_routers, 4, measured, SHORT))
     assert dict(answers.failures) == {}
     cluster.wait("every rule was evaluated", lambda: all(rule["health"] != "unknown" for rule in rules(watched)))
     every_rule_can_be_evaluated(watched)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cluster import LocalCluster
 from demo import story
-from demo.users import Answers, Habit, converse_until
+from demo.users import Habit, converse_during
 from deployments import condition, manifest, pods, status, wait_ready
 from tools import headrace
 
@@ -48,19 +48,8 @@ def test_a_hundred_applies_while_it_scales_change_nothing(cluster: LocalCluster,
             if number >= RE_APPLIES and max(desired) > 1:  # it scaled meanwhile, or this would prove nothing
                 return
 
-    async def rush() -> Answers:
-        answers, over = Answers(), asyncio.Event()
-        habit = Habit(story.PROMPTS, max_new_tokens=24)
-        users = converse_until(story.doors(cluster, name), 10, over.is_set, habit, answers)
-        talking = asyncio.create_task(users)
-        try:
-            await asyncio.to_thread(apply_again)
-        finally:
-            over.set()
-        await talking
-        return answers
-
-    answers = asyncio.run(rush())
+    habit = Habit(story.PROMPTS, max_new_tokens=24)
+    answers = asyncio.run(converse_during(story.doors(cluster, name), 10, apply_again, habit))
     assert dict(answers.failures) == {}
     assert all(before <= after for before, after in itertools.pairwise(seen)), "an apply took a pod away"
     assert desired == sorted(desired)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cluster import LocalCluster
 from demo import story
-from demo.users import Answers, Habit, converse_until
+from demo.users import Answers, Habit, conversing
 from deployments import expositions, manifest, operator_process, pods, status, wait_ready
 
 pytestmark = pytest.mark.e2e
@@ -25,14 +25,8 @@ def restarts(cluster: LocalCluster, name: str) -> int:
 
 async def under_load(cluster: LocalCluster, name: str, meanwhile: Coroutine[Any, Any, None], users: int = 4) -> Answers:
     """Users talk until what happens meanwhile is over."""
-    answers, over = Answers(), asyncio.Event()
-    place = story.doors(cluster, name)
-    talking = asyncio.create_task(converse_until(place, users, over.is_set, SHORT, answers))
-    try:
+    async with conversing(story.doors(cluster, name), users, SHORT) as answers:
         await meanwhile
-    finally:
-        over.set()
-    await talking
     return answers
 
 

@@ -12,7 +12,7 @@ import pytest
 from cluster import LocalCluster
 from cluster.waiting import HANG
 from demo import story
-from demo.users import Answers, Habit, converse_until
+from demo.users import Answers, Habit, conversing
 from deployments import condition, pods, status, wait_ready
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
@@ -60,21 +60,16 @@ def test_a_standby_is_promoted_by_the_decision_itself_and_another_one_loads(
     assert standby["metadata"]["labels"]["headrace.dev/role"] == "standby"
     assert tokens(standby) == 0  # nobody is routed to it
 
-    async def burst() -> None:
-        over = asyncio.Event()
-        talking = asyncio.create_task(converse_until(story.doors(cluster, name), 12, over.is_set, SHORT, answers))
-        try:
+    async def burst() -> Answers:
+        async with conversing(story.doors(cluster, name), 12, SHORT) as answers:
             await moment("the standby is promoted", lambda: any(map(is_promoted, pods(cluster, name))))
             await moment("it serves", lambda: tokens(standby) > 0)
-        finally:
-            over.set()
-        await talking
+        return answers
 
     def is_promoted(pod: Body) -> bool:
         return uid(pod) == uid(standby) and is_routed(pod)
 
-    answers = Answers()
-    asyncio.run(burst())
+    answers = asyncio.run(burst())
     cluster.wait("in a look that decided it", lambda: rises(cluster, name) & {*told_at(cluster, name, "PodPromoted")})
     (promoted,) = [pod for pod in pods(cluster, name) if uid(pod) == uid(standby)]
     assert promoted["status"]["containerStatuses"][0]["restartCount"] == 0
@@ -112,19 +107,14 @@ def test_a_cordon_brings_a_replacement_before_the_pod_leaves(cluster: LocalClust
         least = min(least, sum(map(is_routed, seen)))
         return uid(old) not in map(uid, seen)
 
-    async def evacuate() -> None:
-        over = asyncio.Event()
-        talking = asyncio.create_task(converse_until(story.doors(cluster, name), 2, over.is_set, SHORT, answers))
-        await asyncio.to_thread(cluster.kubectl, "cordon", node)
-        try:
+    async def evacuate() -> Answers:
+        async with conversing(story.doors(cluster, name), 2, SHORT) as answers:
+            await asyncio.to_thread(cluster.kubectl, "cordon", node)
             await moment("the old pod is gone", is_gone)
-        finally:
-            over.set()
-        await talking
+        return answers
 
-    answers = Answers()
     try:
-        asyncio.run(evacuate())
+        answers = asyncio.run(evacuate())
     finally:
         cluster.kubectl("uncordon", node)
     assert least >= 1
