@@ -13,6 +13,7 @@ from pathlib import Path
 from headrace_server import (
     access_options,
     cache_options,
+    gate_options,
     invariance_options,
     lora_options,
     quantization_options,
@@ -68,6 +69,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     speculative_options.register(parser)
     invariance_options.register(parser)
     lora_options.register(parser)
+    gate_options.register(parser)
     add_telemetry_options(parser)
     add("--drain-timeout", type=_seconds, default=120.0, help="seconds that SIGTERM gives to running requests")
     add("--max-connection-age", type=_seconds, default=30.0, help="seconds until a gRPC connection must reconnect")
@@ -139,6 +141,7 @@ def _config(options: argparse.Namespace, termination_log: Path | None, drain_tok
         task=options.task,
         quantization=quantization_options.quantization_from(options),
         lora=lora_options.lora_from(options),
+        gate=gate_options.gate_from(options),
         telemetry=telemetry_from(options, os.environ),  # noqa: TID251 - the command-line edge
     )
 

@@ -161,6 +161,15 @@ class Task(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class GateConfig:
+    """What the release gate must have said of the model before it is loaded. docs/gate.md"""
+
+    report: Path  # of `headrace gate run`
+    public_keys: tuple[str, ...]  # Ed25519, base64 of the DER; one's owner must have signed it; none: nobody must
+    options: tuple[str, ...]  # words for `headrace serve` with which the model must have been measured
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """One server process."""
 
@@ -185,3 +194,4 @@ class ServerConfig:
     task: Task = Task.GENERATE
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    gate: GateConfig | None = None  # None: any model is loaded

@@ -13,14 +13,24 @@ from typing import Any
 
 import aiohttp
 
-from headrace_server import evaluate_command, quantization_options
+from headrace_server import evaluate_command
 from headrace_server.client.summary import machine
-from headrace_server.config import EngineConfig, KvCacheDtype, Task
+from headrace_server.config import EngineConfig, Task
 from headrace_server.errors import ModelRefused
 from headrace_server.evaluation import BadFile, Thresholds, read_golden, read_thresholds, regressions
 from headrace_server.gate import play
 from headrace_server.gate.checks import Check, Limits, Measured, checked, read_limits
-from headrace_server.gate.report import is_intact, model_digest, objections, private_key, read_report, sealed
+from headrace_server.gate.options import serve_options
+from headrace_server.gate.report import (
+    Signers,
+    is_intact,
+    model_digest,
+    objections,
+    private_key,
+    public_key,
+    read_report,
+    sealed,
+)
 from headrace_server.report_file import check_place, leave
 
 FAILED, CANNOT = 1, 2  # exit statuses
@@ -77,12 +87,17 @@ def _refused(why: Exception) -> int:
 def _verify(options: argparse.Namespace) -> int:
     try:
         digest = None if options.model is None else model_digest(options.model)
-        found = objections(read_report(options.report), digest, options.public_key)
+        found = objections(read_report(options.report), digest, _signers(options.public_key))
     except (BadFile, OSError) as refused:
         return _refused(refused)
     for objection in found:
         _tell(f"headrace gate: {options.report}: {objection}")
     return FAILED if found else 0
+
+
+def _signers(path: Path | None) -> Signers | None:
+    """Raises BadFile, OSError."""
+    return None if path is None else Signers((public_key(path),), str(path))
 
 
 def _body(options: argparse.Namespace) -> dict[str, Any]:
@@ -103,7 +118,7 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
         "model": options.model.resolve().name,
         "model_digest": digest,
         "against": str((options.against or options.model).name),
-        "serve_options": _serve_options(options)[1:],
+        "serve_options": serve_options(options),
         "machine": machine(),
         "checks": [_told(check) for check in checks],
         "quality": asdict(quality),
@@ -132,19 +147,7 @@ async def _played(options: argparse.Namespace, worse: tuple[str, ...]) -> tuple[
 
 
 def _serve_options(options: argparse.Namespace) -> list[str]:
-    found = [
-        f"--model={options.model}", "--name=gate", f"--device={options.device}", f"--dtype={options.dtype}",
-        f"--max-running={options.max_running}",
-    ]  # fmt: skip
-    if options.kv_cache_mib is not None:
-        found.append(f"--kv-cache-mib={options.kv_cache_mib}")
-    if options.kv_cache_dtype is not KvCacheDtype.AUTO:
-        found.append(f"--kv-cache-dtype={options.kv_cache_dtype}")
-    how = quantization_options.quantization_from(options)
-    if how.weights is not None:
-        found += [f"--quantization={how.weights}", f"--quantization-group-size={how.group_size}"]
-        found += [] if how.exclude is None else [f"--quantization-exclude={','.join(how.exclude)}"]
-    return found
+    return [f"--model={options.model}", "--name=gate", *serve_options(options)]
 
 
 def _baseline(path: Path) -> float:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from headrace_server.config import ServerConfig
 from headrace_server.engine.loop import Limits, Runner
 from headrace_server.errors import ModelRefused
+from headrace_server.gate import entry
 from headrace_server.metrics import ServerMetrics
 from headrace_server.rpc.grammars import Grammars, load_grammars
 from headrace_server.rpc.readiness import Phase, Readiness
@@ -80,6 +81,9 @@ def load_generator(config: ServerConfig, readiness: Readiness, metrics: ServerMe
     """Raises ModelRefused."""
     wall_clock = time.time  # noqa: TID251 - the operator compares it with Kubernetes' own times
     times = PhaseTimes(metrics, time.monotonic, wall_clock)
+    if config.gate is not None:
+        times.enter("gate")
+        entry.check(config.gate, config.model)
     times.enter("tokenizer")
     text = load_text(config.model)
     times.enter("import")

@@ -8,24 +8,43 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    load_der_public_key,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 from headrace_server.evaluation import BadFile
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """The owner of any of these keys may stand for a release."""
+
+    keys: tuple[Ed25519PublicKey, ...]
+    called: str  # where they come from, for who is refused
 
 
 def model_digest(directory: Path) -> str:
     """Of all files in the folder itself, by name and content; sha256:HEX. Raises OSError."""
     whole = hashlib.sha256()
-    for path in sorted(each for each in directory.iterdir() if each.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.name}\0{content}\n".encode())
+    paths = sorted(each for each in directory.iterdir() if each.is_file())
+    with ThreadPoolExecutor() as pool:  # hashing lets other threads run, and a large model has many files
+        for path, content in zip(paths, pool.map(_content, paths), strict=True):
+            whole.update(f"{path.name}\0{content}\n".encode())
     return f"sha256:{whole.hexdigest()}"
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical(body: Mapping[str, Any]) -> bytes:
@@ -67,22 +86,20 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def objections(report: Mapping[str, Any], model: str | None, key: Path | None) -> list[str]:
+def objections(report: Mapping[str, Any], model: str | None, signers: Signers | None) -> list[str]:
     """Why this report lets nothing through; empty: it does.
 
-    `model`: the digest that it must be about; `key`: PEM of an Ed25519 public key that must have signed it. Raises
-    BadFile, OSError.
+    `model`: the digest that it must be about; `signers`: of whom one must have signed it.
     """
     body = report["body"]
-    content = canonical(body)
     found = [] if is_intact(report) else ["the body is not what its sha256 was made of: it was changed"]
     failed = [check.get("name") for check in body.get("checks", ()) if check.get("passed") is not True]
     if failed or body.get("passed") is not True:
         found.append(f"the gate was not passed: {', '.join(map(str, failed)) or 'it has no checks'}")
     if model is not None and body.get("model_digest") != model:
         found.append(f"it is about another model: {body.get('model_digest')}, not {model}")
-    if key is not None and not _is_signed(report, content, _public(key)):
-        found.append(f"it was not signed by the owner of {key}")
+    if signers is not None and not any(_is_signed(report, key) for key in signers.keys):
+        found.append(f"it was not signed by the owner of {signers.called}")
     return found
 
 
@@ -91,15 +108,8 @@ def is_intact(report: Mapping[str, Any]) -> bool:
     return bool(hashlib.sha256(canonical(report["body"])).hexdigest() == report["sha256"])
 
 
-def _is_signed(report: Mapping[str, Any], content: bytes, key: Ed25519PublicKey) -> bool:
-    try:
-        key.verify(base64.b64decode(str(report.get("ed25519", "")), validate=True), content)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def _public(path: Path) -> Ed25519PublicKey:
+def public_key(path: Path) -> Ed25519PublicKey:
+    """From PEM. Raises BadFile, OSError."""
     try:
         key = load_pem_public_key(path.read_bytes())
     except (ValueError, UnsupportedAlgorithm) as broken:
@@ -107,3 +117,22 @@ def _public(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise BadFile(f"{path}: is no Ed25519 key; get it with: openssl pkey -in KEY -pubout")
     return key
+
+
+def public_key_of_line(line: str) -> Ed25519PublicKey:
+    """From what stands between the first and the last line of that PEM. Raises BadFile."""
+    try:
+        key = load_der_public_key(base64.b64decode(line, validate=True))
+    except (ValueError, UnsupportedAlgorithm) as broken:
+        raise BadFile(f"is no public key: {broken}") from broken
+    if not isinstance(key, Ed25519PublicKey):
+        raise BadFile("is no Ed25519 key")
+    return key
+
+
+def _is_signed(report: Mapping[str, Any], key: Ed25519PublicKey) -> bool:
+    try:
+        key.verify(base64.b64decode(str(report.get("ed25519", "")), validate=True), canonical(report["body"]))
+    except (InvalidSignature, ValueError):
+        return False
+    return True

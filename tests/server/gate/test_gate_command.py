@@ -7,12 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from gate_reports import key_pair, line
 from headrace_server.client.summary import machine
 from headrace_server.errors import ModelRefused
 from headrace_server.gate import play
 from headrace_server.gate.checks import Name
 from headrace_server.gate.report import sealed
-from served_process import HEADRACE, environment
+from served_process import HEADRACE, environment, serve_command, served
 
 MODEL = Path(__file__).parents[3] / "examples" / "models" / "scripture-1m"
 
@@ -22,7 +23,8 @@ def gated(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 
-def test_a_model_goes_through_and_its_report_is_believed(tmp_path: Path) -> None:
+async def test_a_model_goes_through_and_a_server_that_asks_for_its_report_loads_it(tmp_path: Path) -> None:
+    private, public = key_pair(tmp_path, "release")
     golden, report = tmp_path / "golden.jsonl", tmp_path / "report.json"
     golden.write_text(json.dumps({"prompt": "And God said,", "answer": " Let there be light"}))
     limits = tmp_path / "limits.json"
@@ -30,7 +32,7 @@ def test_a_model_goes_through_and_its_report_is_believed(tmp_path: Path) -> None
     short = ("--minutes=0.03", "--peak-minutes=0.03", "--capacity-minutes=0.03", "--max-running=4", "--kv-cache-mib=16")
     done = gated(
         "run", f"--model={MODEL}", f"--golden={golden}", *short, f"--limits={limits}", "--sign-off=a test",
-        f"--json={report}",
+        f"--key={private}", f"--json={report}",
     )  # fmt: skip
     body = json.loads(report.read_text())["body"]
     assert done.returncode == (0 if body["passed"] else 1), done.stderr
@@ -40,7 +42,10 @@ def test_a_model_goes_through_and_its_report_is_believed(tmp_path: Path) -> None
     assert body["signed_off_by"] == "a test"
     assert body["tokens_per_second"] > 0
     assert body["peak"]["rate"] == pytest.approx(1.5 * body["requests_per_second"])
-    assert gated("verify", str(report), f"--model={MODEL}").returncode == 0
+    assert gated("verify", str(report), f"--model={MODEL}", f"--public-key={public}").returncode == 0
+    asked = (f"--gate-report={report}", f"--gate-public-key={line(public)}")
+    async with served(serve_command(MODEL, "--max-running=4", "--kv-cache-mib=16", *asked), tmp_path):
+        pass  # it is ready
 
 
 @pytest.mark.parametrize(

@@ -8,32 +8,43 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from gate_reports import BODY, key_pair
 from headrace_server.evaluation import BadFile
-from headrace_server.gate.report import canonical, model_digest, objections, private_key, read_report, sealed
+from headrace_server.gate.report import (
+    Signers,
+    canonical,
+    model_digest,
+    objections,
+    private_key,
+    public_key,
+    read_report,
+    sealed,
+)
 from headrace_server.gate_command import register
 from hypothesis import given
 from hypothesis import strategies as st
 
-BODY = {"passed": True, "model_digest": "sha256:1", "checks": [{"name": "Quality", "passed": True}]}
 NAMES = st.text(st.characters(codec="utf-8"), max_size=8)
 SIMPLE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | NAMES
 VALUES = st.recursive(SIMPLE, lambda part: st.lists(part, max_size=3) | st.dictionaries(NAMES, part, max_size=3))
 
 
-def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    key = Ed25519PrivateKey.generate()
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    return private, public
+def signers(*keys: Path) -> Signers:
+    return Signers(tuple(map(public_key, keys)), "the key")
 
 
 def test_a_passed_and_signed_report_lets_its_model_through(tmp_path: Path) -> None:
     private, public = key_pair(tmp_path, "release")
     report = sealed(BODY, private_key(private))
-    assert objections(report, "sha256:1", public) == []
+    assert objections(report, "sha256:1", signers(public)) == []
+
+
+def test_any_of_several_keys_will_do(tmp_path: Path) -> None:
+    """While an old key is taken out of use, reports of both count."""
+    (old, old_public), (new, new_public) = key_pair(tmp_path, "old"), key_pair(tmp_path, "new")
+    for key in (old, new):
+        assert objections(sealed(BODY, private_key(key)), None, signers(old_public, new_public)) == []
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=4))
@@ -73,7 +84,7 @@ def test_what_was_changed_is_told(change: Any, says: list[str], tmp_path: Path) 
     private, public = key_pair(tmp_path, "release")
     report = json.loads(json.dumps(sealed(BODY, private_key(private))))
     change(report)
-    found = objections(report, "sha256:1", public)
+    found = objections(report, "sha256:1", signers(public))
     assert len(found) == len(says)
     assert all(part in objection for part, objection in zip(says, found, strict=True))
 
@@ -81,7 +92,7 @@ def test_what_was_changed_is_told(change: Any, says: list[str], tmp_path: Path) 
 def test_another_model_and_another_key_are_told(tmp_path: Path) -> None:
     private, _ = key_pair(tmp_path, "release")
     _, other = key_pair(tmp_path, "other")
-    found = objections(sealed(BODY, private_key(private)), "sha256:2", other)
+    found = objections(sealed(BODY, private_key(private)), "sha256:2", signers(other))
     assert ["another model" in found[0], "not signed by the owner" in found[1]] == [True, True]
 
 
@@ -95,7 +106,7 @@ def test_keys_of_another_kind_are_refused_with_the_remedy(tmp_path: Path) -> Non
     with pytest.raises(BadFile, match="is no private key in PEM"):
         private_key(path)
     with pytest.raises(BadFile, match="is no public key in PEM"):
-        objections(sealed(BODY, None), None, path)
+        public_key(path)
 
 
 def test_a_models_digest_is_that_of_its_files(tmp_path: Path) -> None:
@@ -105,6 +116,17 @@ def test_a_models_digest_is_that_of_its_files(tmp_path: Path) -> None:
     assert first == model_digest(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"Weights")
     assert model_digest(tmp_path) != first
+
+
+def test_a_model_has_the_same_digest_in_a_folder_and_as_links_in_a_hubs_cache(tmp_path: Path) -> None:
+    folder, blobs, snapshot = (tmp_path / name for name in ("folder", "blobs", "snapshots"))
+    for each in (folder, blobs, snapshot):
+        each.mkdir()
+    for number, name in enumerate(("config.json", "model-1.safetensors", "model-2.safetensors")):
+        (folder / name).write_text(name)
+        (blobs / str(number)).write_text(name)
+        (snapshot / name).symlink_to(Path("..") / "blobs" / str(number))
+    assert model_digest(snapshot) == model_digest(folder)
 
 
 def test_a_report_that_passed_with_a_check_that_did_not_lets_nothing_through() -> None:
