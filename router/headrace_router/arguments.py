@@ -10,11 +10,12 @@ from headrace_router.observe.pods import GRPC_PORT, HTTP_PORT, Replicas
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Terms
 from headrace_router.pick.rules import Rules
-from headrace_router.settings import Leaving, Listening, Model, Settings, Tls
+from headrace_router.settings import Leaving, Listening, Model, Settings, Trust
 from headrace_router.values import Endpoint, Found, Guidance, Ports
 
 MOST_PORT = 65535
 ONLY = ""  # name of the model, where there is one
+WITHOUT_CA = "{} is for replicas that speak TLS; give {}, too"
 
 
 def settings(options: argparse.Namespace, service_account: Path) -> Settings:
@@ -41,7 +42,7 @@ def settings(options: argparse.Namespace, service_account: Path) -> Settings:
         models=models,
         rules=rules,
         guidance=Guidance(mirror_share=_share(options.mirror_share)),
-        tls=_tls(options),
+        certificate=_certificate(options),
         kubeconfig=options.kubeconfig,
         service_account=service_account,
     )  # fmt: skip
@@ -57,31 +58,48 @@ def _models(options: argparse.Namespace) -> tuple[tuple[Model, ...], Rules]:
         replicas = None if options.deployment is None else _deployment("--deployment", options.deployment)
         serving = tuple(_fixed("--replica", text) for text in options.replicas)
         mirrors = tuple(_fixed("--mirror", text) for text in options.mirrors)
-        return (Model(ONLY, replicas, Found(serving, mirrors)),), Rules((), ONLY)
+        return (Model(ONLY, replicas, Found(serving, mirrors), trust=_told_trust(options, replicas)),), Rules((), ONLY)
+    if options.replica_name and options.replica_ca is None:
+        raise BadArguments(WITHOUT_CA.format("--replica-name", "--replica-ca"))
     file = read(options.models)
-    return tuple(_listed(options.models, each) for each in file.models), file.rules
+    return tuple(_listed(options, each) for each in file.models), file.rules
 
 
-def _tls(options: argparse.Namespace) -> Tls:
+def _certificate(options: argparse.Namespace) -> tuple[Path, Path] | None:
     if (options.tls_cert is None) != (options.tls_key is None):
         raise BadArguments("--tls-cert and --tls-key belong together; give both")
-    name = options.replica_name or ""
-    if options.replica_ca is not None and not name:
-        if options.deployment is None:
-            raise BadArguments("--replica-ca needs --replica-name, the name in the replicas' certificates")
-        replicas = _deployment("--deployment", options.deployment)
-        name = f"{replicas.deployment}.{replicas.namespace}.svc"
-    if options.replica_ca is None and name:
-        raise BadArguments("--replica-name is for replicas that speak TLS; give --replica-ca, too")
-    own = None if options.tls_cert is None else (options.tls_cert, options.tls_key)
-    return Tls(own, options.replica_ca, name)
+    return None if options.tls_cert is None else (options.tls_cert, options.tls_key)
 
 
-def _listed(file: Path, listed: Listed) -> Model:
-    at = f"{file}: models.{listed.name}"
+def _told_trust(options: argparse.Namespace, replicas: Replicas | None, name: str | None = None) -> Trust | None:
+    """By the flags. `name`: that a model has beside them."""
+    name = name or options.replica_name
+    return _trust("--replica-ca", options.replica_ca, "--replica-name", name, replicas)
+
+
+def _trust(
+    authority_flag: str, authority: Path | None, name_flag: str, name: str | None, replicas: Replicas | None
+) -> Trust | None:
+    if authority is None:
+        if name:
+            raise BadArguments(WITHOUT_CA.format(name_flag, authority_flag))
+        return None
+    if name:
+        return Trust(authority, name)
+    if replicas is None:
+        raise BadArguments(f"{authority_flag} needs {name_flag}, the name in the replicas' certificates")
+    return Trust(authority, f"{replicas.deployment}.{replicas.namespace}.svc")
+
+
+def _listed(options: argparse.Namespace, listed: Listed) -> Model:
+    at = f"{options.models}: models.{listed.name}"
     replicas = None if listed.deployment is None else _deployment(f"{at}.deployment", listed.deployment)
     fixed = Found(tuple(_fixed(f"{at}.replicas", text) for text in listed.replicas))
-    return Model(listed.name, replicas, fixed, listed.cost_per_hour)
+    if listed.replica_ca is None and options.replica_ca is not None:
+        trust = _told_trust(options, replicas, listed.replica_name)
+    else:
+        trust = _trust(f"{at}.replicaCa", listed.replica_ca, f"{at}.replicaName", listed.replica_name, replicas)
+    return Model(listed.name, replicas, fixed, listed.cost_per_hour, trust)
 
 
 def _deployment(flag: str, text: str) -> Replicas:

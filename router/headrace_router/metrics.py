@@ -41,6 +41,14 @@ class RouterMetrics:
         self.oldest_held = Gauge(
             "headrace_router_oldest_held_seconds", "How long the oldest held request waits", registry=registry
         )
+        self.model_held = Gauge(
+            "headrace_router_model_held_requests", "Requests held because no replica of a model is ready",
+            ["model", "deployment"], registry=registry,
+        )  # fmt: skip
+        self.model_oldest_held = Gauge(
+            "headrace_router_model_oldest_held_seconds", "How long the oldest held request of a model waits",
+            ["model", "deployment"], registry=registry,
+        )  # fmt: skip
         self.held_seconds = Histogram(
             "headrace_router_held_seconds", "How long requests were held", registry=registry, buckets=HELD
         )

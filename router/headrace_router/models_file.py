@@ -12,7 +12,7 @@ from headrace_router.errors import BadArguments
 from headrace_router.pick.rules import DEFAULT, FALLBACK, Fallback, Rule, Rules, Score
 
 Body = Mapping[str, Any]
-NAME = re.compile(r"[A-Za-z0-9._-]+")  # it stands in a header between spaces
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")  # it stands in a header between spaces, and in names of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Listed:
     deployment: str | None
     replicas: tuple[str, ...]
     cost_per_hour: float  # of one replica, in whatever currency
+    replica_ca: Path | None  # as --replica-ca, for this model
+    replica_name: str | None  # as --replica-name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ def parsed(body: object) -> ModelsFile:
 def _model(name: object, body: object) -> Listed:
     at = f"models.{name}"
     if not (isinstance(name, str) and NAME.fullmatch(name)):
-        raise ValueError(f"{at}: a model's name must be letters, digits, '.', '_' and '-'")
-    fields = _fields(body, at, {"deployment", "replicas", "costPerHour"})
+        raise ValueError(f"{at}: a model's name must be at most 128 letters, digits, '.', '_' and '-'")
+    fields = _fields(body, at, {"deployment", "replicas", "costPerHour", "replicaCa", "replicaName"})
     replicas = tuple(_text(each, f"{at}.replicas[{n}]") for n, each in
                      enumerate(_sequence(fields.get("replicas", []), f"{at}.replicas")))  # fmt: skip
     if ("deployment" in fields) == bool(replicas):
@@ -68,8 +70,11 @@ def _model(name: object, body: object) -> Listed:
     cost = _number(fields.get("costPerHour", 0), f"{at}.costPerHour")
     if cost < 0:
         raise ValueError(f"{at}.costPerHour is {cost:g}; must be 0 or more")
-    deployment = _text(fields["deployment"], f"{at}.deployment") if "deployment" in fields else None
-    return Listed(name, deployment, replicas, cost)
+    deployment, authority, certified = (
+        _text(fields[key], f"{at}.{key}") if key in fields else None
+        for key in ("deployment", "replicaCa", "replicaName")
+    )
+    return Listed(name, deployment, replicas, cost, None if authority is None else Path(authority), certified)
 
 
 def _rule(body: object, at: str, names: set[str]) -> Rule:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -21,7 +21,7 @@ from headrace_router.pick.fleet import Fleet
 from headrace_router.pick.picker import Picker
 from headrace_router.proxy.access_log import Over
 from headrace_router.proxy.bootstrap import Bootstrap, Listening
-from headrace_router.proxy.certificates import OWN, REPLICAS, Certificates
+from headrace_router.proxy.certificates import Certificates
 from headrace_router.proxy.envoy import Envoy
 from headrace_router.proxy.hop import Hop
 from headrace_router.proxy.line import listening as listening_line
@@ -47,6 +47,7 @@ class Process:
         self._clock = asyncio.get_running_loop().time
         for model in settings.models:
             self._guided(model, settings.guidance)
+            self._tell_held(model)
         self._metrics.held.set_function(lambda: self._fleet.held)
         self._metrics.oldest_held.set_function(lambda: self._fleet.oldest_held_seconds(self._clock()))
         self._metrics.in_flight.set_function(lambda: self._fleet.in_flight)
@@ -56,7 +57,7 @@ class Process:
             secured=self._secured,
         )  # fmt: skip
         self._certificates: Certificates | None = None  # none before it began
-        self._found: dict[str, Found] = {}  # by model; a model whose replicas are not listed yet is not there
+        self._listed: set[str] = set()  # models whose replicas are known, be it none
 
     def leave(self) -> None:
         self._leaving.set()
@@ -78,22 +79,22 @@ class Process:
     @contextlib.asynccontextmanager
     async def _open(self, folder: Path) -> AsyncIterator[Envoy]:
         listening = self._settings.listening
-        self._certificates = certificates = Certificates(self._settings.tls, folder)
+        trusts = {model.name: model.trust for model in self._settings.models if model.trust}
+        self._certificates = certificates = Certificates(self._settings.certificate, trusts, folder)
         sockets = Listening(listening.grpc_port, listening.http_port, folder / "picker.sock", folder / "hop.sock")
         async with listening_line(sockets.picker, self._questions.answer), self._hop.listening(sockets.hop):
             bootstrap = Bootstrap(
                 listening.host,
                 sockets,
-                {door: folder / f"{door}.json" for door in Door},
-                {door: folder / f"mirror-{door}.json" for door in Door},
+                folder,
+                tuple(model.name for model in self._settings.models),
+                self._settings.rules.default,
                 self._settings.terms.held.seconds,
                 listening.most_connections,
                 tuple(sorted(self._settings.rules.headers())),
                 self._settings.rules.needs_length(),
-                len(self._settings.models) > 1,
-                certificates.file(OWN),
-                certificates.file(REPLICAS),
-                self._settings.tls.replica_name,
+                certificates.own_file,
+                certificates.trusted,
             )
             envoy = Envoy(bootstrap, folder, listening.threads)
             admin = await serve(
@@ -102,7 +103,7 @@ class Process:
             )  # fmt: skip
             log.info("metrics and health: %s:%d", listening.host, _port(admin))
             try:
-                await envoy.start(Found(()))
+                await envoy.start()
                 yield envoy
             finally:
                 await envoy.end(ENVOY_ENDS)
@@ -112,7 +113,7 @@ class Process:
         """Why no request should come here; None if it may."""
         if self._leaving.is_set():
             return "leaving"
-        if len(self._found) < len(self._settings.models):
+        if len(self._listed) < len(self._settings.models):
             return "the replicas are not listed yet"
         return None if await envoy.ready() else "Envoy is not ready"
 
@@ -138,15 +139,22 @@ class Process:
         picker.guided(guidance)
         self._metrics.start_seconds.labels(model.name).set(picker.start_seconds)
 
+    def _tell_held(self, model: Model) -> None:
+        """By the deployment, for which the operator asks."""
+        picker, names = self._fleet.pickers[model.name], (model.name, str(model.replicas or ""))
+        self._metrics.model_held.labels(*names).set_function(lambda: picker.held)
+        oldest = self._metrics.model_oldest_held.labels(*names)
+        oldest.set_function(lambda: picker.oldest_held_seconds(self._clock()))
+
     async def _there_are(self, envoy: Envoy, model: Model, found: Found) -> None:
         """Who is gone gets nothing from now on; who is new gets something once Envoy knows of it."""
         if len(self._settings.models) > 1:
-            found = Found(found.serving)  # Envoy would copy a request to the mirror of any model
+            found = Found(found.serving)  # Envoy knows the mirrors of one model
         picker = self._fleet.pickers[model.name]
         staying = tuple(endpoint for endpoint in picker.endpoints if endpoint in found.serving)
         picker.there_are(Found(staying, found.mirrors))
-        self._found[model.name] = found
-        await envoy.there_are(_together(self._found.values()))
+        self._listed.add(model.name)
+        await envoy.there_are(model.name, found)
         picker.there_are(found)
         self._metrics.replicas.set(len(self._fleet.endpoints))
         self._questions.settle()
@@ -155,11 +163,16 @@ class Process:
         at = self._clock()
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
-                await ask_all(session, self._fleet.endpoints, self._fleet.heard, self._clock, self._secured())
+                await asyncio.gather(*(self._ask(session, model) for model in self._settings.models))
                 self._look()
                 await asyncio.sleep(BEAT)
                 at, before = self._clock(), at
                 self._charge(at - before)
+
+    async def _ask(self, session: aiohttp.ClientSession, model: Model) -> None:
+        """The model's replicas how busy they are."""
+        picker = self._fleet.pickers[model.name]
+        await ask_all(session, picker.endpoints, picker.heard, self._clock, self._secured(model.name))
 
     def _charge(self, seconds: float) -> None:
         """What the replicas cost since the last beat."""
@@ -168,9 +181,8 @@ class Process:
             self._metrics.replica_seconds.labels(model.name).inc(ready * seconds)
             self._metrics.cost.labels(model.name).inc(ready * seconds / 3600 * model.cost_per_hour)
 
-    def _secured(self) -> Secured | None:
-        context = self._certificates.context if self._certificates else None
-        return Secured(context, self._settings.tls.replica_name) if context else None
+    def _secured(self, model: str) -> Secured | None:
+        return self._certificates.secured.get(model) if self._certificates else None
 
     def _look(self) -> None:
         if self._certificates:
@@ -198,15 +210,6 @@ class Process:
         self._questions.tell(self._fleet.drain())
         for task in tasks:
             task.cancel()
-
-
-def _together(found: Iterable[Found]) -> Found:
-    """Of all models: Envoy goes where it is told to, whosever it is."""
-    each = list(found)
-    return Found(
-        tuple(endpoint for one in each for endpoint in one.serving),
-        tuple(endpoint for one in each for endpoint in one.mirrors),
-    )
 
 
 def _port(runner: web.BaseRunner) -> int:

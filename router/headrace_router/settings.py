@@ -26,12 +26,11 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """Files in PEM, read again when they change."""
+class Trust:
+    """What replicas that speak TLS have to show."""
 
-    own: tuple[Path, Path] | None = None  # certificate, with its chain, and key of both doors; None: plain text
-    replica_ca: Path | None = None  # who signs the replicas' certificates; None: replicas speak plain text
-    replica_name: str = ""  # that their certificates must have
+    authority: Path  # PEM, read again when it changes: who signs their certificates
+    name: str  # in each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,7 @@ class Model:
     replicas: Replicas | None  # None: those of `fixed`
     fixed: Found
     cost_per_hour: float = 0.0  # of one replica, in whatever currency
+    trust: Trust | None = None  # None: its replicas speak plain text
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,6 @@ class Settings:
     models: tuple[Model, ...]
     rules: Rules
     guidance: Guidance  # until the operator says something
-    tls: Tls
+    certificate: tuple[Path, Path] | None  # with its chain, and its key, PEM: of both doors; None: plain text
     kubeconfig: Path | None  # None: the pod's service account
     service_account: Path

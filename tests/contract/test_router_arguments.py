@@ -16,7 +16,7 @@ from headrace_router import __main__ as router
 from headrace_router.arguments import settings
 from headrace_router.observe.guidance import guidance
 from headrace_router.observe.pods import found
-from headrace_router.settings import Settings
+from headrace_router.settings import Settings, Trust
 from observations import deployment, recorded
 
 ROUTED = deployment(routing=Routing(RoutingMode.HEADRACE, 2, Hold(7, 90.0)))
@@ -56,7 +56,7 @@ def test_the_pod_outlives_the_routers_leaving() -> None:
 
 
 def test_a_router_before_replicas_with_tls_speaks_it_on_both_sides() -> None:
-    tls = parsed(SECURE).tls
+    told = parsed(SECURE)
     (container,) = pod(SECURE)["containers"]
     mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     secrets = {
@@ -64,9 +64,10 @@ def test_a_router_before_replicas_with_tls_speaks_it_on_both_sides() -> None:
     }
     assert secrets == {"tls": "certificate"}, "API keys are the replicas' alone"
     folder = Path(mounted["tls"])
-    assert tls.own == (folder / "tls.crt", folder / "tls.key")
-    assert (tls.replica_ca, tls.replica_name) == (folder / "ca.crt", "llama.default.svc")
-    assert parsed(ROUTED).tls.own is None
+    assert told.certificate == (folder / "tls.crt", folder / "tls.key")
+    assert [model.trust for model in told.models] == [Trust(folder / "ca.crt", "llama.default.svc")]
+    plain = parsed(ROUTED)
+    assert (plain.certificate, [model.trust for model in plain.models]) == (None, [None])
 
 
 def test_the_share_of_a_canary_is_read_as_it_was_written() -> None:

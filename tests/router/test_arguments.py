@@ -1,11 +1,18 @@
 """What `headrace route` is told on its command line, and what it says of what cannot be."""
 
+import argparse
 import contextlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
+from headrace_router.__main__ import register
+from headrace_router.arguments import settings
 from headrace_router.cli import main
+from headrace_router.errors import BadArguments
+from headrace_router.settings import Settings, Trust
 from routed import command
 
 
@@ -27,6 +34,7 @@ from routed import command
         (("--replica=a", "--replica-name=x"), ("--replica-name", "--replica-ca")),
         (("--replica=a", "--models=x"), ("not allowed",)),
         (("--models=/nowhere",), ("--models", "/nowhere")),
+        (("--models=/nowhere", "--replica-name=x"), ("--replica-name", "--replica-ca")),
         (("--replica=a", "--tls-cert=/nowhere", "--tls-key=/nowhere"), ("/nowhere", "cannot be read")),
         (("--replica=a", "--replica-ca=/dev/null", "--replica-name=x"), ("--replica-ca", "PEM")),
         (("--replica=a", "--threads=0"), ("--threads", "1")),
@@ -42,6 +50,58 @@ def test_what_cannot_be_is_refused_with_its_flag(
     said = capsys.readouterr().err
     assert status in (None, 2)  # None: argparse ended it, which it does with 2
     assert all(word in said for word in words), said
+
+
+CA, OTHER = Path("/ca.crt"), Path("/other.crt")
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "trust"),
+    [
+        pytest.param({"deployment": "a/b"}, (), None, id="plain text"),
+        pytest.param({"deployment": "a/b", "replicaCa": "/ca.crt"}, (), Trust(CA, "b.a.svc"), id="by its Service"),
+        pytest.param(
+            {"deployment": "a/b", "replicaCa": "/ca.crt", "replicaName": "x"}, (), Trust(CA, "x"), id="by another name"
+        ),
+        pytest.param({"deployment": "a/b"}, ("--replica-ca=/other.crt",), Trust(OTHER, "b.a.svc"), id="as all others"),
+        pytest.param(
+            {"deployment": "a/b", "replicaCa": "/ca.crt"},
+            ("--replica-ca=/other.crt", "--replica-name=x"), Trust(CA, "b.a.svc"), id="unlike all others",
+        ),
+        pytest.param(
+            {"replicas": ["a"], "replicaName": "y"},
+            ("--replica-ca=/other.crt", "--replica-name=x"), Trust(OTHER, "y"), id="with a name of its own",
+        ),
+    ],
+)  # fmt: skip
+def test_a_model_says_whom_its_replicas_are_trusted_by(
+    tmp_path: Path, model: dict[str, object], flags: tuple[str, ...], trust: Trust | None
+) -> None:
+    (told,) = parsed(tmp_path, model, *flags).models
+    assert told.trust == trust
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"replicas": ["a"], "replicaCa": "/ca.crt"}, ("models.small.replicaCa needs", "models.small.replicaName")),
+        ({"deployment": "a/b", "replicaName": "x"}, ("models.small.replicaName is for", "give", "replicaCa, too")),
+    ],
+)
+def test_half_of_what_a_models_tls_needs_is_refused(
+    tmp_path: Path, model: dict[str, object], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(BadArguments) as refused:
+        parsed(tmp_path, model)
+    assert all(word in str(refused.value) for word in words), refused.value
+
+
+def parsed(tmp_path: Path, model: dict[str, object], *flags: str) -> Settings:
+    file = tmp_path / "models.yaml"
+    file.write_text(yaml.safe_dump({"models": {"small": model}, "default": "small"}))
+    parser = argparse.ArgumentParser()
+    register(parser)
+    return settings(parser.parse_args([f"--models={file}", *flags]), tmp_path)
 
 
 def test_no_way_to_the_api_server_ends_it_with_the_remedy() -> None:

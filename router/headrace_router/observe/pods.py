@@ -24,6 +24,9 @@ class Replicas:
     namespace: str
     deployment: str
 
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.deployment}"
+
 
 async def endpoints(api: client.ApiClient, replicas: Replicas) -> AsyncIterator[Found]:
     """Whenever something may have changed. Never ends, and raises nothing but what cancels it."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from headrace_router.pick.picker import Picker
-from headrace_router.values import Asked, Endpoint, Load, Pick, Refusal
+from headrace_router.values import Asked, Endpoint, Pick, Refusal
 
 
 class Fleet:
@@ -36,11 +36,6 @@ class Fleet:
         knowing = [picker for picker in pickers if request in picker.busy.under_way] or pickers
         left_out = [picker.finished(request, reached, now) for picker in knowing]
         return any(left_out)
-
-    def heard(self, uid: str, load: Load) -> None:
-        for picker in self.pickers.values():
-            if any(endpoint.uid == uid for endpoint in picker.endpoints):
-                picker.heard(uid, load)
 
     def drain(self) -> Iterator[tuple[str, Refusal]]:
         return chain.from_iterable(picker.drain() for picker in self.pickers.values())

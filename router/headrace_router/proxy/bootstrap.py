@@ -4,12 +4,14 @@ What Envoy decides itself: when to try the next of the replicas that the picker 
 begins, and where to send when the picker does not answer: to the replica with the fewest requests.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from headrace_router.proxy import tls
+from headrace_router.proxy.certificates import OWN
 from headrace_router.values import Door, Endpoint
 
 STREAM_HEADER = "x-request-id"  # in the question: Envoy's name of one request, as in the access log
@@ -17,7 +19,8 @@ CLIENT_ID_HEADER = "x-headrace-client-request-id"  # where the client's own x-re
 ENDPOINT_HEADER = "x-headrace-endpoint"  # the picker's answer: hosts, the first one first
 MIRROR_HEADER = "x-headrace-mirror"  # likewise: the cluster that gets a copy
 HOP_HEADER = "x-headrace-hop"  # likewise: through Python, for the reason that it says
-ANSWERS = (ENDPOINT_HEADER, MIRROR_HEADER, HOP_HEADER)
+CHOSEN_HEADER = "x-headrace-chosen-model"  # likewise: whose replicas they are, where there are several models
+ANSWERS = (ENDPOINT_HEADER, MIRROR_HEADER, HOP_HEADER, CHOSEN_HEADER)
 LENGTH_HEADER = "x-headrace-request-bytes"
 PROGRESS_HEADER = "x-headrace-progress"  # of a client: `comments`, to hear how long a stream has to wait
 ANY_MODEL_HEADER = "x-headrace-any-model"  # to replicas: we chose among several; OpenAI's `model` does not count
@@ -35,6 +38,12 @@ RETRIES = 2
 HEADERS_KB = 64
 TYPE = "type.googleapis.com/envoy."
 Config = dict[str, Any]
+SHOWN: Config = {
+    "envoy.filters.http.ext_authz": {
+        "@type": TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+        "check_settings": {"with_request_body": {"max_request_bytes": BODY_BYTES, "allow_partial_message": True}},
+    }
+}  # of a route: the beginning of the body comes with the question
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +58,15 @@ class Listening:
 class Bootstrap:
     host: str  # of both listeners
     ports: Listening
-    endpoints: Mapping[Door, Path]  # files that list the replicas
-    mirrors: Mapping[Door, Path]  # likewise, of those that hear copies
+    folder: Path  # of the files that list the replicas
+    models: tuple[str, ...]  # each has its own replicas; the only one has no name
+    usual: str  # of them, whose replicas answer while the picker is silent
     held_seconds: float  # longest that the picker may take to answer
     most_connections: int  # of clients
     shown_headers: tuple[str, ...] = ()  # that rules look at, in lower case
     shows_length: bool = False  # of bodies
-    chooses_model: bool = False  # among several: replicas are told so
     own_secret: Path | None = None  # file of the certificate of both listeners; None: plain text
-    replica_secret: Path | None = None  # likewise, of who signs for the replicas
-    replica_name: str = ""  # in their certificates
+    trusted: Mapping[str, tls.Trusted] = field(default_factory=dict)  # by model: whose replicas speak TLS
 
     def config(self) -> Config:
         return {
@@ -67,8 +75,8 @@ class Bootstrap:
             "static_resources": {
                 "listeners": [self._listener(Door.GRPC, self.ports.grpc), self._listener(Door.HTTP, self.ports.http)],
                 "clusters": [
-                    *(self._replicas(door, door, self.endpoints[door], _named_host()) for door in Door),
-                    *(self._replicas(door, mirror(door), self.mirrors[door], _fewest()) for door in Door),
+                    *(self._replicas(door, model, cluster(door, model), _named_host()) for door, model in self._ways()),
+                    *(self._replicas(door, self.usual, mirror(door), _fewest()) for door in Door),
                     self._own("picker", self.ports.picker),
                     self._own("hop", self.ports.hop),
                 ],
@@ -97,7 +105,7 @@ class Bootstrap:
                     "filters": [
                         {"name": "envoy.filters.network.http_connection_manager", "typed_config": self._http(door)}
                     ],
-                    **({} if self.own_secret is None else tls.listening(self.own_secret)),
+                    **({} if self.own_secret is None else tls.listening(OWN, self.own_secret)),
                 }
             ],
         }
@@ -129,7 +137,7 @@ class Bootstrap:
                 }
             ],
             "route_config": {
-                "virtual_hosts": [{"name": door, "domains": ["*"], "routes": _routes(door)}],
+                "virtual_hosts": [{"name": door, "domains": ["*"], "routes": self._routes(door)}],
                 "request_headers_to_add": self._told(),
             },
             "http_filters": [
@@ -147,7 +155,7 @@ class Bootstrap:
 
     def _told(self) -> list[Config]:
         """What replicas hear of us: the name that the client gave its request, if any, and that we chose the model."""
-        chosen = {ANY_MODEL_HEADER: "true"} if self.chooses_model else {}
+        chosen = {ANY_MODEL_HEADER: "true"} if self._chooses_model else {}
         told = {"x-request-id": f"%REQ({CLIENT_ID_HEADER})%", **chosen}
         return [_set_header(name, value)["append"] for name, value in told.items()]
 
@@ -164,7 +172,7 @@ class Bootstrap:
         return {
             "@type": TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz",
             "failure_mode_allow": True,
-            "clear_route_cache": door is Door.HTTP,  # the answer may be: through the hop
+            "clear_route_cache": door is Door.HTTP or self._chooses_model,  # the answer may be: through the hop
             "allowed_headers": {"patterns": [{"exact": name} for name in headers]},
             "http_service": {
                 "server_uri": {
@@ -182,7 +190,29 @@ class Bootstrap:
             },
         }
 
-    def _replicas(self, door: Door, name: str, file: Path, policy: Config) -> Config:
+    @property
+    def _chooses_model(self) -> bool:
+        return len(self.models) > 1
+
+    def _ways(self) -> Iterator[tuple[Door, str]]:
+        """To a model's replicas."""
+        return product(Door, self.models)
+
+    def _routes(self, door: Door) -> list[Config]:
+        """The answer's first: they fit nothing before it is there."""
+        through_us = {"match": _answered(HOP_HEADER), "route": {"cluster": "hop", "timeout": "0s"}}
+        hop = [through_us] if door is Door.HTTP else []
+        named = [
+            {"match": _answered(CHOSEN_HEADER, model), "route": _route(cluster(door, model))} for model in self.models
+        ]
+        usual = _route(cluster(door, self.usual))
+        prompted = [
+            {"match": {"path": path}, "route": usual, "typed_per_filter_config": SHOWN} for path in PROMPTED[door]
+        ]
+        rest = {"match": {"prefix": "/"}, "route": usual}
+        return [*hop, *(named if self._chooses_model else []), *prompted, rest]
+
+    def _replicas(self, door: Door, model: str, name: str, policy: Config) -> Config:
         protocol = {"http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}}
         return {
             "name": name,
@@ -192,7 +222,7 @@ class Bootstrap:
                 "service_name": name,
                 "eds_config": {
                     "resource_api_version": "V3",
-                    "path_config_source": {"path": str(file)},
+                    "path_config_source": {"path": str(self.file(name))},
                 },
             },
             "per_connection_buffer_limit_bytes": BUFFER_BYTES,
@@ -216,13 +246,17 @@ class Bootstrap:
                 }
             },
             "load_balancing_policy": {"policies": [policy]},
-            **self._replicas_tls(door),
+            **self._replicas_tls(door, model),
         }
 
-    def _replicas_tls(self, door: Door) -> Config:
-        if self.replica_secret is None:
+    def _replicas_tls(self, door: Door, model: str) -> Config:
+        if model not in self.trusted:
             return {}
-        return tls.calling(self.replica_secret, self.replica_name, "h2" if door is Door.GRPC else "http/1.1")
+        return tls.calling(self.trusted[model], "h2" if door is Door.GRPC else "http/1.1")
+
+    def file(self, name: str) -> Path:
+        """That lists the replicas of a cluster."""
+        return self.folder / f"{name}.json"
 
     def _own(self, name: str, socket: Path) -> Config:
         """A socket of this process."""
@@ -246,6 +280,11 @@ class Bootstrap:
         }
 
 
+def cluster(door: Door, model: str) -> str:
+    """Of a model's replicas, in Envoy."""
+    return f"{door}-{model}" if model else door
+
+
 def mirror(door: Door) -> str:
     """The cluster of those that hear copies."""
     return f"mirror-{door}"
@@ -262,9 +301,10 @@ def endpoints_file(name: str, door: Door, endpoints: Sequence[Endpoint], version
     return {"version_info": str(version), "resources": [assignment]}
 
 
-def _routes(door: Door) -> list[Config]:
-    route = {
-        "cluster": door,
+def _route(to: str) -> Config:
+    """To a cluster of replicas."""
+    return {
+        "cluster": to,
         "request_mirror_policies": [
             {"cluster_header": MIRROR_HEADER, "disable_shadow_host_suffix_append": True}
         ],  # none where the picker named none
@@ -283,19 +323,12 @@ def _routes(door: Door) -> list[Config]:
             "host_selection_retry_max_attempts": 3,
         },
     }
-    shown = {
-        "envoy.filters.http.ext_authz": {
-            "@type": TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-            "check_settings": {"with_request_body": {"max_request_bytes": BODY_BYTES, "allow_partial_message": True}},
-        }
-    }
-    prompted = [{"match": {"path": path}, "route": route, "typed_per_filter_config": shown} for path in PROMPTED[door]]
-    through_us = {
-        "match": {"prefix": "/", "headers": [{"name": HOP_HEADER, "present_match": True}]},
-        "route": {"cluster": "hop", "timeout": "0s"},
-    }
-    hop = [through_us] if door is Door.HTTP else []
-    return [*hop, *prompted, {"match": {"prefix": "/"}, "route": route}]
+
+
+def _answered(header: str, value: str | None = None) -> Config:
+    """Matches a request that the picker gave this header; None: with whatever value."""
+    match: Config = {"present_match": True} if value is None else {"string_match": {"exact": value}}
+    return {"prefix": "/", "headers": [{"name": header, **match}]}
 
 
 def _set_header(name: str, value: str) -> Config:

@@ -1,4 +1,4 @@
-"""The router's certificate and the authority of its replicas: files that change, told to Envoy and to our own calls.
+"""The router's certificate and the authorities of its replicas: files that change, told to Envoy and to our own calls.
 
 Envoy reads a file again when it has another name, so each state of one gets a link of its own. No key is copied.
 """
@@ -6,14 +6,16 @@ Envoy reads a file again when it has another name, so each state of one gets a l
 import json
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace_router.errors import BadArguments
-from headrace_router.settings import Tls
+from headrace_router.proxy.tls import Trusted
+from headrace_router.settings import Trust
+from headrace_router.values import Secured
 
-OWN, REPLICAS = "own", "replicas"  # secrets, as Envoy knows them
+OWN = "own"  # of the secrets, as Envoy knows them
 SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 State = tuple[tuple[int, int, int], ...]  # of each file: inode, when it changed, size
 log = logging.getLogger(__name__)
@@ -25,29 +27,41 @@ class Secret:
 
     name: str
     files: tuple[Path, ...]
+    model: str | None = None  # whose replicas are trusted by it; None: it is our own
     state: State = ()
     version: int = 0
 
 
 @dataclass(slots=True)
 class Certificates:
-    tls: Tls
+    own: tuple[Path, Path] | None  # certificate and key; None: plain text
+    trusts: Mapping[str, Trust]  # by model; one that is not there speaks plain text
     folder: Path  # ours; Envoy reads there
-    context: ssl.SSLContext | None = None  # for our own calls to replicas; None: plain text
+    secured: dict[str, Secured] = field(default_factory=dict)  # by model: for our own calls to its replicas
     secrets: list[Secret] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Raises BadArguments."""
-        if self.tls.own is not None:
-            self.secrets.append(Secret(OWN, self.tls.own))
-        if self.tls.replica_ca is not None:
-            self.secrets.append(Secret(REPLICAS, (self.tls.replica_ca,)))
+        if self.own is not None:
+            self.secrets.append(Secret(OWN, self.own))
+        for number, (model, trust) in enumerate(self.trusts.items()):
+            self.secrets.append(Secret(f"replicas-{number}", (trust.authority,), model))
         for secret in self.secrets:
             self._take(secret, _state(secret.files))
 
-    def file(self, name: str) -> Path | None:
-        """Where Envoy reads that secret; None: there is none."""
-        return next((self._file(secret) for secret in self.secrets if secret.name == name), None)
+    @property
+    def own_file(self) -> Path | None:
+        """Where Envoy reads our certificate; None: there is none."""
+        return next((self._file(secret) for secret in self.secrets if secret.name == OWN), None)
+
+    @property
+    def trusted(self) -> dict[str, Trusted]:
+        """By model: what Envoy asks of its replicas."""
+        return {
+            secret.model: Trusted(secret.name, self._file(secret), self.trusts[secret.model].name)
+            for secret in self.secrets
+            if secret.model is not None
+        }
 
     def look(self) -> None:
         """Takes what changed. What makes no sense changes nothing, and the log says so."""
@@ -63,10 +77,11 @@ class Certificates:
     def _take(self, secret: Secret, state: State) -> None:
         """Raises BadArguments."""
         secret.state = state  # also where it is refused: it is said once
-        if secret.name == OWN:
+        if secret.model is None:
             _server_context(*secret.files)
         else:
-            self.context = _client_context(secret.files[0])
+            context = _client_context(secret.files[0], secret.model)
+            self.secured[secret.model] = Secured(context, self.trusts[secret.model].name)
         secret.version += 1
         links = [self.folder / f"{secret.name}-{secret.version}-{n}.pem" for n in range(len(secret.files))]
         for link, file in zip(links, secret.files, strict=True):
@@ -81,7 +96,7 @@ class Certificates:
 
 def _resource(secret: Secret, links: Sequence[Path]) -> dict[str, object]:
     names = [{"filename": str(link)} for link in links]
-    if secret.name == OWN:
+    if secret.model is None:
         what: dict[str, object] = {"tls_certificate": {"certificate_chain": names[0], "private_key": names[1]}}
     else:
         what = {"validation_context": {"trusted_ca": names[0]}}
@@ -103,8 +118,9 @@ def _server_context(certificate: Path, key: Path) -> None:
         raise BadArguments(f"--tls-cert {certificate} and --tls-key {key} are no PEM pair: {error}") from error
 
 
-def _client_context(authority: Path) -> ssl.SSLContext:
+def _client_context(authority: Path, model: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=authority)
     except (OSError, ssl.SSLError) as error:
-        raise BadArguments(f"--replica-ca {authority} holds no certificate in PEM: {error}") from error
+        of = f" of model {model}" if model else ""
+        raise BadArguments(f"--replica-ca{of}: {authority} holds no certificate in PEM: {error}") from error

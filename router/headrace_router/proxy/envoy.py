@@ -14,7 +14,7 @@ import aiohttp
 
 from headrace_router.errors import EnvoyFailed
 from headrace_router.proxy.access_log import Over, over
-from headrace_router.proxy.bootstrap import Bootstrap, endpoints_file, mirror
+from headrace_router.proxy.bootstrap import Bootstrap, cluster, endpoints_file, mirror
 from headrace_router.values import Door, Endpoint, Found
 
 FLUSH_MS = "20"  # of the access log: how long a finished request still counts as under way
@@ -33,11 +33,12 @@ class Envoy:
         self._admin = folder / "admin"  # where Envoy writes the address of its admin interface
         self._process: asyncio.subprocess.Process | None = None
         self._version = 0
-        self._listed: Found | None = None
+        self._listed: dict[str, Found] = {}  # by model
 
-    async def start(self, found: Found) -> None:
-        """Raises EnvoyFailed."""
-        self._list(found)
+    async def start(self) -> None:
+        """Without any replica. Raises EnvoyFailed."""
+        for model in self._bootstrap.models:
+            self._list(model, Found(()))
         config = self._folder / "envoy.json"
         config.write_text(json.dumps(self._bootstrap.config()))
         try:
@@ -54,10 +55,10 @@ class Envoy:
         except OSError as error:
             raise EnvoyFailed(f"Envoy cannot be started: {error}") from error
 
-    async def there_are(self, found: Found) -> None:
+    async def there_are(self, model: str, found: Found) -> None:
         """Returns when Envoy knows them: a request that is sent to one before is sent to no one. Raises EnvoyFailed."""
-        self._list(found)
-        wanted = {f"{door}::{endpoint.host(door)}::" for door in Door for endpoint in found.serving}
+        self._list(model, found)
+        wanted = {f"{cluster(door, model)}::{one.host(door)}::" for door in Door for one in found.serving}
         try:
             async with asyncio.timeout(STARTS), aiohttp.ClientSession(trust_env=False) as session:
                 while True:
@@ -68,17 +69,19 @@ class Envoy:
         except TimeoutError as error:
             raise EnvoyFailed(f"Envoy did not read the list of replicas within {STARTS:g} s") from error
 
-    def _list(self, found: Found) -> None:
+    def _list(self, model: str, found: Found) -> None:
         """Envoy sees each file replaced, and reads it then."""
-        if found == self._listed:
+        if found == self._listed.get(model):
             return
-        self._listed, self._version = found, self._version + 1
+        self._listed[model], self._version = found, self._version + 1
         for door in Door:
-            self._write(self._bootstrap.endpoints[door], door, door, found.serving)
-            self._write(self._bootstrap.mirrors[door], mirror(door), door, found.mirrors)
+            self._write(cluster(door, model), door, found.serving)
+            if model == self._bootstrap.usual:
+                self._write(mirror(door), door, found.mirrors)
 
-    def _write(self, path: Path, name: str, door: Door, endpoints: Sequence[Endpoint]) -> None:
-        fresh = path.with_suffix(".new")
+    def _write(self, name: str, door: Door, endpoints: Sequence[Endpoint]) -> None:
+        path = self._bootstrap.file(name)
+        fresh = path.with_name(f"{path.name}.new")
         fresh.write_text(json.dumps(endpoints_file(name, door, endpoints, self._version)))
         fresh.replace(path)
 

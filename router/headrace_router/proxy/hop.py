@@ -43,9 +43,9 @@ class Hop:
         metrics: RouterMetrics,
         clock: Callable[[], float],
         *,
-        secured: Callable[[], Secured | None] = lambda: None,
+        secured: Callable[[str], Secured | None] = lambda _: None,
     ) -> None:
-        """`secured`: how replicas speak TLS; None: they do not."""
+        """`secured`: how a model's replicas speak TLS; None: they do not."""
         self._questions = questions
         self._fleet = fleet
         self._fallback = fallback
@@ -169,7 +169,7 @@ class Hop:
         reached = False
         try:
             for endpoint in answer.endpoints:
-                response = await self._tried(endpoint, request, body)
+                response = await self._tried(endpoint, request, body, self._secured(model))
                 if response is None:
                     continue
                 reached = endpoint is answer.endpoints[0]
@@ -180,10 +180,11 @@ class Hop:
         finally:
             self._fleet.finished(stream, reached, self._clock())
 
-    async def _tried(self, endpoint: Endpoint, request: web.BaseRequest, body: bytes) -> aiohttp.ClientResponse | None:
+    async def _tried(
+        self, endpoint: Endpoint, request: web.BaseRequest, body: bytes, secured: Secured | None
+    ) -> aiohttp.ClientResponse | None:
         """None for a replica that has not begun to answer: it cannot be reached, drains or loads."""
         assert self._session is not None
-        secured = self._secured()
         url = f"{'https' if secured else 'http'}://{endpoint.host(Door.HTTP)}{request.path_qs}"
         try:
             response = await self._session.post(

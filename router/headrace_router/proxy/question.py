@@ -16,6 +16,7 @@ from headrace_router.pick.fleet import Fleet
 from headrace_router.pick.rules import DEFAULT, Rules, Traits
 from headrace_router.proxy import prompt
 from headrace_router.proxy.bootstrap import (
+    CHOSEN_HEADER,
     ENDPOINT_HEADER,
     FAIRNESS_HEADER,
     HOP_HEADER,
@@ -65,21 +66,21 @@ class Questions:
             return Reply(HTTPStatus.OK, {HOP_HEADER: f"{through} {stream} {seen.model}"})
         answer = self._fleet.ask(stream, seen.asked, seen.model, self._clock())
         if answer is None:
-            return self._later(stream, door)
-        return _reply(door, self._counted(door, answer))
+            return self._later(stream, door, seen.model)
+        return _reply(door, seen.model, self._counted(door, answer))
 
     async def placed(self, stream: str, asked: Asked, model: str) -> Answer:
         """Where a request goes, once it is known. Who is cancelled meanwhile is held no longer."""
         answer = self._fleet.ask(stream, asked, model, self._clock())
         return self._counted(asked.door, await self._hold(stream) if answer is None else answer)
 
-    def _later(self, stream: str, door: Door) -> asyncio.Future[Reply]:
+    def _later(self, stream: str, door: Door, model: str) -> asyncio.Future[Reply]:
         """Of a request that is held from now on."""
         held, reply = self._hold(stream), asyncio.get_running_loop().create_future()
 
         def answered(found: asyncio.Future[Answer]) -> None:
             if not (found.cancelled() or reply.done()):
-                reply.set_result(_reply(door, self._counted(door, found.result())))
+                reply.set_result(_reply(door, model, self._counted(door, found.result())))
 
         held.add_done_callback(answered)
         reply.add_done_callback(lambda _: held.cancel())  # nothing to do where it is answered
@@ -153,11 +154,15 @@ def traits(door: Door, headers: Mapping[str, str], body: bytes) -> Traits:
     return Traits(named, headers.get(FAIRNESS_HEADER, ""), length, body)
 
 
-def _reply(door: Door, answer: Answer) -> Reply:
+def _reply(door: Door, model: str, answer: Answer) -> Reply:
     if isinstance(answer, Refusal):
         return refused(door, answer)
     headers = {ENDPOINT_HEADER: ",".join(endpoint.host(door) for endpoint in answer.endpoints)}
-    return Reply(HTTPStatus.OK, {**headers, MIRROR_HEADER: mirror(door)} if answer.is_mirrored else headers)
+    if model:  # the only one has no name
+        headers[CHOSEN_HEADER] = model
+    if answer.is_mirrored:
+        headers[MIRROR_HEADER] = mirror(door)
+    return Reply(HTTPStatus.OK, headers)
 
 
 def refused(door: Door, refusal: Refusal) -> Reply:

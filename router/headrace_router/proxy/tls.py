@@ -1,30 +1,38 @@
 """The parts of Envoy's configuration that say TLS: certificates come from files that may change."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from headrace_router.proxy.certificates import OWN, REPLICAS
 
 TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 Config = dict[str, Any]
 
 
-def listening(secret: Path) -> Config:
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Replicas whose certificates must have `name` and be signed by an authority in a secret of Envoy."""
+
+    secret: str
+    file: Path  # where Envoy reads that secret
+    name: str
+
+
+def listening(name: str, secret: Path) -> Config:
     """Of a listener."""
-    common = {"alpn_protocols": ["h2", "http/1.1"], "tls_certificate_sds_secret_configs": [_secret(OWN, secret)]}
+    common = {"alpn_protocols": ["h2", "http/1.1"], "tls_certificate_sds_secret_configs": [_secret(name, secret)]}
     return _socket("DownstreamTlsContext", {"common_tls_context": common})
 
 
-def calling(secret: Path, name: str, protocol: str) -> Config:
-    """Of a cluster whose certificates must have `name` and be signed by an authority in `secret`."""
+def calling(trusted: Trusted, protocol: str) -> Config:
+    """Of a cluster."""
     checked = {
         "default_validation_context": {
-            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": name}}]
+            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": trusted.name}}]
         },
-        "validation_context_sds_secret_config": _secret(REPLICAS, secret),
+        "validation_context_sds_secret_config": _secret(trusted.secret, trusted.file),
     }
     common = {"alpn_protocols": [protocol], "combined_validation_context": checked}
-    return _socket("UpstreamTlsContext", {"sni": name, "common_tls_context": common})
+    return _socket("UpstreamTlsContext", {"sni": trusted.name, "common_tls_context": common})
 
 
 def _socket(kind: str, config: Config) -> Config:

@@ -92,6 +92,8 @@ def with_(**fields: Any) -> dict[str, Any]:
         (with_(models={"small": {}, "large": {"replicas": ["a"]}}), "models.small: give either deployment"),
         (with_(models={"small": {"deployment": "a/b", "price": 1}}), "models.small has no field 'price'"),
         (with_(models={"a b": {"deployment": "a/b"}}), "models.a b: a model's name must be"),
+        (with_(models={"a" * 129: {"deployment": "a/b"}}), "at most 128 letters"),
+        (with_(models={"small": {"deployment": "a/b", "replicaCa": 1}}), "models.small.replicaCa is 1; must be text"),
         (with_(default="medium"), "default is 'medium'; must be one of large, small"),
         (with_(rules=[{"name": "x", "model": "large"}]), r"rules\[0\] has no condition"),
         (with_(rules=[{"name": "x", "model": "larg", "tenant": "a"}]), r"rules\[0\].model is 'larg'"),

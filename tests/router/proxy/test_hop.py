@@ -67,7 +67,7 @@ async def waiting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         fleet, rules = Fleet({"": picker}), Rules((), "")
         metrics, clock = RouterMetrics(CollectorRegistry()), asyncio.get_running_loop().time
         questions = Questions(fleet, rules, metrics, clock)
-        hop = Hop(questions, fleet, None, metrics, clock, secured=lambda: secured)
+        hop = Hop(questions, fleet, None, metrics, clock, secured=lambda _: secured)
         await stack.enter_async_context(hop.listening(tmp_path / "hop.sock"))
         connector = aiohttp.UnixConnector(str(tmp_path / "hop.sock"))
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))

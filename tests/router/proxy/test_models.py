@@ -137,3 +137,24 @@ async def test_what_it_cost_is_shown(group: Group) -> None:
     for name, price in (("small", 1.5), ("large", 6)):
         hours = metrics[f'headrace_router_model_replica_seconds_total{{model="{name}"}}'] / 3600
         assert metrics[COST.format(name)] == pytest.approx(hours * price)
+
+
+async def test_no_model_stands_in_for_one_whose_replicas_cannot_be_reached(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        small, large = Replica("small"), Replica("large", grpc_port=1, http_port=1)  # nobody listens there
+        await stack.enter_async_context(running(small))
+        models = {"small": {"replicas": [small.address]}, "large": {"replicas": [large.address]}}
+        rules = [{"name": "premium", "header": {"x-tier": "premium"}, "model": "large"}]
+        file = tmp_path / "models.yaml"
+        file.write_text(yaml.safe_dump({"models": models, "rules": rules, "default": "small"}))
+        router = await stack.enter_async_context(routed(tmp_path / "log", f"--models={file}"))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        group = Group(small, large, router, session)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await group.generate("x", x_tier="premium")
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        url, body = f"http://{router.http}/v1/completions", {"prompt": "x", "stream": True}
+        async with session.post(url, json=body, headers={"x-tier": "premium"}) as response:
+            assert response.status == 503
+        assert small.asked == []
+        assert await group.generate("x") == {"small"}
