@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from headrace_operator.settings import Settings
 
+ED25519 = re.compile("MCowBQYDK2VwAyEA[A-Za-z0-9+/]{43}=")  # the words for the kind of key, and 32 bytes: base64 of DER
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -26,6 +28,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu-budget", action="append", type=gpu_budget, default=[], dest="gpu_budgets", metavar="NAMESPACE=GPUS",
         help="GPUs that the deployments of a namespace may grow to together; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gate-public-key", action="append", type=gate_key, default=[], dest="gate_keys", metavar="KEY",
+        help="Ed25519, the line within its PEM: its owner may sign the gate's report that a manifest names; repeatable",
     )  # fmt: skip
     parser.add_argument("--lease-name", default="headrace", help="the Lease that elects the leader")
     parser.add_argument("--lease-namespace", required=True)
@@ -46,6 +52,14 @@ def gpu_budget(text: str) -> tuple[str, int]:
     return namespace, int(gpus)
 
 
+def gate_key(text: str) -> str:
+    """Raises ArgumentTypeError."""
+    if not ED25519.fullmatch(text):
+        remedy = "give the second line of: openssl pkey -in KEY -pubout"
+        raise argparse.ArgumentTypeError(f"must be an Ed25519 public key, not {text!r}; {remedy}")
+    return text
+
+
 def run(options: argparse.Namespace) -> int:
     environ = os.environ  # noqa: TID251 - the one place that reads it
     settings = Settings(
@@ -63,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
         router_image=options.router_image,
         router_role=options.router_role,
         gpu_budgets=dict(options.gpu_budgets),
+        gate_keys=tuple(options.gate_keys),
     )
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return asyncio.run(_until_told(settings, environ))

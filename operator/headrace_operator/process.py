@@ -88,6 +88,7 @@ class Process:
                 standing=standing,
                 pace=self._pace,
                 image=settings.server_image,
+                gate_keys=settings.gate_keys,
                 router=RouterParts(settings.router_image, settings.router_role),
                 clock=wall_clock,
             )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,10 +65,13 @@ class Reconciler:
         standing: Standing,
         pace: Pace,
         image: str,
+        gate_keys: Sequence[str],
         router: RouterParts,
         clock: Callable[[], float],
     ) -> None:
-        """`image`: the server's, where a manifest names none. `clock` gives epoch seconds."""
+        """`image`: the server's, where a manifest names none. `gate_keys`: of those who may release a model, as their
+        PEM has them. `clock` gives epoch seconds.
+        """
         self._api = api
         self._store = store
         self._autoscalers = autoscalers
@@ -90,6 +93,7 @@ class Reconciler:
             **dict.fromkeys(kube.STANDING, standing.wrote),
         }
         self._image = image
+        self._gate_keys = gate_keys
         self._clock = clock
         self._memories: dict[Key, Memory] = {}
         self._facts: dict[Key, Mapping[str, ServerFacts]] = {}  # of each pod, by UID
@@ -115,7 +119,16 @@ class Reconciler:
         memory.history = remembered(memory.history, decision, now)
         self._pace.tell(key, is_alert=is_urgent(seen, decision))
         progress, news = self._advance(key, deployment, seen, memory, decision)
-        planned = plan(deployment, self._image, seen, decision, progress=progress, said=memory.said, now=now)
+        planned = plan(
+            deployment,
+            self._image,
+            seen,
+            decision,
+            progress=progress,
+            said=memory.said,
+            now=now,
+            gate_keys=self._gate_keys,
+        )
         self._budgets.ordered(key, standby=ordered(planned, Role.STANDBY), shadows=ordered(planned, Role.SHADOW))
         await self._act(deployment, [*news, *planned], seen, memory, now)
         memory.said = decision.reason

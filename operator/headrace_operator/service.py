@@ -9,6 +9,7 @@ from headrace_operator.auth_fields import Auth, auth
 from headrace_operator.cache_fields import Caches, caches
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
+from headrace_operator.gate_fields import GateReport, gate_report
 from headrace_operator.pod_fields import PodFields, pod_fields
 from headrace_operator.routing_fields import Routing, RoutingMode, routing
 from headrace_operator.sources import Adapter, Source, adapters, source
@@ -98,6 +99,7 @@ class Model:
     speculative: Speculative | None = None  # None: no token is guessed ahead
     batch_invariant: bool = False
     adapters: tuple[Adapter, ...] = ()
+    gate_report: GateReport | None = None  # that a pod needs to load the model; None: it needs none
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,7 @@ def _model(model: Section) -> Model:
         batch_invariant=model.flag("batchInvariant"),
         adapters=adapters(model),
         speculative=speculative(model.part("speculative"), files) if model.has("speculative") else None,
+        gate_report=gate_report(model.part("gateReport")) if model.has("gateReport") else None,
     )
 
 

@@ -21,6 +21,8 @@ class Settings:
     router_image: str | None = None  # of spec.routing.mode Headrace; None = it cannot be had
     router_role: str = "headrace-router"  # a ClusterRole with what a router may read
     gpu_budgets: Mapping[str, int] = field(default_factory=dict)  # by namespace: its deployments grow to this together
+    # Ed25519, the line within the PEM, of those who may release a model; empty: a gate's report needs no signature.
+    gate_keys: tuple[str, ...] = ()
 
 
 SCRAPE_TIMEOUT = 2.0  # seconds; a silent pod costs this once, and delays no other pod

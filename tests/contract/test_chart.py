@@ -56,6 +56,11 @@ def test_gpu_budgets_reach_the_operator() -> None:
     assert dict(options.gpu_budgets) == {"team-a": 16, "team-b": 1_000_000}
 
 
+def test_keys_of_who_may_release_reach_the_operator() -> None:
+    key = "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE="
+    assert operator_options(render("--set", f"gatePublicKeys={{{key}}}")).gate_keys == [key]
+
+
 def test_watched_namespaces_need_no_rights_elsewhere() -> None:
     bodies = render("--set", "watchNamespaces={team-a,team-b}")
     options = operator_options(bodies)
@@ -96,6 +101,7 @@ def test_no_secrets_no_wildcards_and_no_writes_to_what_users_own() -> None:
         ("interval=0", "interval"),
         ("image.pullPolicy=Often", "pullPolicy"),
         ("gpuBudgets.team-a=-1", "gpuBudgets"),
+        ("gatePublicKeys={release.pub}", "gatePublicKeys"),
         ("crds.enabled=true", "crds"),
         ("image.digest=latest", "digest"),
         ("admissionPolicy.tenants.actions={Deny,Warn}", "actions"),

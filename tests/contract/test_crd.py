@@ -12,6 +12,7 @@ import yaml
 from cluster import CommandFailed, LocalCluster
 from cluster.api import ApiError
 from headrace_operator.errors import InvalidSpec
+from headrace_operator.gate_fields import GateReport
 from headrace_operator.service import InferenceDeployment
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,7 @@ OFFICE = {"name": "office", "start": "0 8 * * 1-5", "end": "0 18 * * 1-5", "minR
 GOLD = {"prompt": "x", "answer": "y"}
 NGRAM, DRAFT, HUB = {"method": "ngram"}, {"method": "draft"}, "hf://meta/llama-1b"
 GUESSES = "spec.model.speculative"
+REPORT = "spec.model.gateReport"
 PICKED = {"spec.routing.mode": "GatewayInferencePool", "spec.routing.endpointPicker.serviceName": "epp"}
 BOUNDS = {"spec.autoscaling.minReplicas": 2, "spec.autoscaling.maxReplicas": 2}
 
@@ -128,6 +130,11 @@ REFUSED = [
     ("an adapter from elsewhere", adapter(source="s3://bucket/x"), "spec.model.adapters[0].source"),
     ("an adapter without a name", adapter(name=""), "spec.model.adapters[0].name"),
     ("an adapter of what embeds", adapter() | {"spec.model.task": "embed"}, "spec.model.adapters"),
+    ("a report from nowhere", {REPORT: {"key": "report.json"}}, f"{REPORT}.configMapName"),
+    ("a report of another namespace", {REPORT: {"configMapName": "other/gate"}}, f"{REPORT}.configMapName"),
+    ("a report at a path", {REPORT: {"configMapName": "gate", "key": "../a"}}, f"{REPORT}.key"),
+    ("a report of what embeds", {REPORT: {"configMapName": "gate"}, "spec.model.task": "embed"}, REPORT),
+    ("a report beside adapters", {REPORT: {"configMapName": "gate"}} | adapter(), REPORT),
     ("guesses of a dice", {GUESSES: {"method": "dice"}}, f"{GUESSES}.method"),
     ("a draft without model", {GUESSES: {"method": "draft"}}, f"{GUESSES}.method"),
     ("a draft of n-grams", {GUESSES: NGRAM | {"draftModel": "small"}}, f"{GUESSES}.method"),
@@ -265,6 +272,11 @@ def test_the_defaults_are_all_that_the_operator_needs(cluster: LocalCluster) -> 
         2048,
         1024,
     )
+
+
+def test_a_report_has_a_usual_key(cluster: LocalCluster) -> None:
+    parsed = parse(dry_run(cluster, manifest({REPORT: {"configMapName": "gate"}})))
+    assert parsed.model.gate_report == GateReport("gate", "report.json")
 
 
 def test_what_an_older_schema_lacks_the_operator_fills_in_as_the_newer_one_does(cluster: LocalCluster) -> None:

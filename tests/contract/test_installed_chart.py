@@ -99,11 +99,13 @@ def limits(cluster: LocalCluster) -> None:
 
 
 AUTH = {"apiKeys": {"secretName": "headrace-keys"}}
+GATE_REPORT = {"configMapName": "llama-gate"}
 
 
 def tenant(changes: Body) -> Body:
     """An InferenceDeployment within all limits, changed at dotted paths of its spec; None takes a field away."""
-    spec: Body = {"model": {"source": "pvc://models/llama"}, "auth": dict(AUTH)}
+    model = {"source": "pvc://models/llama", "gateReport": dict(GATE_REPORT)}
+    spec: Body = {"model": model, "auth": dict(AUTH)}
     for path, value in changes.items():
         *parents, last = path.split(".")
         place = spec
@@ -137,6 +139,7 @@ ALLOWED: dict[str, Body] = {
         "resources.gpus": 4,
         "autoscaling": {"minReplicas": 3, "maxReplicas": 3, "warmStandby": 1},
     },
+    "an embedder, which no gate measures": {"model": {"source": "pvc://models/bge", "task": "embed"}},
     "a password of its own": {"pod.imagePullSecrets": ["headrace-registry"]},
     "certificates for keys": {
         "auth": {"tls": {"secretName": "headrace-tls"}, "clientCA": {"secretName": "headrace-clients"}}
@@ -185,6 +188,10 @@ REFUSED: dict[str, tuple[Body, str]] = {
     ),
     "too many replicas": ({"autoscaling.maxReplicas": 9}, "spec.autoscaling.maxReplicas: 9"),
     "too many on workdays": ({"autoscaling": {"maxReplicas": 2, "schedules": [OFFICE]}}, "schedules included"),
+    "a model that passed no gate": (
+        {"model": {"source": "pvc://models/llama"}},
+        "spec.model.gateReport: name the report of the release gate",
+    ),
     "an answer for everybody": ({"auth": None}, "spec.auth: give apiKeys or clientCA"),
 }
 

@@ -9,6 +9,7 @@ from cluster import LocalCluster
 from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.decide import manifests
 from headrace_operator.decide.values import Revision
+from headrace_operator.gate_fields import GateReport
 from headrace_operator.pod_fields import PodFields
 from headrace_operator.service import InferenceDeployment, Model, Resources
 from headrace_operator.sources import ClaimSource, HubSource, ImageSource, Source
@@ -62,7 +63,8 @@ def a_pod(given: InferenceDeployment) -> dict[str, Any]:
 def test_a_pod_is_admitted_under_the_restricted_policy(
     cluster: LocalCluster, source: Source, fields: PodFields, auth: Auth
 ) -> None:
-    given = replace(deployment(), namespace="serving", model=Model(source, "bfloat16", "cuda"), pod=fields, auth=auth)
+    model = Model(source, "bfloat16", "cuda", gate_report=GateReport("llama-gate"))
+    given = replace(deployment(), namespace="serving", model=model, pod=fields, auth=auth)
     given = replace(given, tenants=Tenants("shares"))
     stored = create(cluster, "/api/v1/namespaces/serving/pods", a_pod(given))
     asked = manifests.pod_spec(given, IMAGE)

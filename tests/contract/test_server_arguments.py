@@ -7,17 +7,21 @@ from typing import Any
 
 import headrace_server.__main__ as server
 import pytest
+from gate_reports import key_pair, line
+from headrace_operator.__main__ import gate_key
 from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.cache_fields import Caches
 from headrace_operator.decide import manifests
 from headrace_operator.fields import Section
+from headrace_operator.gate_fields import GateReport
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Scaling, Task
 from headrace_operator.sources import Adapter, ClaimSource, HubSource, ImageSource, Source
 from headrace_operator.speculative_fields import speculative
 from headrace_operator.tenant_fields import Tenants
 from headrace_server.access_options import access_from
 from headrace_server.cache_options import caches_from
-from headrace_server.config import AccessConfig, CacheConfig, SpeculativeConfig, SpeculativeMethod, TlsFiles
+from headrace_server.config import AccessConfig, CacheConfig, GateConfig, SpeculativeConfig, SpeculativeMethod, TlsFiles
+from headrace_server.gate_options import gate_from
 from headrace_server.lora_options import lora_from
 from headrace_server.speculative_options import speculative_from
 
@@ -34,13 +38,13 @@ DEPLOYMENT = InferenceDeployment(
 )
 
 
-def rendered(deployment: InferenceDeployment = DEPLOYMENT) -> dict[str, Any]:
-    container: dict[str, Any] = manifests.pod_spec(deployment, "headrace-server:1")["containers"][0]
+def rendered(deployment: InferenceDeployment = DEPLOYMENT, *, gate_keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    container: dict[str, Any] = manifests.pod_spec(deployment, "headrace-server:1", gate_keys)["containers"][0]
     return container
 
 
-def parsed(deployment: InferenceDeployment = DEPLOYMENT) -> argparse.Namespace:
-    container = rendered(deployment)
+def parsed(deployment: InferenceDeployment = DEPLOYMENT, *, gate_keys: tuple[str, ...] = ()) -> argparse.Namespace:
+    container = rendered(deployment, gate_keys=gate_keys)
     assert container["command"] == ["headrace"]
     assert container["args"][0] == "serve"
     parser = argparse.ArgumentParser(exit_on_error=False)
@@ -180,6 +184,24 @@ def test_tenants_arrive() -> None:
     assert (parsed().tenants, parsed().trust_tenant_header) == (None, False)
     options = parsed(replace(DEPLOYMENT, tenants=Tenants("shares", trust_header=True)))
     assert (options.tenants, options.trust_tenant_header) == (Path("/etc/headrace/tenants/tenants.json"), True)
+
+
+def test_a_report_of_the_gate_arrives_with_who_may_sign_it(tmp_path: Path) -> None:
+    key = line(key_pair(tmp_path, "release")[1])
+    deployment = replace(DEPLOYMENT, model=replace(DEPLOYMENT.model, gate_report=GateReport("llama-gate")))
+    found = gate_from(parsed(deployment, gate_keys=(key,)))
+    report = Path("/etc/headrace/gate-report/llama-gate/report.json")
+    assert found == GateConfig(report, (key,), ("--device=cuda", "--dtype=bfloat16", "--max-running=7"))
+    assert gate_from(parsed(deployment)) == replace(found, public_keys=())
+    assert gate_from(parsed()) is None
+
+
+def test_a_key_that_the_server_reads_the_operator_takes_and_no_other(tmp_path: Path) -> None:
+    key = line(key_pair(tmp_path, "release")[1])
+    assert gate_key(key) == key
+    for wrong in (key[1:], f"{key}=", "release.pub", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be an Ed25519 public key, not"):
+            gate_key(wrong)
 
 
 def test_caches_arrive_and_are_off_unless_asked_for() -> None:

@@ -5,6 +5,7 @@ import pytest
 from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section, duration, percent
+from headrace_operator.gate_fields import GateReport
 from headrace_operator.pod_fields import PodFields, Spread, Toleration
 from headrace_operator.service import (
     Canary,
@@ -131,6 +132,14 @@ def test_tenants_are_told_by_a_config_map_and_a_gateways_header() -> None:
     assert InferenceDeployment.from_body(body()).tenants == Tenants()
     said = {"configMapName": "shares", "key": "x.json", "trustHeader": True}
     assert InferenceDeployment.from_body(body(tenants=said)).tenants == Tenants("shares", "x.json", True)
+
+
+def test_a_report_of_the_gate_is_told_by_a_config_map() -> None:
+    assert InferenceDeployment.from_body(body()).model.gate_report is None
+    said = InferenceDeployment.from_body(body(model={"gateReport": {"configMapName": "llama-gate", "key": "x.json"}}))
+    assert said.model.gate_report == GateReport("llama-gate", "x.json")
+    with pytest.raises(InvalidSpec, match=r"spec\.model\.gateReport\.configMapName"):
+        InferenceDeployment.from_body(body(model={"gateReport": {"key": "x.json"}}))
 
 
 def test_pod_fields_that_say_everything() -> None:

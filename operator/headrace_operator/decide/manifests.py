@@ -2,10 +2,11 @@
 contract with `headrace serve`; tests/contract holds both sides to it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from headrace_operator.cache_fields import Caches
-from headrace_operator.decide import adapter_mounts, auth_mounts, model_volume, tenant_mounts
+from headrace_operator.decide import adapter_mounts, auth_mounts, gate_mounts, model_volume, tenant_mounts
 from headrace_operator.decide.placement import placement
 from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.values import Revision, Role
@@ -156,20 +157,23 @@ def _labels(deployment: InferenceDeployment) -> dict[str, str]:
     }
 
 
-def template(deployment: InferenceDeployment, image: str) -> Body:
-    """What a new revision records. `image` runs where the manifest names none."""
+def template(deployment: InferenceDeployment, image: str, gate_keys: Sequence[str] = ()) -> Body:
+    """What a new revision records. `image` runs where the manifest names none.
+
+    `gate_keys`: public, of those who may release models.
+    """
     own = {"labels": dict(deployment.pod.labels), "annotations": dict(deployment.pod.annotations)}
     metadata = {kind: names for kind, names in own.items() if names}
-    return {"metadata": metadata, "spec": pod_spec(deployment, image)}
+    return {"metadata": metadata, "spec": pod_spec(deployment, image, gate_keys)}
 
 
-def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
+def pod_spec(deployment: InferenceDeployment, image: str, gate_keys: Sequence[str] = ()) -> Body:
     return {
         "restartPolicy": "Always",
         "automountServiceAccountToken": False,  # the server never talks to the API
         "terminationGracePeriodSeconds": math.ceil(deployment.drain_timeout) + EXIT_SLACK,
         "securityContext": POD_SECURITY,
-        "containers": [_container(deployment, deployment.image or image)],
+        "containers": [_container(deployment, deployment.image or image, gate_keys)],
         **placement(deployment.pod, {DEPLOYMENT_LABEL: deployment.name}),
         "volumes": [
             model_volume.volume(deployment.model.source),
@@ -178,18 +182,19 @@ def pod_spec(deployment: InferenceDeployment, image: str) -> Body:
             {"name": "shm", "emptyDir": {"medium": "Memory"}},  # the default 64 MiB breaks torch's workers
             *auth_mounts.volumes(deployment.auth),
             *tenant_mounts.volumes(deployment.tenants),
+            *gate_mounts.volumes(deployment.model.gate_report),
         ],
     }
 
 
-def _container(deployment: InferenceDeployment, image: str) -> Body:
+def _container(deployment: InferenceDeployment, image: str, gate_keys: Sequence[str]) -> Body:
     policy = deployment.pod.pull_policy
     return {
         "name": CONTAINER,
         "image": image,
         **({"imagePullPolicy": policy} if policy else {}),
         "command": ["headrace"],
-        "args": arguments(deployment),
+        "args": arguments(deployment, gate_keys),
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -215,6 +220,7 @@ def _container(deployment: InferenceDeployment, image: str) -> Body:
             {"name": "shm", "mountPath": "/dev/shm"},
             *auth_mounts.volume_mounts(deployment.auth),
             *tenant_mounts.volume_mounts(deployment.tenants),
+            *gate_mounts.volume_mounts(deployment.model.gate_report),
         ],
     }
 
@@ -227,7 +233,7 @@ def _environment(deployment: InferenceDeployment) -> dict[str, str]:
     return threads | dict(deployment.pod.env)
 
 
-def arguments(deployment: InferenceDeployment) -> list[str]:
+def arguments(deployment: InferenceDeployment, gate_keys: Sequence[str]) -> list[str]:
     """The words after `headrace`."""
     model, batching = deployment.model, deployment.batching
     devices = deployment.resources.gpus
@@ -258,6 +264,7 @@ def arguments(deployment: InferenceDeployment) -> list[str]:
         *_cache_arguments(deployment.caches),
         *auth_mounts.arguments(deployment.auth),
         *tenant_mounts.arguments(deployment.tenants),
+        *gate_mounts.arguments(model.gate_report, gate_keys),
     ]
 
 

@@ -1,5 +1,6 @@
 """From the wanted number to a list of actions, as values. Applying an empty plan is what a settled system does."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from headrace_operator.decide import revisions, shadows, trial
@@ -26,13 +27,14 @@ def plan(
     progress: Progress,
     said: Reason | None,
     now: float,
+    gate_keys: Sequence[str] = (),
 ) -> list[Action]:
-    """`said`: the reason that was announced last; an event is news, not a heartbeat."""
+    """`said`: the reason that was announced last; an event is news, not a heartbeat. `gate_keys`: see `template`."""
     actions: list[Action] = _announcements(decision, said)
     if deployment.scaling.mode is Mode.SHADOW:
         return actions
     actions += leave(observed, deployment.drain_timeout, now)
-    actions += revisions.keep(deployment, image, observed, (progress.stable, progress.updated))
+    actions += revisions.keep(deployment, image, observed, (progress.stable, progress.updated), gate_keys)
     actions += shadows.retire(deployment, observed, progress, decision)
     if promoted := shadows.promote(observed, progress):
         return actions + promoted  # at the next look they are among the replicas

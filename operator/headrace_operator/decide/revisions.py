@@ -6,7 +6,7 @@ pod, makes no new revision and so touches no pod; and a rollback can make pods t
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any
@@ -43,7 +43,7 @@ def _default(field: "Field[Any]") -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def body(deployment: InferenceDeployment, image: str, observed: Observed) -> Body:
+def body(deployment: InferenceDeployment, image: str, observed: Observed, gate_keys: Sequence[str] = ()) -> Body:
     """The record of what is asked now, as the API server keeps it; its `data` can never be changed."""
     number = max((known.number for known in observed.revisions), default=0) + 1
     return {
@@ -51,18 +51,24 @@ def body(deployment: InferenceDeployment, image: str, observed: Observed) -> Bod
         "kind": KIND,
         "metadata": manifests.record_metadata(deployment, asked(deployment)),
         "revision": number,
-        "data": manifests.template(deployment, image),
+        "data": manifests.template(deployment, image, gate_keys),
     }
 
 
-def keep(deployment: InferenceDeployment, image: str, observed: Observed, in_use: Iterable[str] = ()) -> list[Action]:
+def keep(
+    deployment: InferenceDeployment,
+    image: str,
+    observed: Observed,
+    in_use: Iterable[str] = (),
+    gate_keys: Sequence[str] = (),
+) -> list[Action]:
     """A record for what is asked now, before any pod of it; and no records that nobody could need again.
 
     `in_use`: hashes that a rollout may come back to. Those of living pods are in use in any case.
     """
     wanted = asked(deployment)
     if observed.revision(wanted) is None:
-        return [CreateRevision(body(deployment, image, observed))]
+        return [CreateRevision(body(deployment, image, observed, gate_keys))]
     used = {wanted, *in_use, *(pod.revision for pod in observed.everybody)}
     newest = sorted(observed.revisions, key=lambda known: -known.number)
     return [DeleteRevision(old.name, old.uid) for old in newest[KEPT:] if old.hash not in used]

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from headrace_operator.auth_fields import Auth, SecretFile
 from headrace_operator.decide import manifests
+from headrace_operator.gate_fields import GateReport
 from headrace_operator.observe.revisions import recorded as observed_revisions
 from headrace_operator.pod_fields import PodFields
 from headrace_operator.service import Batching, InferenceDeployment, Model, Resources, Schedule
@@ -78,6 +79,20 @@ def test_secrets_are_mounted_and_named_to_the_server(auth: Auth, words: list[str
     mounts = {mount["mountPath"]: mount for mount in server["volumeMounts"] if mount["name"] in names}
     assert {folder: names[mount["name"]] for folder, mount in mounts.items()} == secrets
     assert all(mount["readOnly"] and "subPath" not in mount for mount in mounts.values())
+
+
+def test_a_report_that_is_not_there_keeps_no_pod_waiting_and_its_config_map_is_in_the_servers_words() -> None:
+    model = replace(deployment().model, gate_report=GateReport("llama-gate"))
+    spec = manifests.pod_spec(deployment(model=model), IMAGE, ("KEY",))
+    (server,) = spec["containers"]
+    assert {"name": "gate-report", "configMap": {"name": "llama-gate", "optional": True}} in spec["volumes"]
+    folder = "/etc/headrace/gate-report/llama-gate"
+    assert {"name": "gate-report", "mountPath": folder, "readOnly": True} in server["volumeMounts"]
+    assert server["args"][-2:] == [f"--gate-report={folder}/report.json", "--gate-public-key=KEY"]
+
+
+def test_pods_without_a_report_stay_as_they_are_whatever_keys_there_are() -> None:
+    assert manifests.pod_spec(deployment(), IMAGE, ("KEY",)) == manifests.pod_spec(deployment(), IMAGE)
 
 
 def test_a_service_says_that_its_pods_speak_tls() -> None:

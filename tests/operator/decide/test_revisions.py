@@ -7,11 +7,19 @@ from headrace_operator.decide import manifests, revisions
 from headrace_operator.decide.actions import CreatePod, CreateRevision, DeleteRevision
 from headrace_operator.decide.plan import plan
 from headrace_operator.decide.values import Observed, Revision
+from headrace_operator.gate_fields import GateReport
 from headrace_operator.service import Batching, InferenceDeployment, Mode, Model, Resources, Rollout, Strategy
 from headrace_operator.sources import ClaimSource
 from observations import IMAGE, NOW, decided, deployment, pod, recorded, scaling, settled, signals
 
 CURRENT = recorded()
+
+
+def gated(report: str) -> InferenceDeployment:
+    return deployment(model=replace(deployment().model, gate_report=GateReport(report)))
+
+
+GATED = gated("llama-gate")
 
 
 def planned(given: InferenceDeployment, observed: Observed, *, image: str = IMAGE, replicas: int = 2) -> list[object]:
@@ -25,6 +33,7 @@ def planned(given: InferenceDeployment, observed: Observed, *, image: str = IMAG
         pytest.param(deployment(image="mine:1"), id="the manifest's image"),
         pytest.param(deployment(model=Model(ClaimSource("models", "other"), "bfloat16", "cuda")), id="the model"),
         pytest.param(deployment(batching=Batching(1, 2048, 1024)), id="batching"),
+        pytest.param(GATED, id="the report of its gate"),
         pytest.param(deployment(resources=Resources(gpus=2)), id="resources"),
         pytest.param(deployment(drain_timeout=1.0), id="the drain timeout, which the kubelet keeps"),
     ],
@@ -44,6 +53,10 @@ def test_what_a_pod_is_made_from_makes_a_new_revision(changed: InferenceDeployme
 )
 def test_what_is_not_part_of_a_pod_makes_none(changed: InferenceDeployment) -> None:
     assert revisions.asked(changed) == revisions.asked(deployment())
+
+
+def test_another_report_makes_another_revision() -> None:
+    assert revisions.asked(gated("llama-gate-2")) != revisions.asked(GATED)
 
 
 def test_a_field_that_a_later_version_adds_makes_no_new_revision() -> None:
@@ -86,6 +99,23 @@ def test_an_upgraded_operator_touches_no_pod_and_goes_on_making_the_same_ones() 
     (created,) = planned(deployment(), kept, image="headrace-server:2", replicas=3)
     assert isinstance(created, CreatePod)
     assert created.body["spec"] == old_way.spec
+
+
+def test_who_may_release_is_recorded_and_another_key_touches_no_pod() -> None:
+    keep = revisions.keep(GATED, IMAGE, Observed(), gate_keys=("OLD",))
+    assert keep == [CreateRevision(revisions.body(GATED, IMAGE, Observed(), ("OLD",)))]
+    assert "--gate-public-key=OLD" in keep[0].body["data"]["spec"]["containers"][0]["args"]
+    known = Observed((), (recorded(GATED),))
+    assert revisions.keep(GATED, IMAGE, known, gate_keys=("NEW",)) == []
+
+
+def test_the_operators_keys_reach_the_record() -> None:
+    decision = decided(1, signals(1, load=1.0))
+    (action,) = plan(
+        GATED, IMAGE, Observed(), decision, progress=settled(GATED), said=decision.reason, now=NOW, gate_keys=("KEY",)
+    )
+    assert isinstance(action, CreateRevision)
+    assert action.body["data"] == manifests.template(GATED, IMAGE, ("KEY",))
 
 
 def test_numbers_rise_and_a_revision_that_comes_again_is_the_one_on_record() -> None:
