@@ -277,6 +277,29 @@ def test_a_pod_whose_volume_is_not_there_waits_and_can_go(cluster: LocalCluster,
     cluster.kubectl("delete", "pod", name)
 
 
+def test_an_optional_config_map_comes_when_it_is_made_and_changes_with_it(cluster: LocalCluster, run: Run) -> None:
+    program = (
+        "import os, sys, time\n"
+        "seen = None\n"
+        "while True:\n"
+        "    now = {name: open(f'{sys.argv[1]}/{name}').read() for name in os.listdir(sys.argv[1]) if name[0] != '.'}\n"
+        "    if now != seen: print(now, flush=True)\n"
+        "    seen = now\n"
+        "    time.sleep(0.1)\n"
+    )
+    name = run(
+        ["python", "-c", program, "/v"],
+        volumeMounts=[{"name": "v", "mountPath": "/v"}],
+        pod={"volumes": [{"name": "v", "configMap": {"name": "late", "optional": True}}]},
+    )
+    cluster.wait("it runs without", lambda: cluster.logs("default", name) == "{}\n")
+    late = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late", "namespace": "default"}}
+    for word in ("first", "second"):
+        cluster.apply({**late, "data": {"word": word}})
+        cluster.wait(word, lambda word=word: cluster.logs("default", name).endswith(f"{{'word': '{word}'}}\n"))
+    cluster.kubectl("delete", "configmap", "late")
+
+
 def test_a_liveness_failure_restarts_the_container(cluster: LocalCluster, run: Run) -> None:
     probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     name = run(SLEEP, livenessProbe=probe)

@@ -94,7 +94,7 @@ class Pod:
         try:
             volumes = await self._prepare()
             async with asyncio.TaskGroup() as group:
-                refreshing = group.create_task(volumes.refresh_tokens())
+                refreshing = group.create_task(volumes.refresh())
                 for container in self._initial:
                     await self._run(container, volumes)
                 await asyncio.gather(*(self._run(container, volumes) for container in self._main))

@@ -2,19 +2,30 @@
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from cluster.node.api import Api, ApiError
 from cluster.node.environment import Facts, field
 
 Body = Mapping[str, Any]
+NOT_FOUND = 404
 TOKEN_REFRESH = 0.8  # share of a token's life after which a kubelet asks for a new one
+DATA_REFRESH = (
+    5.0  # s between two looks at ConfigMaps and Secrets; a kubelet takes a minute, which a test would wait for
+)
 
 
 class NotYet(Exception):
     """A volume cannot be set up now; the message goes to a FailedMount event, and it is tried again."""
+
+
+class Missing(NotYet):
+    """There is no such object."""
 
 
 class Volumes:
@@ -40,8 +51,25 @@ class Volumes:
             for mount in container.get("volumeMounts", [])
         }
 
-    async def refresh_tokens(self) -> None:
-        """Rewrites each token before it expires, for as long as the pod lives."""
+    async def refresh(self) -> None:
+        """Brings what changes on the API server, for as long as the pod lives."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._refresh_tokens())
+            group.create_task(self._refresh_data())
+
+    async def _refresh_data(self) -> None:
+        """What was changed, or has come; what was there before stays while it cannot be read."""
+        volumes = [
+            each for each in self._facts.pod["spec"].get("volumes", []) if "configMap" in each or "secret" in each
+        ]
+        while volumes:
+            await asyncio.sleep(DATA_REFRESH)
+            for volume in volumes:
+                with contextlib.suppress(NotYet, aiohttp.ClientError, TimeoutError):
+                    await self._project(volume, self._places[volume["name"]])
+
+    async def _refresh_tokens(self) -> None:
+        """Rewrites each token before it expires."""
         if not self._tokens:
             return
         shortest = min(source.get("expirationSeconds", 3600) for _, source in self._tokens)
@@ -89,19 +117,22 @@ class Volumes:
         elif "downwardAPI" in source:
             for item in source["downwardAPI"].get("items", []):
                 (place / item["path"]).write_text(field(item["fieldRef"]["fieldPath"], self._facts))
-        elif "configMap" in source:
-            self._write(place, await self.data("configMap", source["configMap"]["name"]), source["configMap"])
-        elif "secret" in source:
-            name = source["secret"].get("secretName") or source["secret"]["name"]
-            self._write(place, await self.data("secret", name), source["secret"])
+        for kind in ("configMap", "secret"):
+            if kind in source:
+                await self._copy(kind, source[kind], place)
 
-    def _write(self, place: Path, data: Mapping[str, str], source: Body) -> None:
+    async def _copy(self, kind: str, source: Body, place: Path) -> None:
+        try:
+            data = await self.data(kind, source.get("secretName") or source["name"])
+        except Missing:
+            if not source.get("optional"):
+                raise
+            return
         paths = {item["key"]: item["path"] for item in source.get("items", [])} or {key: key for key in data}
         for key, path in paths.items():
             if key not in data:
                 raise NotYet(f"{source.get('name') or source.get('secretName')} has no key {key}")
-            (place / path).parent.mkdir(parents=True, exist_ok=True)
-            (place / path).write_text(data[key])
+            _write(place / path, data[key])
 
     async def data(self, kind: str, name: str) -> dict[str, str]:
         """The data of a ConfigMap or Secret, decoded. Raises NotYet."""
@@ -130,4 +161,14 @@ class Volumes:
         try:
             return await self._api.get(path)
         except ApiError as error:
-            raise NotYet(f"{path}: {error}") from error
+            raise (Missing if error.status == NOT_FOUND else NotYet)(f"{path}: {error}") from error
+
+
+def _write(file: Path, text: str) -> None:
+    """At once for who reads it meanwhile, as a kubelet swaps a link."""
+    if file.exists() and file.read_text() == text:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = file.with_name(f".{file.name}.new")
+    written.write_text(text)
+    written.replace(file)
