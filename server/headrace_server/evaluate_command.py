@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
         check_place(options.json)
         allowed = Thresholds() if options.thresholds is None else read_thresholds(options.thresholds)
         golden = read_golden(options.golden)
-        asks = _harness(options)
+        asks = harness_of(options)
         found = evaluated(options, golden, _tell)
-        tasks = () if asks is None else _task_scores(options, asks)
+        tasks = () if asks is None else scores_of(options, asks)
         worse = regressions(found, allowed) + task_scores.regressions(tasks, allowed.task_drop)
         _report(options, found, allowed, worse, tasks)
     except (BadFile, ModelRefused, OSError) as refused:
@@ -141,7 +141,7 @@ def _config(options: argparse.Namespace, model: Path, dtype: str, quantization: 
     )
 
 
-def _harness(options: argparse.Namespace) -> Harness | None:
+def harness_of(options: argparse.Namespace) -> Harness | None:
     """Looked for before the minutes that the rest takes. Raises BadFile."""
     if options.tasks is None:
         return None
@@ -150,7 +150,7 @@ def _harness(options: argparse.Namespace) -> Harness | None:
     return harness.found(options.lm_eval, options.tasks, options.task_files)
 
 
-def _task_scores(options: argparse.Namespace, asks: Harness) -> tuple[Compared, ...]:
+def scores_of(options: argparse.Namespace, asks: Harness) -> tuple[Compared, ...]:
     """Raises ModelRefused, BadFile."""
     ours = [*_serve(options, options.model, options.dtype), *quantization_options.words(options)]
     theirs = _serve(options, options.against or options.model, options.against_dtype)
@@ -181,13 +181,16 @@ def _report(
         "against": str(options.against or options.model),
         "golden": str(options.golden),
         "quality": asdict(found),
-        "thresholds": {
-            name: value for name, value in asdict(allowed).items() if hasattr(found, name) or (tasks and name == TASKS)
-        },
+        "thresholds": held_to(allowed, found, tasks),
         "regressions": worse,
         **({"tasks": task_scores.as_json(tasks)} if tasks else {}),
     }
     leave(options.json, json.dumps(result, indent=2) + "\n")
+
+
+def held_to(allowed: Thresholds, found: Quality | EmbeddingQuality, tasks: tuple[Compared, ...]) -> dict[str, float]:
+    """The thresholds of what was measured."""
+    return {name: value for name, value in asdict(allowed).items() if hasattr(found, name) or (tasks and name == TASKS)}
 
 
 def _positive(word: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from headrace_server import evaluate_command
+from headrace_server import evaluate_command, task_scores
 from headrace_server.client.summary import machine
 from headrace_server.config import EngineConfig, Task
 from headrace_server.errors import ModelRefused
@@ -107,9 +107,12 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
     limits = Limits() if options.limits is None else read_limits(options.limits)
     allowed = Thresholds() if options.thresholds is None else read_thresholds(options.thresholds)
     baseline = None if options.baseline is None else _baseline(options.baseline)
+    asks = evaluate_command.harness_of(options)
     digest, golden = model_digest(options.model), read_golden(options.golden)
     quality = evaluate_command.evaluated(options, golden, _tell)
-    full, measured = asyncio.run(_played(options, tuple(regressions(quality, allowed))))
+    tasks = () if asks is None else evaluate_command.scores_of(options, asks)
+    worse = regressions(quality, allowed) + task_scores.regressions(tasks, allowed.task_drop)
+    full, measured = asyncio.run(_played(options, tuple(worse)))
     checks = checked(measured, limits, baseline)
     return {
         "passed": all(check.passed for check in checks),
@@ -122,7 +125,8 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "checks": [_told(check) for check in checks],
         "quality": asdict(quality),
-        "quality_thresholds": {name: value for name, value in asdict(allowed).items() if hasattr(quality, name)},
+        "tasks": task_scores.as_json(tasks),
+        "quality_thresholds": evaluate_command.held_to(allowed, quality, tasks),
         "requests_per_second": full[0],
         "tokens_per_second": measured.tokens_per_second,
         "steady": asdict(measured.steady),

@@ -7,6 +7,7 @@ shows damage; only a signature shows who wrote it.
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,12 +64,22 @@ def private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def sealed(body: Mapping[str, Any], key: Ed25519PrivateKey | None) -> dict[str, Any]:
-    """`key` None: a digest alone."""
+    """`key` None: a digest alone. A figure that is no number, as a broken model has them, becomes a word."""
+    body = _in_json(body)
     content = canonical(body)
-    report: dict[str, Any] = {"body": dict(body), "sha256": hashlib.sha256(content).hexdigest()}
+    report: dict[str, Any] = {"body": body, "sha256": hashlib.sha256(content).hexdigest()}
     if key is not None:
         report["ed25519"] = base64.b64encode(key.sign(content)).decode()
     return report
+
+
+def _in_json(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _in_json(each) for name, each in value.items()}
+    return [_in_json(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def read_report(path: Path) -> dict[str, Any]:

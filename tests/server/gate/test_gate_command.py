@@ -1,18 +1,23 @@
 """The gate from end to end: a real model, a real server process, seconds instead of minutes."""
 
+import argparse
 import asyncio
 import json
+import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from gate_reports import key_pair, line
+from headrace_server import gate_command, harness
 from headrace_server.client.summary import machine
 from headrace_server.errors import ModelRefused
 from headrace_server.gate import play
 from headrace_server.gate.checks import Name
 from headrace_server.gate.report import sealed
+from headrace_server.task_scores import Score
 from served_process import HEADRACE, environment, serve_command, served
 
 MODEL = Path(__file__).parents[3] / "examples" / "models" / "scripture-1m"
@@ -56,6 +61,7 @@ async def test_a_model_goes_through_and_a_server_that_asks_for_its_report_loads_
         (("--baseline=BASELINE",), "was measured on another machine: its cpu is 'an abacus'"),
         (("--baseline=EDITED",), "its body is not what its sha256 was made of"),
         (("--key=missing.pem",), "missing.pem"),
+        (("--tasks=verses", "--lm-eval=no-such-program"), "--lm-eval=no-such-program: is no program"),
         (("--json=nowhere/report.json",), "--json=nowhere/report.json: nowhere is no folder"),
         (("--json=FOLDER",), "cannot be written to; name another file"),
     ],
@@ -73,6 +79,37 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(
     done = gated("run", f"--model={MODEL}", f"--golden={golden}", "--sign-off=me", *given)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+@pytest.fixture
+def own_end() -> Iterator[None]:
+    """A gate that runs in this process makes of SIGTERM an end of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("own_end")
+def test_a_task_whose_score_fell_fails_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked as `headrace evaluate` asks; the gate's own load and models are not what this is about."""
+    sides = iter([(Score("verses", "acc", 0.5, True),), (Score("verses", "acc", 0.75, True),)])
+    monkeypatch.setattr(harness.Harness, "scores", lambda *_: next(sides))
+    golden, report, program = (tmp_path / name for name in ("golden.jsonl", "report.json", "lm-eval"))
+    golden.write_text(json.dumps({"prompt": "And God said,", "answer": " Let there be light"}))
+    program.touch(mode=0o755)
+    short = ("--minutes=0.03", "--peak-minutes=0.03", "--capacity-minutes=0.03", "--max-running=4", "--kv-cache-mib=16")
+    parser = argparse.ArgumentParser()
+    gate_command.register(parser)
+    tasks = ("--tasks=verses", f"--lm-eval={program}")
+    options = parser.parse_args(
+        ["run", f"--model={MODEL}", f"--golden={golden}", "--sign-off=me", f"--json={report}", *short, *tasks]
+    )
+    assert options.run(options) == 1
+    body = json.loads(report.read_text())["body"]
+    assert body["tasks"] == [{"task": "verses", "metric": "acc", "score": 0.5, "base_score": 0.75, "drop": 0.25}]
+    assert body["quality_thresholds"]["task_drop"] == 0.02
+    [why] = [check["why"] for check in body["checks"] if check["name"] == Name.QUALITY]
+    assert "verses acc is 0.5, was 0.75" in why
 
 
 SERVE = (f"--model={MODEL}", "--name=gate", "--device=cpu", "--dtype=float32", "--max-running=4", "--kv-cache-mib=16")

@@ -3,6 +3,7 @@
 import argparse
 import base64
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def test_a_report_reads_the_same_however_it_was_laid_out(body: dict[str, Any]) -
     report = json.loads(json.dumps(sealed(body, None), indent=3))
     assert canonical(report["body"]) == canonical(body)
     assert not any("was changed" in each for each in objections(report, None, None))
+
+
+def test_a_figure_that_is_no_number_can_be_sealed() -> None:
+    """A model that broke in conversion has no perplexity, and its report says so."""
+    report = sealed({"passed": False, "quality": {"kl": math.nan, "perplexity": math.inf}, "checks": []}, None)
+    assert json.loads(json.dumps(report, allow_nan=False))["body"]["quality"] == {"kl": "nan", "perplexity": "inf"}
+    assert objections(report, None, None) == ["the gate was not passed: it has no checks"]
 
 
 def _failed(report: dict[str, Any]) -> None:
