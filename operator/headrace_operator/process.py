@@ -66,7 +66,7 @@ class Process:
         async with Kube(configured, heard=heard) as api, _pods_session() as session:
             store = Store(lambda key, is_asked: _soon(loop, queue, key, is_asked))
             scraper = Scraper(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed)
-            router_scraper = Asking(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed, read=routers.sample)
+            router_scraper = Asking(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed, read=routers.reading)
             place = (settings.lease_namespace, settings.lease_name)
             lease = Lease(api, place, settings.identity, clock=lease_clock, wall_clock=wall_clock)
             leading = api.guarded(lease.check)  # nothing is written after our Lease may be another's

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from headrace_operator import kube, series
@@ -29,7 +30,7 @@ from headrace_operator.decide.situation import look
 from headrace_operator.decide.sizing import ordered
 from headrace_operator.decide.status import Tick, is_due, status
 from headrace_operator.decide.urgency import is_urgent
-from headrace_operator.decide.values import Observed, Role, RouterSample
+from headrace_operator.decide.values import Observed, Role
 from headrace_operator.errors import InvalidSpec, LeaseLost
 from headrace_operator.kube import Kube
 from headrace_operator.memory import Memory
@@ -39,6 +40,7 @@ from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.pods import Around, metrics_urls, observed
 from headrace_operator.observe.revisions import recorded
+from headrace_operator.observe.routers import RouterReading
 from headrace_operator.observe.scrape import Asking, Reading, Scraper
 from headrace_operator.observe.server_facts import ServerFacts
 from headrace_operator.observe.standing import LOOK, Standing
@@ -56,7 +58,7 @@ class Reconciler:
         *,
         autoscalers: Autoscalers,
         scraper: Scraper,
-        router_scraper: Asking[RouterSample],
+        router_scraper: Asking[RouterReading],
         recorder: Recorder,
         drainer: Drainer,
         golden: GoldenProbe,
@@ -175,8 +177,10 @@ class Reconciler:
         return deployment
 
     async def _observe(self, key: Key, deployment: InferenceDeployment) -> Observed:
-        pods, of_routers = self._store.pods(key), self._store.routers(key)
-        readings, held = await self._asked(metrics_urls(pods), routers.metrics_urls(of_routers))
+        pods, own = self._store.pods(key), self._store.routers(key)
+        shared = {one: self._store.routers((one.namespace, one.label)) for one in deployment.routing.model_routers}
+        of_routers = routers.metrics_urls([*own, *chain.from_iterable(shared.values())])
+        readings, held = await self._asked(metrics_urls(pods), of_routers)
         known = {pod["metadata"]["uid"]: self._facts.get(key, {}).get(pod["metadata"]["uid"]) for pod in pods}
         around = Around.told(readings, known, self._store.nodes_of(pods))
         self._facts[key] = around.facts
@@ -187,12 +191,15 @@ class Reconciler:
             seen,
             revisions=recorded(self._store.revisions(key), deployment.uid),
             refused=memory.refused if memory else None,
-            routers=routers.states(of_routers, held),
+            routers=(
+                *routers.states(own, held),
+                *routers.states_of_groups("/".join(key), shared, held),
+            ),
         )
 
     async def _asked(
         self, pods: Mapping[str, str], of_routers: Mapping[str, str]
-    ) -> tuple[Mapping[str, Reading | None], Mapping[str, RouterSample | None]]:
+    ) -> tuple[Mapping[str, Reading | None], Mapping[str, RouterReading | None]]:
         """Both at once, where there are routers: neither waits for who does not answer among the others."""
         if not of_routers:
             return await self._scraper.scrape(pods), {}

@@ -11,7 +11,7 @@ from headrace_operator.errors import InvalidSpec
 from headrace_operator.fields import Section
 from headrace_operator.gate_fields import GateReport, gate_report
 from headrace_operator.pod_fields import PodFields, pod_fields
-from headrace_operator.routing_fields import Routing, RoutingMode, routing
+from headrace_operator.routing_fields import Routing, routing
 from headrace_operator.sources import Adapter, Source, adapters, source
 from headrace_operator.speculative_fields import Speculative, speculative
 from headrace_operator.tenant_fields import Tenants, tenants
@@ -170,8 +170,11 @@ class InferenceDeployment:
         metadata, spec = body["metadata"], Section(body.get("spec", {}), "spec")
         model = _model(spec.part("model"))
         way, guard = routing(spec.part("routing")), auth(spec.part("auth"))
-        if way.mode is RoutingMode.HEADRACE and guard.client_ca is not None:
-            why = "must be left out with spec.routing.mode Headrace: a router shows replicas no client's certificate"
+        if way.holds and guard.client_ca is not None:
+            why = (
+                "must be left out with spec.routing.mode Headrace and with spec.routing.modelRouters: "
+                "a router shows replicas no client's certificate"
+            )
             raise InvalidSpec("spec.auth.clientCA", why)
         return cls(
             namespace=metadata["namespace"],
@@ -286,7 +289,8 @@ def _check_minimum(given: Section, scaling: Scaling) -> None:
     for section, least in zip(sections, bounds, strict=True):
         if least == 0:
             why = (
-                "must be at least 1, or spec.routing.mode Headrace: its routers hold requests until a replica is ready"
+                "must be at least 1, or spec.routing.mode Headrace, or spec.routing.modelRouters must name some: "
+                "routers hold requests until a replica is ready"
             )
             raise InvalidSpec(section.field("minReplicas"), why)
 
@@ -298,7 +302,7 @@ def _ordered(given: Section, least: int, most: int) -> None:
 
 def _rollout(given: Section, task: Task, way: Routing) -> Rollout:
     strategy = Strategy(given.one_of("strategy", Strategy, Strategy.ROLLING))
-    if strategy is Strategy.SHADOW and not way.holds:
+    if strategy is Strategy.SHADOW and not way.spreads:
         why = "must be Canary or Rolling, or come with spec.routing.mode Headrace, whose routers copy requests for it"
         raise InvalidSpec(given.field("strategy"), why)
     deadline = given.positive_duration("progressDeadline") if given.has("progressDeadline") else None
@@ -306,7 +310,7 @@ def _rollout(given: Section, task: Task, way: Routing) -> Rollout:
     if canary.share is not None and canary.share > MOST_SERVED and strategy is not Strategy.SHADOW:
         why = "must be at most 50%, or strategy Shadow, which copies requests: the old revision has to be measured, too"
         raise InvalidSpec(given.part("canary").field("share"), why)
-    if canary.share is not None and not way.holds:
+    if canary.share is not None and not way.spreads:
         why = "must come with spec.routing.mode Headrace: a Service spreads connections evenly, and knows no shares"
         raise InvalidSpec(given.part("canary").field("share"), why)
     if canary.golden and task is not Task.GENERATE:

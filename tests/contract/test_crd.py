@@ -13,6 +13,7 @@ from cluster import CommandFailed, LocalCluster
 from cluster.api import ApiError
 from headrace_operator.errors import InvalidSpec
 from headrace_operator.gate_fields import GateReport
+from headrace_operator.routing_fields import ModelRouters
 from headrace_operator.service import InferenceDeployment
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,6 +93,23 @@ REFUSED = [
     ("no replicas behind a gateway", PICKED | {"spec.autoscaling.minReplicas": 0}, "spec.autoscaling.minReplicas"),
     ("an unknown way", {"spec.routing.mode": "Envoy"}, "spec.routing.mode"),
     ("no routers", {"spec.routing.replicas": 0}, "spec.routing.replicas"),
+    ("model routers of no namespace", {"spec.routing.modelRouters": ["chat"]}, "spec.routing.modelRouters[0]"),
+    ("no model routers", {"spec.routing.modelRouters": []}, "spec.routing.modelRouters"),
+    ("model routers twice", {"spec.routing.modelRouters": ["a/b", "a/b"]}, "spec.routing.modelRouters"),
+    ("model routers and a pool", PICKED | {"spec.routing.modelRouters": ["a/b"]}, "spec.routing.modelRouters"),
+    (
+        "certificates through model routers",
+        {
+            "spec.routing.modelRouters": ["a/b"],
+            "spec.auth": {"tls": {"secretName": "a"}, "clientCA": {"secretName": "b"}},
+        },
+        "spec.auth.clientCA",
+    ),
+    (
+        "a share of model routers",
+        {"spec.routing.modelRouters": ["a/b"], "spec.rollout.canary.share": "10%"},
+        "spec.rollout.canary.share",
+    ),
     (
         "certificates through a router",
         {"spec.routing.mode": "Headrace", "spec.auth": {"tls": {"secretName": "a"}, "clientCA": {"secretName": "b"}}},
@@ -277,6 +295,13 @@ def test_the_defaults_are_all_that_the_operator_needs(cluster: LocalCluster) -> 
 def test_a_report_has_a_usual_key(cluster: LocalCluster) -> None:
     parsed = parse(dry_run(cluster, manifest({REPORT: {"configMapName": "gate"}})))
     assert parsed.model.gate_report == GateReport("gate", "report.json")
+
+
+def test_who_is_behind_model_routers_may_have_no_replica(cluster: LocalCluster) -> None:
+    shared = {"spec.routing.modelRouters": ["default/chat", "team-b/chat"], "spec.autoscaling.minReplicas": 0}
+    parsed = parse(dry_run(cluster, manifest(shared)))
+    assert parsed.routing.model_routers == (ModelRouters("default", "chat"), ModelRouters("team-b", "chat"))
+    assert parsed.scaling.min_replicas == 0
 
 
 def test_what_an_older_schema_lacks_the_operator_fills_in_as_the_newer_one_does(cluster: LocalCluster) -> None:

@@ -8,11 +8,15 @@ import headrace_router.__main__ as router
 import pytest
 import yaml
 from chart import CHART, Body, helm, of_kind, render
+from headrace_operator.fields import Section
+from headrace_operator.routing_fields import routing
+from headrace_operator.store import Store
 from headrace_router.arguments import settings
 from headrace_router.observe.pods import Replicas
+from headrace_router.settings import Trust
 
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
-FILE: dict[str, Any] = yaml.safe_load(EVERYTHING.read_text())["modelRouters"]["chat"]["config"]
+GROUP: dict[str, Any] = yaml.safe_load(EVERYTHING.read_text())["modelRouters"]["chat"]
 NAME = "chat-models"
 
 
@@ -26,10 +30,16 @@ def test_the_router_starts_with_what_is_rendered(rendered: list[Body], tmp_path:
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert [*container["command"], container["args"][0]] == ["headrace", "route"]
-    assert yaml.safe_load(file["data"]["models.yaml"]) == FILE
     mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    authorities = {model: f"{mounts['replicas']}/{model}.crt" for model in GROUP["replicaTls"]}
+    written = yaml.safe_load(file["data"]["models.yaml"])
+    assert {name: model.pop("replicaCa", None) for name, model in written["models"].items()} == {
+        "large": None,
+        **authorities,
+    }
+    assert written == GROUP["config"]
     (volume,) = [each for each in pod["volumes"] if each.get("configMap") == {"name": file["metadata"]["name"]}]
-    words = [word.replace(mounts[volume["name"]], str(tmp_path)) for word in container["args"][1:]]
+    words = [word.replace(f"{mounts[volume['name']]}/", f"{tmp_path}/") for word in container["args"][1:]]
     (tmp_path / "models.yaml").write_text(file["data"]["models.yaml"])
     parser = argparse.ArgumentParser(exit_on_error=False)
     router.register(parser)
@@ -39,9 +49,51 @@ def test_the_router_starts_with_what_is_rendered(rendered: list[Body], tmp_path:
         "large": Replicas("team-b", "scripture-5m"),
         "other": None,
     }
+    assert {model.name: model.trust for model in told.models} == {
+        "small": Trust(Path(authorities["small"]), "scripture-1m.team-a.svc"),
+        "large": None,
+        "other": Trust(Path(authorities["other"]), "other.example.com"),
+    }
+    assert told.certificate == (Path(mounts["tls"], "tls.crt"), Path(mounts["tls"], "tls.key"))
     assert told.rules.fallback is not None
     assert [rule.request_bytes for rule in told.rules.rules] == [None, None, 2_000_000, None]
     assert told.listening.host == "$(POD_IP)"
+
+
+def test_of_a_replicas_secret_a_router_gets_who_signs_and_no_key(rendered: list[Body]) -> None:
+    (deployment,) = of_kind(rendered, "Deployment")
+    volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert [source["secret"] for source in volumes["replicas"]["projected"]["sources"]] == [
+        {"name": "other-ca", "items": [{"key": "bundle.pem", "path": "other.crt"}]},
+        {"name": "scripture-1m-tls", "items": [{"key": "ca.crt", "path": "small.crt"}]},
+    ]
+    assert volumes["tls"]["secret"]["secretName"] == "chat-models-tls"
+
+
+def test_the_operator_finds_the_routers_by_the_name_that_a_manifest_gives_them(rendered: list[Body]) -> None:
+    (deployment,) = of_kind(rendered, "Deployment")
+    routed = Section({"modelRouters": ["team-a/chat"]}, "spec.routing")
+    (named,) = routing(routed).model_routers
+    store = Store(lambda key, asked: None)
+    pod = {**deployment["spec"]["template"], "metadata": {
+        **deployment["spec"]["template"]["metadata"], "namespace": GROUP["namespace"], "uid": "1", "name": "a",
+    }}  # fmt: skip
+    assert store.put_own(pod)
+    assert [body["metadata"]["name"] for body in store.routers((named.namespace, named.label))] == ["a"]
+
+
+def test_without_tls_both_sides_speak_plain_text(tmp_path: Path) -> None:
+    plain = {**GROUP, "config": {"models": {"small": {"deployment": "a/b"}}, "default": "small"}}
+    values = {"modelRouters": {"chat": {name: plain[name] for name in ("namespace", "config")}}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    rendered = [body for body in render("--values", tmp_path / "values.yaml") if body["metadata"]["name"] == NAME]
+    (deployment,), (service,) = of_kind(rendered, "Deployment"), of_kind(rendered, "Service")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert not [word for word in container["args"] if "tls" in word]
+    assert [volume["name"] for volume in deployment["spec"]["template"]["spec"]["volumes"]] == [
+        "models", "identity", "tmp",
+    ]  # fmt: skip
+    assert [port.get("appProtocol") for port in service["spec"]["ports"]] == ["kubernetes.io/h2c", None]
 
 
 def test_it_may_read_where_its_deployments_are_and_nowhere_else(rendered: list[Body]) -> None:
@@ -89,6 +141,25 @@ def test_another_file_replaces_the_routers_and_another_chart_does_not(rendered: 
         ("config.models.small.deployment=scripture-1m", "deployment"),
         ("config.models.small.replicas={127.0.0.1}", "small"),
         ("config.models.small.costPerHour=-1", "costPerHour"),
+        (
+            "config.models.small.replicaCa=/ca.crt",
+            "name the Secret that holds it in modelRouters.chat.replicaTls.small",
+        ),
+        (
+            "config.models.large.replicaName=a.b.svc",
+            "name the Secret of who signs for them in modelRouters.chat.replicaTls.large",
+        ),
+        (
+            "config.models.new.replicas={a},modelRouters.chat.replicaTls.new.secretName=a",
+            "modelRouters.chat.config.models.new.replicaName is missing",
+        ),
+        (
+            "replicaTls.huge.secretName=a",
+            'modelRouters.chat.replicaTls names "huge"; must be one of large, other, small',
+        ),
+        ("replicaTls.small.secretName=A/B", "secretName"),
+        ("replicaTls.small.name=a", "name"),
+        ("tls.secretName=", "secretName"),
         ("replicas=0", "replicas"),
         ("namespace=", "namespace"),
     ],

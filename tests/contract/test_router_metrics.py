@@ -11,4 +11,10 @@ def test_the_operator_reads_what_a_router_holds() -> None:
     metrics = RouterMetrics(registry)
     metrics.held.set(12)
     metrics.oldest_held.set(3.5)
-    assert routers.sample(generate_latest(registry).decode(), 0.0) == RouterSample(12, 3.5)
+    metrics.model_held.labels("small", "default/a").set(5)
+    metrics.model_oldest_held.labels("small", "default/a").set(1.5)
+    metrics.model_held.labels("large", "team-b/c").set(7)
+    metrics.model_oldest_held.labels("large", "team-b/c").set(3.5)
+    told = routers.reading(generate_latest(registry).decode(), 0.0)
+    assert told.total == RouterSample(12, 3.5)
+    assert told.deployments == {"default/a": RouterSample(5, 1.5), "team-b/c": RouterSample(7, 3.5)}

@@ -294,6 +294,32 @@ def test_adapters_have_sources_of_the_same_kinds() -> None:
         pytest.param({"autoscaling": {"minReplicas": 17}}, "spec.autoscaling.minReplicas", id="min above max"),
         pytest.param({"autoscaling": {"minReplicas": 0}}, "spec.autoscaling.minReplicas", id="no replicas"),
         pytest.param({"autoscaling": {"maxReplicas": True}}, "spec.autoscaling.maxReplicas", id="not a number"),
+        pytest.param({"routing": {"modelRouters": ["a/b", "chat"]}}, "spec.routing.modelRouters[1]", id="no namespace"),
+        pytest.param({"routing": {"modelRouters": ["a/b", "a/b"]}}, "spec.routing.modelRouters", id="routers twice"),
+        pytest.param(
+            {
+                "routing": {
+                    "mode": "GatewayInferencePool",
+                    "endpointPicker": {"serviceName": "x"},
+                    "modelRouters": ["a/b"],
+                }
+            },
+            "spec.routing.modelRouters",
+            id="model routers and a pool",
+        ),
+        pytest.param(
+            {
+                "routing": {"modelRouters": ["a/b"]},
+                "auth": {"tls": {"secretName": "a"}, "clientCA": {"secretName": "b"}},
+            },
+            "spec.auth.clientCA",
+            id="client certificates through model routers",
+        ),
+        pytest.param(
+            {"routing": {"modelRouters": ["a/b"]}, "rollout": {"strategy": "Shadow", "canary": {}}},
+            "spec.rollout.strategy",
+            id="model routers copy nothing",
+        ),
         pytest.param({"autoscaling": {"mode": "Off"}}, "spec.autoscaling.mode", id="an unknown mode"),
         pytest.param({"autoscaling": {"scaleDownWindow": "-5m"}}, "spec.autoscaling.scaleDownWindow", id="negative"),
         pytest.param(

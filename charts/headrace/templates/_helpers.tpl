@@ -108,6 +108,34 @@ capabilities: {drop: [ALL]}
 {{- $found | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
+{{/* The file of models with the path of who signs for each model's replicas. Refuses what is given half. */}}
+{{- define "headrace.modelsFile" -}}
+{{- $told := .told -}}
+{{- $at := .at -}}
+{{- $config := deepCopy $told.config -}}
+{{- $authorities := default dict $told.replicaTls -}}
+{{- range $model, $_ := $authorities -}}
+{{- if not (hasKey $config.models $model) -}}
+{{- fail (printf "%s.replicaTls names %q; must be one of %s" $at $model (keys $config.models | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- range $model, $listed := $config.models -}}
+{{- $of := printf "%s.config.models.%s" $at $model -}}
+{{- if $listed.replicaCa -}}
+{{- fail (printf "%s.replicaCa is a file that the routers do not have; name the Secret that holds it in %s.replicaTls.%s" $of $at $model) -}}
+{{- end -}}
+{{- if hasKey $authorities $model -}}
+{{- if and $listed.replicas (not $listed.replicaName) -}}
+{{- fail (printf "%s.replicaName is missing; must be the DNS name in the certificates of its replicas" $of) -}}
+{{- end -}}
+{{- $_ := set $listed "replicaCa" (printf "/etc/headrace-replicas/%s.crt" $model) -}}
+{{- else if $listed.replicaName -}}
+{{- fail (printf "%s.replicaName is for replicas that speak TLS; name the Secret of who signs for them in %s.replicaTls.%s" $of $at $model) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
 {{/* Refuses what names a model that the same file does not have: a schema cannot say it. */}}
 {{- define "headrace.checkModels" -}}
 {{- $known := keys .config.models | sortAlpha -}}

@@ -16,7 +16,7 @@ from headrace_operator.decide.ports import ADMIN_PORT, GRPC_PORT, HTTP_PORT
 from headrace_operator.decide.reasons import Health
 from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.values import Observed, RouterState
-from headrace_operator.routing_fields import RoutingMode
+from headrace_operator.routing_fields import ModelRouters, RoutingMode
 from headrace_operator.service import InferenceDeployment
 
 ROUTER_LABEL = f"{GROUP}/router"  # on a router's pod: the InferenceDeployment that it is for
@@ -112,16 +112,41 @@ def readiness(
 ) -> tuple[bool, Health, str] | None:
     """What the condition RoutingReady says; None where the Service is the whole way."""
     routing = deployment.routing
-    if routing.mode is RoutingMode.SERVICE:
+    if routing.mode is RoutingMode.SERVICE and not routing.model_routers:
         return None
     if refused is not None:
         return False, Health.ROUTING_REFUSED, refused
     if routing.mode is RoutingMode.GATEWAY:
         return True, Health.POOL_APPLIED, f"{POOL} {deployment.name} is applied; its own status says who accepts it"
-    ready = sum(router.is_ready for router in routers)
-    message = f"{ready} of {routing.replicas} routers are ready; clients use the Service {name(deployment)}"
-    message = "; ".join([message, *(f"{router.name}: {router.message}" for router in routers if router.message)][:2])
-    return (True, Health.ROUTERS_READY, message) if ready else (False, Health.NO_ROUTER_READY, message)
+    told = [_own(deployment, routers)] if routing.spreads else []
+    told += [_group(group, routers) for group in routing.model_routers]
+    message = "; ".join(words for _, words in told)
+    if all(is_ready for is_ready, _ in told):
+        return True, Health.ROUTERS_READY, message
+    return False, Health.NO_ROUTER_READY, message
+
+
+def _own(deployment: InferenceDeployment, routers: Sequence[RouterState]) -> tuple[bool, str]:
+    """Is one of its own ready? And what there is to say of them."""
+    own = [router for router in routers if not router.group]
+    ready = sum(router.is_ready for router in own)
+    words = f"{ready} of {deployment.routing.replicas} routers are ready; clients use the Service {name(deployment)}"
+    return ready > 0, _with_first_message(words, own)
+
+
+def _group(group: ModelRouters, routers: Sequence[RouterState]) -> tuple[bool, str]:
+    """Likewise of model routers."""
+    found = [router for router in routers if router.group == str(group)]
+    ready = sum(router.is_ready for router in found)
+    if not found:
+        words = f"no model router of {group} is seen: the chart's modelRouters runs them where the operator watches"
+        return False, words
+    words = f"{ready} of {len(found)} model routers of {group} are ready; clients use their Service {group.label}"
+    return ready > 0, _with_first_message(words, found)
+
+
+def _with_first_message(words: str, routers: Sequence[RouterState]) -> str:
+    return "; ".join([words, *(f"{router.name}: {router.message}" for router in routers if router.message)][:2])
 
 
 def guidance(deployment: InferenceDeployment, observed: Observed, progress: Progress | None) -> Body | None:

@@ -60,12 +60,13 @@ class RouterSample:
 
 @dataclass(frozen=True, slots=True)
 class RouterState:
-    """One router of one InferenceDeployment."""
+    """One router that holds requests for an InferenceDeployment."""
 
     name: str
     is_ready: bool
     sample: RouterSample | None = None  # None = asked and not answered, or not ready to be asked
     message: str = ""  # the scheduler's, kubelet's or router's own words, where they say why it is not ready
+    group: str = ""  # of the model routers that it is one of; empty: the deployment's own
 
 
 class Role(StrEnum):

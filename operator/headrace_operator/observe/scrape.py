@@ -102,7 +102,9 @@ class Asking(Generic[Told]):
         return ask.result()
 
     def _ask_beside(self, url: str) -> None:
-        """Without waiting for it."""
+        """Without waiting for it. Model routers are asked for each of their deployments, and once is enough."""
+        if url in self._silent:
+            return
         self._silent[url] = asyncio.create_task(self._ask(url))
         if len(self._silent) > REMEMBERED_SILENT:  # the oldest belong to pods that are gone
             del self._silent[next(iter(self._silent))]

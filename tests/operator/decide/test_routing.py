@@ -9,7 +9,7 @@ from headrace_operator.decide.rollouts import Progress, State
 from headrace_operator.decide.routing import Child, RouterParts
 from headrace_operator.decide.values import Observed, RouterState
 from headrace_operator.pod_fields import PodFields
-from headrace_operator.routing_fields import EndpointPicker, Hold, Routing, RoutingMode
+from headrace_operator.routing_fields import EndpointPicker, Hold, ModelRouters, Routing, RoutingMode
 from headrace_operator.service import Canary, Rollout, Strategy
 from observations import deployment
 
@@ -119,6 +119,9 @@ def test_a_refusal_names_the_object_or_the_remedy(action: ApplyRouting | DeleteR
 
 
 READY = RouterState("a", is_ready=True)
+CHAT = (ModelRouters("team-a", "chat"),)
+SHARED_WAY = deployment(routing=Routing(model_routers=CHAT))
+BOTH_WAYS = deployment(routing=Routing(RoutingMode.HEADRACE, model_routers=CHAT))
 CONDITIONS = [
     pytest.param(ROUTED, (), None, ("False", "NoRouterReady", "0 of 3 routers"), id="none yet"),
     pytest.param(ROUTED, (READY,), None, ("True", "RoutersReady", "1 of 3 routers"), id="one serves"),
@@ -129,6 +132,42 @@ CONDITIONS = [
         None,
         ("True", "RoutersReady", "llama-router; b: ImagePullFailed: no such image"),
         id="one does not come, and says why",
+    ),
+    pytest.param(
+        SHARED_WAY,
+        (replace(READY, group="team-a/chat"),),
+        None,
+        (
+            "True",
+            "RoutersReady",
+            "1 of 1 model routers of team-a/chat are ready; clients use their Service chat-models",
+        ),
+        id="model routers",
+    ),
+    pytest.param(
+        SHARED_WAY, (), None, ("False", "NoRouterReady", "no model router of team-a/chat is seen"), id="no model router"
+    ),
+    pytest.param(
+        SHARED_WAY,
+        (RouterState("a", False, message="its config has no model", group="team-a/chat"),),
+        None,
+        (
+            "False",
+            "NoRouterReady",
+            "0 of 1 model routers of team-a/chat are ready; clients use their Service chat-models; "
+            "a: its config has no model",
+        ),
+        id="model routers that do not know it",
+    ),
+    pytest.param(
+        BOTH_WAYS, (READY,), None, ("False", "NoRouterReady", "1 of 2 routers are ready"), id="one way of two is there"
+    ),
+    pytest.param(
+        BOTH_WAYS,
+        (READY, replace(READY, group="team-a/chat")),
+        None,
+        ("True", "RoutersReady", "; 1 of 1 model routers"),
+        id="both ways",
     ),
     pytest.param(POOLED, (), None, ("True", "PoolApplied", "InferencePool llama"), id="a pool"),
     pytest.param(POOLED, (), routing.NO_POOLS, ("False", "RoutingRefused", "install the CRDs"), id="no such kind"),
@@ -143,6 +182,10 @@ def test_the_condition_says_whether_the_way_is_there(
     (entry,) = conditions.as_status(found, [], 1, 0.0)
     assert (entry["type"], entry["status"], entry["reason"]) == ("RoutingReady", *told[:2])
     assert told[2] in entry["message"]
+
+
+def test_model_routers_are_the_charts_and_nothing_is_made_for_them() -> None:
+    assert routing.bodies(SHARED_WAY, PARTS) == []
 
 
 def test_a_service_alone_has_no_such_condition() -> None:
