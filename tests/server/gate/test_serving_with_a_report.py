@@ -15,6 +15,7 @@ from gate_reports import key_pair, line, passed
 from headrace_server import gate_options
 from headrace_server.config import GateConfig
 from headrace_server.errors import ModelRefused
+from headrace_server.gate import entry
 from headrace_server.gate.options import differences, serve_options
 from served_process import PATIENCE, environment, serve_command, served
 
@@ -118,6 +119,15 @@ def test_anything_else_ends_with_78_and_its_reason(tmp_path: Path, given: Case, 
     assert "give the report of a `headrace gate run` of this model with these options" in reason
     assert reason.count("\n") == 1
     assert "Traceback" not in ended.stderr
+
+
+def test_a_model_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text(passed(MODEL, None, *AS_MEASURED))
+    with pytest.raises(
+        ModelRefused, match="nowhere: No such file or directory; name a folder that the server can read"
+    ):
+        entry.check(GateConfig(report, (), AS_MEASURED), tmp_path / "nowhere")
 
 
 def parsed(*words: str) -> argparse.Namespace:
