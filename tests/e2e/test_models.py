@@ -1,7 +1,6 @@
 """A small and a large model at one address, as docs/router.md tells a user of the chart: who answers, what it costs."""
 
 import asyncio
-import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +15,11 @@ from demo.users import Doors
 from deployments import manifest, pods, wait_ready
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
+from model_routers import LARGE, ROUTERS, SMALL, found, installed
 from openai import OpenAI
 from prometheus_server import Prometheus, prometheus
 
 pytestmark = pytest.mark.e2e
-PAGE = Path(__file__).parents[2] / "docs" / "router.md"
-SMALL, LARGE = "scripture-1m", "scripture-5m"
-ROUTERS = "chat-models"
 SURE = "And the LORD spake unto Moses, saying,"  # the small model's mean log-probability: -0.6
 UNSURE = ("def main():", "zq xv")  # -2.0
 TOKENS = 8
@@ -44,18 +41,8 @@ def both(cluster: LocalCluster) -> Iterator[None]:
 
 @pytest.fixture
 def routers(cluster: LocalCluster, both: None, tmp_path: Path) -> Iterator[Doors]:
-    """Of the values and the command on the page."""
-    (values,) = re.findall(r"```yaml\n(modelRouters:.*?)```", PAGE.read_text(), re.DOTALL)
-    (command,) = re.findall(r"^helm (upgrade headrace .*--values) models.yaml$", PAGE.read_text(), re.MULTILINE)
-    (file := tmp_path / "models.yaml").write_text(values)
-    words = [str(story.CHART) if word == "charts/headrace" else word for word in command.split()]
-    cluster.helm(*words, str(file))
-    try:
-        cluster.kubectl("rollout", "status", f"deployment/{ROUTERS}", "--timeout=300s")
-        yield story.doors(cluster, ROUTERS)
-    finally:
-        cluster.helm(*(word for word in words[:-1] if word != "--reuse-values"), "--reset-values")
-        cluster.wait("routers gone", lambda: not found(cluster))
+    with installed(cluster, tmp_path) as place:
+        yield place
 
 
 @pytest.fixture
@@ -116,11 +103,6 @@ class Client:
             request = pb.GenerateRequest(text=prompt, max_new_tokens=TOKENS)
             stub = inference_pb2_grpc.InferenceStub(channel)
             return "".join([reply.text async for reply in stub.Generate(request, metadata=[*metadata.items()])])
-
-
-def found(cluster: LocalCluster) -> list[dict[str, Any]]:
-    """The routers' pods."""
-    return cluster.pods("default", f"headrace.dev/router={ROUTERS}")
 
 
 def report(pod: dict[str, Any]) -> list[list[str]]:
