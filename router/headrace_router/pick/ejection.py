@@ -34,6 +34,8 @@ class Ejections:
         return True
 
     def in_service(self, endpoints: Sequence[Endpoint], now: float) -> list[Endpoint]:
+        if not self.until:  # almost always, and every request asks
+            return list(endpoints)
         out = [endpoint for endpoint in endpoints if self.until.get(endpoint.uid, 0.0) > now]
         allowed = int(len(endpoints) * MOST_SHARE)
         left_out = {endpoint.uid for endpoint in sorted(out, key=lambda one: -self.until[one.uid])[:allowed]}

@@ -1,7 +1,7 @@
 """Envoy's questions off the wire. Every request waits for one, so most are answered in the moment they are read.
 
-aiohttp's parser reads them; its server would make a task, a request and a response of each, which cost as much again as
-the choice itself.
+Read by hand: nobody but our own Envoy speaks here, one question at a time, each with its length. A parser for everybody
+costs as much as the choice itself.
 """
 
 import asyncio
@@ -9,14 +9,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpProcessingError, HttpRequestParser
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from typing import NamedTuple, cast
 
 from headrace_router.values import Reply
 
-LIMIT = 1 << 16  # bytes of one question's body; the picker is shown less
+LIMIT = 1 << 18  # bytes of one question: Envoy takes 64 KiB of headers, and the picker is shown 8 KiB of a body
+STATUS_LINES: dict[int, str] = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 Answering = Callable[[str, Mapping[str, str], bytes], Reply | asyncio.Future[Reply]]  # path, headers, body
 
 
@@ -24,44 +22,52 @@ Answering = Callable[[str, Mapping[str, str], bytes], Reply | asyncio.Future[Rep
 async def listening(socket: Path, answering: Answering) -> AsyncIterator[None]:
     """Until it is left. What `answering` gives to wait for is cancelled when Envoy takes the question back."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(lambda: _Line(loop, answering), str(socket))
+    server = await loop.create_unix_server(lambda: _Line(answering), str(socket))
     try:
         yield
     finally:
         server.close()
 
 
-class _Line(BaseProtocol):
-    """One of Envoy's connections, with one question at a time."""
+class _Question(NamedTuple):
+    path: str
+    headers: dict[str, str]  # names in lower case
+    body: bytes
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, answering: Answering) -> None:
-        super().__init__(loop)
+
+class _Line(asyncio.Protocol):
+    """One of Envoy's connections."""
+
+    def __init__(self, answering: Answering) -> None:
         self._answering = answering
-        self._reader = HttpRequestParser(self, loop, LIMIT)
-        self._asked: tuple[str, Mapping[str, str]] | None = None  # path and headers, until the body is there
-        self._body: StreamReader = EMPTY_PAYLOAD
+        self._transport: asyncio.WriteTransport | None = None  # None: Envoy is not there yet, or has left
+        self._come = b""  # of a question whose end is not there yet
         self._later: asyncio.Future[Reply] | None = None
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+
     def data_received(self, data: bytes) -> None:
-        assert self.transport is not None
+        assert self._transport is not None
+        self._come += data
         try:
-            messages, _, _ = self._reader.feed_data(data)
-        except HttpProcessingError:
-            self.transport.close()
+            question = _read(self._come)
+        except ValueError:
+            self._transport.close()
             return
-        for message, body in messages:
-            self._asked, self._body = (message.path, message.headers), body
-        if self._asked is not None and self._body.is_eof():
-            (path, headers), self._asked = self._asked, None
-            reply = self._answering(path, headers, self._body.read_nowait())
-            if isinstance(reply, Reply):
-                self._write(reply)
-            else:
-                self._later = reply
-                reply.add_done_callback(self._write_later)
+        if question is None:
+            return
+        self._come = b""
+        reply = self._answering(*question)
+        if isinstance(reply, Reply):
+            self._write(reply)
+        else:
+            self._later = reply
+            reply.add_done_callback(self._write_later)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
+        del exc
+        self._transport = None
         if self._later is not None:
             self._later.cancel()
 
@@ -70,8 +76,28 @@ class _Line(BaseProtocol):
             self._write(reply.result())
 
     def _write(self, reply: Reply) -> None:
-        if self.transport is None:  # Envoy left in this very moment
+        if self._transport is None:  # Envoy left in this very moment
             return
-        headers = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
-        status = f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n"
-        self.transport.write(f"{status}{headers}content-length: {len(reply.body)}\r\n\r\n".encode() + reply.body)
+        headers = "".join([f"{name}: {value}\r\n" for name, value in reply.headers.items()])
+        self._transport.write(
+            f"{STATUS_LINES[reply.status]}{headers}content-length: {len(reply.body)}\r\n\r\n".encode() + reply.body
+        )
+
+
+def _read(come: bytes) -> _Question | None:
+    """None while it is not all there. Raises ValueError for what is no question."""
+    head, end, body = come.partition(b"\r\n\r\n")
+    if len(come) > LIMIT:
+        raise ValueError("longer than any question")
+    if not end:
+        return None
+    first, *lines = head.decode(errors="replace").split("\r\n")
+    _, path, _ = first.split(" ")
+    headers = {}
+    for line in reversed(lines):  # of two with one name the first counts
+        name, value = line.split(":", 1)
+        headers[name.lower()] = value.strip()
+    length = int(headers["content-length"]) if "content-length" in headers else 0
+    if length < len(body) or "transfer-encoding" in headers:
+        raise ValueError("not the one question that its length says")
+    return _Question(path, headers, body) if length == len(body) else None

@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from math import ceil
 
@@ -40,7 +41,7 @@ class Seen:
     """A request, as far as it is shown before it goes anywhere."""
 
     path: str
-    headers: Mapping[str, str]  # any case
+    headers: Mapping[str, str]  # names in lower case, or in any
     beginning: bytes  # of its body
     asked: Asked
     model: str
@@ -53,6 +54,8 @@ class Questions:
         self._fleet = fleet
         self._rules = rules
         self._metrics = metrics
+        self._requests = cache(metrics.requests.labels)  # looked up for every request
+        self._revisions = cache(metrics.revisions.labels)
         self._clock = clock
         self._open: dict[str, asyncio.Future[Answer]] = {}  # by stream, of requests that are held
 
@@ -87,10 +90,11 @@ class Questions:
         return reply
 
     def _counted(self, door: Door, answer: Answer) -> Answer:
-        self._metrics.requests.labels(door, answer.reason).inc()
+        self._requests(door, answer.reason).inc()
         if isinstance(answer, Pick):
-            self._metrics.revisions.labels(answer.endpoints[0].revision).inc()
-            self._metrics.mirrored.inc(answer.is_mirrored)
+            self._revisions(answer.endpoints[0].revision).inc()
+            if answer.is_mirrored:
+                self._metrics.mirrored.inc()
         return answer
 
     def settle(self) -> None:
@@ -141,7 +145,7 @@ class Questions:
 
 def asked(door: Door, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
     # Who a caller is, the replica finds out; here it is enough that two callers are seldom taken for one.
-    caller = headers.get(FAIRNESS_HEADER) or headers.get("Authorization") or headers.get("X-Forwarded-For") or ""
+    caller = headers.get(FAIRNESS_HEADER) or headers.get("authorization") or headers.get("x-forwarded-for") or ""
     beginning = prompt.of_grpc(body) if door is Door.GRPC else prompt.of_json(body)
     return Asked(door, prompt.affinity(caller, beginning), caller, may_wait=not path.startswith(NEVER_HELD))
 

@@ -1,12 +1,14 @@
 """Questions off the wire, as they may arrive: in pieces, one after the other, broken, or taken back."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from headrace_router.proxy.line import listening
+import pytest
+from headrace_router.proxy.line import LIMIT, listening
 from headrace_router.values import Reply
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,10 +53,35 @@ async def test_a_connection_is_used_again(tmp_path: Path) -> None:
             assert await reader.readexactly(len(ANSWER)) == ANSWER
 
 
-async def test_what_is_no_http_ends_its_connection(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(b"\x00\x01\r\n\r\n", id="no HTTP"),
+        pytest.param(b"POST /http/v1 HTTP/1.1\r\nno header\r\n\r\n", id="a line that is no header"),
+        pytest.param(QUESTION.replace(b": 5", b": five"), id="a length that is no number"),
+        pytest.param(QUESTION + QUESTION, id="two at once"),
+        pytest.param(QUESTION.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked"), id="of no known length"),
+        pytest.param(b"POST /" + b"x" * LIMIT, id="without an end"),
+    ],
+)
+async def test_what_is_no_question_ends_its_connection(tmp_path: Path, words: bytes) -> None:
     async with connected(tmp_path) as (reader, writer), asyncio.timeout(300):
-        writer.write(b"\x00\x01\r\n\r\n")
-        assert await reader.read() == b""
+        writer.write(words)
+        with contextlib.suppress(ConnectionResetError):  # the rest of it was not read any more
+            assert await reader.read() == b""
+
+
+async def test_of_two_headers_with_one_name_the_first_counts(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (reader, writer), asyncio.timeout(300):
+        writer.write(QUESTION.replace(b"Content-Length", b"x-request-id: two\r\nContent-Length"))
+        assert await reader.readexactly(len(ANSWER)) == ANSWER
+
+
+async def test_a_header_that_is_no_text_is_no_reason_to_answer_nothing(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (reader, writer), asyncio.timeout(300):
+        writer.write(QUESTION.replace(b"one", b"\xff"))
+        answer = ANSWER.replace(b"one", "\N{REPLACEMENT CHARACTER}".encode())
+        assert await reader.readexactly(len(answer)) == answer
 
 
 async def test_a_question_that_is_taken_back_is_cancelled(tmp_path: Path) -> None:
