@@ -7,6 +7,7 @@ for network delay", 1991). So each moment has a rate that it needs, and two seco
 The rate that is kept is a quantile over requests, not the highest: what few requests need costs more than it saves.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
@@ -22,6 +23,7 @@ FEWEST = 4  # blocks: of less than a minute nothing is typical
 Bucket = tuple[float, float]  # (begin in epoch seconds, requests)
 Block = tuple[float, float, float]  # (begin in epoch seconds, requests/s needed, requests)
 _REQUESTS = itemgetter(2)
+_COUNT = itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,13 @@ QUIET = Bursts()
 
 def _needed(buckets: tuple[Bucket, ...], now: float) -> float:
     """Requests/s, for every span of time that ends now; 0 when it is no burst."""
+    whole = max(now - buckets[0][0], BUCKET)
+    typical = ABOVE * (sum(map(_COUNT, reversed(buckets))) / whole)
     arrived, most = 0.0, 0.0
-    for begin, requests in reversed(buckets):
+    # Over more seconds than this not even all of them would be a burst.
+    for begin, requests in reversed(buckets[bisect_left(buckets, (now - whole / ABOVE, 0.0)) :]):
         arrived += requests
         seconds = now - begin
         rate = arrived / ((seconds if seconds > BUCKET else BUCKET) + WAIT)
-        most = rate if rate > most else most  # 32 times a look: max() takes twice as long
-    mean = arrived / max(now - buckets[0][0], BUCKET)
-    return most if most > ABOVE * mean else 0.0
+        most = rate if rate > most else most  # 20 times a look: max() takes twice as long
+    return most if most > typical else 0.0

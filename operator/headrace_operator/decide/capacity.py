@@ -2,7 +2,7 @@
 what was asked of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from headrace_operator.decide.rates import SHORTEST, Series
 from headrace_operator.decide.values import PodSample
@@ -25,11 +25,14 @@ def learned(known: float | None, series: Series) -> float | None:
     return known if sustained is None else max(known, sustained)
 
 
-def work(known: float | None, intervals: Sequence[tuple[PodSample, PodSample]]) -> float | None:
+def work(known: float | None, grown: Iterable[Series]) -> float | None:
     """Mean tokens of a finished request, with the requests that finished in the newest intervals of all pods."""
-    grown = [pair for pair in intervals if pair[1].finished > pair[0].finished]
-    finished = sum([after.finished - before.finished for before, after in grown])
-    tokens = sum([after.finished_tokens - before.finished_tokens for before, after in grown])
+    finished = tokens = 0.0
+    for series in grown:
+        before, after = series[-2], series[-1]
+        if after.finished > before.finished:
+            finished += after.finished - before.finished
+            tokens += after.finished_tokens - before.finished_tokens
     if finished < 1 or tokens <= 0:
         return known
     if known is None:

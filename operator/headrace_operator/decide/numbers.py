@@ -6,6 +6,10 @@ def rounded(value: float) -> float:
     return float("%.4g" % value)  # noqa: UP031 - half the time of an f-string, and each look rounds a dozen numbers
 
 
+def rounded_if_known(value: float | None) -> float | None:
+    return None if value is None else float("%.4g" % value)  # noqa: UP031 - as above
+
+
 def milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
 

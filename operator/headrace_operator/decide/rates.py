@@ -6,6 +6,7 @@ count the moved work twice for as long as the old pod's window remembers it.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 
@@ -19,9 +20,24 @@ DEVIATIONS = 4.0  # of a Poisson count: with less, noise alone would look like a
 Series = Sequence[PodSample]  # of one pod, oldest first
 Counter = Callable[[PodSample], float]
 RECEIVED: Counter = attrgetter("received")
-REFUSED: Counter = attrgetter("refused")
-RETRIED: Counter = attrgetter("retried")
 TOKENS: Counter = attrgetter("tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Per second, over all pods together. None before two samples exist: unknown, not zero."""
+
+    arrivals: float | None  # requests
+    throughput: float | None  # tokens
+
+
+def measured(pods: Sequence[Series], turned_away: TurnedAway = NOBODY, *, is_one_process: bool = False) -> Rates:
+    """`is_one_process`: it is known that no counter fell within the series."""
+    seconds = _seconds(pods)
+    if seconds < SHORTEST:
+        return Rates(None, None)
+    increase = _rises if is_one_process else _increases
+    return Rates(_arrivals(pods, turned_away, seconds, increase), increase(pods, TOKENS) / seconds)
 
 
 def increase(series: Series, counter: Counter) -> float:
@@ -35,44 +51,51 @@ def increase(series: Series, counter: Counter) -> float:
     return before - first  # nearly always
 
 
+def has_restarted(before: PodSample, after: PodSample) -> bool:
+    return after.received < before.received or after.tokens < before.tokens
+
+
 def since(series: Series, at: float) -> Series:
     """The samples that are not older."""
     begin, end = 0, len(series)
     while begin < end and series[begin].at < at:
         begin += 1
-    return series[begin:]
+    return series[begin:] if begin else series
 
 
-def rate(pods: Sequence[Series], counter: Counter) -> float | None:
-    """Per second, over all pods together. None before two samples exist: unknown, not zero."""
-    seconds = _seconds(pods)
-    return None if seconds < SHORTEST else sum([increase(series, counter) for series in pods]) / seconds
+def _increases(pods: Sequence[Series], counter: Counter) -> float:
+    return sum([increase(series, counter) for series in pods])
 
 
-def arrivals(pods: Sequence[Series], turned_away: TurnedAway = NOBODY) -> float | None:
-    """Requests per second: the mean of the window, or the newest seconds alone when they cannot belong to that mean.
+def _rises(pods: Sequence[Series], counter: Counter) -> float:
+    """The same where no counter fell."""
+    return sum([counter(series[-1]) - counter(series[0]) for series in pods])
+
+
+Increase = Callable[[Sequence[Series], Counter], float]  # of all pods
+
+
+def _arrivals(pods: Sequence[Series], turned_away: TurnedAway, whole: float, increase: Increase) -> float:
+    """The mean of the window, or the newest seconds alone when they cannot belong to that mean.
 
     Who was refused, came back and said so counts once.
     """
-    whole = _seconds(pods)
-    if whole < SHORTEST:
-        return None
     end = max([series[-1].at for series in pods])
-    mean = _came(pods, turned_away, end - whole) / whole
+    mean = _came(pods, turned_away, end - whole, increase) / whole
     newest = [series[_begin(series, end - RECENT) :] for series in pods]
     seconds = _seconds(newest)
     before = whole - seconds
     if seconds < SHORTEST or before < RECENT:
         return mean
-    count = _came(newest, turned_away, end - seconds)
+    count = _came(newest, turned_away, end - seconds, increase)
     earlier = max(0.0, mean * whole - count)  # rounding may leave less than nothing
     expected = earlier / before * seconds
     is_step = count > expected + DEVIATIONS * math.sqrt(expected) + DEVIATIONS
     return count / seconds if is_step else mean
 
 
-def _came(pods: Sequence[Series], turned_away: TurnedAway, since: float) -> float:
-    return max(0.0, sum([increase(series, RECEIVED) for series in pods]) - turned_away.came_back(since))
+def _came(pods: Sequence[Series], turned_away: TurnedAway, since: float, increase: Increase) -> float:
+    return max(0.0, increase(pods, RECEIVED) - turned_away.came_back(since))
 
 
 def _begin(series: Series, at: float) -> int:

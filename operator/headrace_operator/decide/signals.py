@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from headrace_operator.decide import busy, capacity, horizon, rates, waits
 from headrace_operator.decide.history import WINDOW, History
-from headrace_operator.decide.numbers import rounded
-from headrace_operator.decide.rates import Counter, Series
-from headrace_operator.decide.values import Observed, PodSample, PodState
+from headrace_operator.decide.intervals import newest
+from headrace_operator.decide.numbers import rounded, rounded_if_known
+from headrace_operator.decide.rates import Series
+from headrace_operator.decide.values import Observed, PodState
+from headrace_operator.decide.windows import extended
 
 NEW = 5.0  # seconds after Ready in which a pod that has not answered yet is not missed: its first scrape is under way
 
@@ -59,90 +61,77 @@ class Signals:
 def measure(observed: Observed, history: History, now: float) -> tuple[History, Signals]:
     """This tick's signals, and the history that has learned from them."""
     ready = observed.ready
-    asked = [pod for pod in ready if pod.sample is not None or not _is_new(pod, now)]
-    answered = sum([pod.sample is not None for pod in asked])
-    history = _learned(observed, history, now, is_silent=bool(asked) and not answered)
+    silent = [pod for pod in ready if pod.sample is None]
+    answered = len(ready) - len(silent)
+    asked = answered + len([pod for pod in silent if not _is_new(pod, now)])
+    history = _learned(observed, ready, history, now, is_silent=bool(asked) and not answered)
+    is_one_process = history.is_one_process(now)
     serving = [pod for pod in observed.pods if pod.sample is not None]  # draining pods still carry load
     series = [known for pod in serving if (known := history.samples.get(pod.uid))]
     samples = [pod.sample for pod in serving if pod.sample is not None]
     held = [router.sample for router in observed.routers if router.sample is not None]
     since_change = _since_ready_changed(ready, history, now)
-    waited = waits.measured(since_change)
+    rated = rates.measured(series, history.turned_away, is_one_process=is_one_process)
+    waited = waits.measured(since_change, is_one_process=is_one_process)
     return history, Signals(
-        asked=len(asked),
+        asked=asked,
         answered=answered,
-        arrivals=_rounded(rates.arrivals(series, history.turned_away)),
-        throughput=_rounded(rates.rate(series, rates.TOKENS)),
-        work_per_request=_rounded(history.work_per_request),
-        capacity=_rounded(history.capacity),
+        arrivals=rounded_if_known(rated.arrivals),
+        throughput=rounded_if_known(rated.throughput),
+        work_per_request=rounded_if_known(history.work_per_request),
+        capacity=rounded_if_known(history.capacity),
         waiting=sum([sample.waiting for sample in samples]),
         running=sum([sample.running for sample in samples]),
         max_running=max([sample.max_running for sample in samples], default=0),
-        queue_wait_p95=_rounded(waited.p95),
-        typical_wait=_rounded(waited.typical),
+        queue_wait_p95=rounded_if_known(waited.p95),
+        typical_wait=rounded_if_known(waited.typical),
         queue_drains_in=rounded(waits.drains_in(since_change)),
         ready_unchanged=rounded(now - history.ready_changed_at),
         kv_held=rounded(sum([sample.kv_use for sample in samples])),
-        forecast=_rounded(history.trend.ahead(horizon.start_time(history))),
-        burst=_rounded(history.bursts.usual()),
+        forecast=rounded_if_known(history.trend.ahead(horizon.start_time(history))),
+        burst=rounded_if_known(history.bursts.usual()),
         held=sum([told.held for told in held]),
         oldest_held=rounded(max([told.oldest_held for told in held], default=0.0)),
     )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else rounded(value)
 
 
 def _is_new(pod: PodState, now: float) -> bool:
     return pod.ready_at is not None and now - pod.ready_at < NEW
 
 
-def _learned(observed: Observed, history: History, now: float, *, is_silent: bool) -> History:
-    """Each interval between two samples teaches once: at the tick that brought its second sample."""
-    samples = history.extended(observed, now)
-    carries, intervals = history.capacity, []
-    for pod in observed.pods:
-        series, before = samples.get(pod.uid, ()), history.samples.get(pod.uid)
-        is_new = series and (not before or before[-1].at != series[-1].at)
-        if not is_new or len(series) < 2 or series[-1].at - series[-2].at < rates.SHORTEST:
-            continue
-        intervals.append((series[-2], series[-1]))
-        if pod.is_ready and pod.ready_at is not None and series[-2].at - pod.ready_at >= capacity.WARM_UP:
+def _learned(
+    observed: Observed, ready: Sequence[PodState], history: History, now: float, *, is_silent: bool
+) -> History:
+    windows = extended(history.samples, observed, now - WINDOW)
+    carries, grown = history.capacity, windows.grown
+    for pod in ready:
+        series = grown.get(pod.uid)
+        if series and pod.ready_at is not None and series[-2].at - pod.ready_at >= capacity.WARM_UP:
             carries = capacity.learned(carries, series)
-    # Of a pod that was silent for long nobody knows when they came.
-    known = [(before, after) for before, after in intervals if after.at - before.at <= WINDOW]
-    turned_away = history.turned_away
-    if intervals:
-        at = max([after.at for _, after in intervals])
-        retried = _gained(known, rates.RETRIED) if turned_away.outside else 0.0
-        turned_away = turned_away.seen(_gained(known, rates.REFUSED), retried, at)
-    arrived = max(0.0, _gained(known, rates.RECEIVED) - turned_away.newest)
-    has_come = any(before.received != after.received for before, after in intervals)  # also after a long silence
-    is_busy = history.busy_at is None or has_come or busy.may_be_busy(observed)
+    came, turned_away = newest(grown.values(), WINDOW), history.turned_away
+    if grown:
+        turned_away = turned_away.seen(came.refused, came.retried if turned_away.outside else 0.0, came.at)
+    arrived = max(0.0, came.received - turned_away.newest)
+    is_busy = history.busy_at is None or came.has_come or busy.may_be_busy(observed)
     return history.seen(
         observed,
+        ready,
         now,
-        samples=samples,
+        samples=windows.samples,
+        restarted_at=max(history.restarted_at, windows.restarted_at),
         silent_since=history.silence(is_silent=is_silent, now=now),
-        work_per_request=capacity.work(history.work_per_request, intervals),
+        work_per_request=capacity.work(history.work_per_request, grown.values()),
         capacity=carries,
-        bursts=history.bursts.seen(arrived, now) if intervals else history.bursts,
+        bursts=history.bursts.seen(arrived, now) if grown else history.bursts,
         turned_away=turned_away,
-        trend=history.trend.seen(arrived, now) if intervals else history.trend,
+        trend=history.trend.seen(arrived, now) if grown else history.trend,
         busy_at=now if is_busy else history.busy_at,
-        has_served=history.has_served or bool(observed.ready),
+        has_served=history.has_served or bool(ready),
     )
-
-
-def _gained(intervals: Sequence[tuple[PodSample, PodSample]], counter: Counter) -> float:
-    """Of all pods, in their newest intervals."""
-    known = [(counter(before), counter(after)) for before, after in intervals]
-    return sum([after - before if after >= before else after for before, after in known])
 
 
 def _since_ready_changed(ready: Sequence[PodState], history: History, now: float) -> list[Series]:
     """Waits of the ready pods, as far as they speak about today's supply."""
-    since = max(now - WINDOW, history.ready_changed_at)
-    cut = [rates.since(history.samples.get(pod.uid, ()), since) for pod in ready]
+    since, known = max(now - WINDOW, history.ready_changed_at), history.samples
+    cut = [rates.since(known[pod.uid], since) for pod in ready if pod.uid in known]
     return [series for series in cut if series]

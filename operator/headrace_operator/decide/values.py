@@ -81,7 +81,6 @@ class Role(StrEnum):
 # Python 3.11 takes 0.1 us to find a member of an enum, and each look asks each pod a dozen times.
 _READY, _LOST, _TERMINATING = PodPhase.READY, PodPhase.LOST, PodPhase.TERMINATING
 _DEVICE_MISMATCH, _STANDBY, _SHADOW = PodPhase.DEVICE_MISMATCH, Role.STANDBY, Role.SHADOW
-_BESIDE = (_STANDBY, _SHADOW)  # kept, and no replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +132,19 @@ class PodState:
 
         One on the wrong device is not routed and still counts: replacing it again and again would not help.
         """
-        phase = self.phase
+        phase, role = self.phase, self.role
         is_kept = self.routable or phase is _DEVICE_MISMATCH
-        return is_kept and phase is not _TERMINATING and phase is not _LOST and self.role not in _BESIDE
+        is_replica = role is not _STANDBY and role is not _SHADOW
+        return is_kept and is_replica and phase is not _TERMINATING and phase is not _LOST
 
     @property
     def is_draining(self) -> bool:
-        return not (self.is_gone or self.is_live or self.role in _BESIDE)
+        return not (self.is_gone or self.is_live or self.role is _STANDBY or self.role is _SHADOW)
 
     @property
     def is_ready(self) -> bool:
-        return self.phase is _READY and self.is_live
+        is_replica = self.role is not _STANDBY and self.role is not _SHADOW
+        return self.phase is _READY and self.routable and is_replica  # as `is_live`: a look asks it of each pod
 
     @property
     def is_warm(self) -> bool:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from operator import sub
 
 from headrace_operator.decide.buckets import Bucket, bounds_and_counts
-from headrace_operator.decide.rates import Series
+from headrace_operator.decide.rates import Series, has_restarted
+from headrace_operator.decide.values import PodSample
 
 P95 = 0.95
+HAIR = 1e-9  # of a count: what floating point may be off
 Histogram = tuple[Bucket, ...]  # ascending
 Gained = tuple[Sequence[float], Sequence[float]]  # of one pod: bounds, and cumulative counts within the series
 Age = tuple[float, int]  # of requests that still wait: the oldest one's in seconds, and how many they are
@@ -29,8 +31,9 @@ class Waits:
     typical: float | None
 
 
-def measured(pods: Sequence[Series]) -> Waits:
-    gained = [_gained(series) for series in pods]
+def measured(pods: Sequence[Series], *, is_one_process: bool = False) -> Waits:
+    """`is_one_process`: it is known that no counter fell within the series."""
+    gained = [_gained(series[0] if is_one_process else _first(series), series[-1]) for series in pods]
     ages = [_still_waiting(series) for series in pods]
     each = sorted([_p95(one, waiting) or 0.0 for one, waiting in zip(gained, ages, strict=True)])
     p95 = _p95(_added_up(gained), [age for waiting in ages for age in waiting])
@@ -42,8 +45,8 @@ def drains_in(pods: Sequence[Series]) -> float:
     waiting = sum([series[-1].waiting for series in pods])
     if not waiting:
         return 0.0
-    seconds = max(series[-1].at - series[0].at for series in pods)
-    lost = sum(series[0].waiting for series in pods) - waiting
+    seconds = max([series[-1].at - series[0].at for series in pods])
+    lost = sum([series[0].waiting for series in pods]) - waiting
     return waiting * seconds / lost if lost > 0 else math.inf
 
 
@@ -76,18 +79,38 @@ def _p95(gained: Gained, ages: Sequence[Age]) -> float | None:
     return _p95_with_ages(gained, ages) if ages else _quantile(*gained, P95)
 
 
-def _p95_with_ages(gained: Gained, ages: Sequence[Age]) -> float | None:
+def _p95_with_ages(gained: Gained, ages: Sequence[Age]) -> float:
     """As of `_merged` with a histogram of a single bucket for each age, of which few counts are needed."""
+    bounds, counts = gained
 
-    def count(bound: float) -> float:
-        waiting = [number * bound / oldest if bound < oldest else number for oldest, number in ages]
-        return _below(gained, bound) + sum(waiting)
+    def reached(index: int) -> float:
+        return counts[index] + _younger(ages, bounds[index])
 
-    bounds = sorted({*gained[0], *(oldest for oldest, _ in ages)})
-    rank = P95 * count(bounds[-1])
-    index = bisect_left(bounds, rank, key=count)
-    lower, below = (bounds[index - 1], count(bounds[index - 1])) if index else (0.0, 0.0)
-    return _between(lower, bounds[index], rank - below, count(bounds[index]) - below)
+    waiting = sum([number for _, number in ages])
+    rank = P95 * ((counts[-1] if counts else 0.0) + waiting)
+    # With none of those who wait, and with all of them: between these two it must be.
+    last, first = bisect_left(counts, rank), bisect_left(counts, (rank - waiting) * (1 - HAIR))
+    index = bisect_left(range(len(bounds)), rank, first, last, key=reached)
+    lower, ended = (bounds[index - 1], counts[index - 1]) if index else (0.0, 0.0)
+    upper, ended_above = (bounds[index], counts[index]) if index < len(bounds) else (math.inf, ended)
+    # Within this bucket the ages are buckets of their own.
+    begin, below = lower, ended + _younger(ages, lower)
+    for age in sorted([oldest for oldest, _ in ages if lower < oldest < upper]):
+        above = _spread(lower, upper, ended, ended_above, age) + _younger(ages, age)
+        if above >= rank:
+            return _between(begin, age, rank - below, above - below)
+        begin, below = age, above
+    return _between(begin, upper, rank - below, ended_above + _younger(ages, upper) - below)
+
+
+def _younger(ages: Sequence[Age], bound: float) -> float:
+    """How many still wait that have not waited for longer."""
+    return sum([number * bound / oldest if bound < oldest else number for oldest, number in ages])
+
+
+def _spread(lower: float, upper: float, below: float, count: float, bound: float) -> float:
+    """How many of a bucket with so many `below` it, and `count` with it, are not above `bound`."""
+    return below if math.isinf(upper) else below + (count - below) * (bound - lower) / (upper - lower)
 
 
 def _added_up(pods: Sequence[Gained]) -> Gained:
@@ -115,17 +138,21 @@ def _below(histogram: Gained, bound: float) -> float:
     if upper == bound:
         return count
     lower, below = (bounds[index - 1], counts[index - 1]) if index else (0.0, 0.0)
-    return below if math.isinf(upper) else below + (count - below) * (bound - lower) / (upper - lower)
+    return _spread(lower, upper, below, count, bound)
 
 
-def _gained(series: Series) -> Gained:
-    """From the first sample of the process that runs now to the last."""
+def _first(series: Series) -> PodSample:
+    """Of the process that runs now."""
     first = before = series[0]
     for after in series:
-        if after.received < before.received or after.tokens < before.tokens:
+        if has_restarted(before, after):
             first = after
         before = after
-    bounds, counts = bounds_and_counts(series[-1].queue_waits)
+    return first
+
+
+def _gained(first: PodSample, last: PodSample) -> Gained:
+    bounds, counts = bounds_and_counts(last.queue_waits)
     bounds_before, before_counts = bounds_and_counts(first.queue_waits)
     if bounds == bounds_before:
         return bounds, list(map(sub, counts, before_counts))

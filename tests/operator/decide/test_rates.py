@@ -1,9 +1,16 @@
 import random
+from itertools import accumulate
 
 import pytest
-from headrace_operator.decide.rates import arrivals, increase, rate
+from headrace_operator.decide.rates import increase, measured
 from headrace_operator.decide.values import PodSample
+from hypothesis import given
+from hypothesis import strategies as st
 from observations import sample
+
+
+def arrivals(pods: list[tuple[PodSample, ...]]) -> float | None:
+    return measured(pods).arrivals
 
 
 def series(counts: list[float], *, every: float = 2.0, start: float = 0.0) -> tuple[PodSample, ...]:
@@ -19,7 +26,8 @@ def growing(rates: list[float]) -> tuple[PodSample, ...]:
 
 
 def test_one_sample_is_no_rate() -> None:
-    assert rate([series([5])], lambda s: s.received) is None
+    assert measured([series([5])]).throughput is None
+    assert arrivals([series([5])]) is None
     assert arrivals([]) is None
 
 
@@ -70,3 +78,9 @@ def test_load_that_began_within_the_last_seconds_is_a_rate_at_any_spacing_of_the
             looked.append(sample(at=at, received=count))
             at += 2 + rng.random() / 100
         assert arrivals([tuple(looked)]) > 0
+
+
+@given(st.lists(st.lists(st.floats(0, 1000), min_size=1, max_size=12), max_size=4))
+def test_rates_are_the_same_where_it_is_known_that_no_counter_fell(gained: list[list[float]]) -> None:
+    pods = [series(list(accumulate(each))) for each in gained]
+    assert measured(pods, is_one_process=True) == measured(pods)

@@ -1,12 +1,17 @@
 """What is learned from samples over time, through `measure`."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
+from headrace_operator.decide.bursts import Bursts
+from headrace_operator.decide.forecast import Trend
 from headrace_operator.decide.history import History
+from headrace_operator.decide.replicas import decide, remembered
 from headrace_operator.decide.signals import Signals, measure
+from headrace_operator.decide.situation import look
+from headrace_operator.decide.turned_away import TurnedAway
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
-from observations import NOW, SLOTS, pod, sample
+from observations import NOW, SLOTS, observed, pod, sample, scaling
 
 
 def watch(
@@ -129,7 +134,7 @@ def test_waits_measured_before_the_ready_pods_changed_say_nothing() -> None:
 
 def start(history: History, phase: PodPhase, at: float, ready_at: float | None = None) -> History:
     seen = pod(0, phase, created_at=NOW, ready_at=ready_at, sample=None)
-    return history.seen(Observed((seen,)), at)
+    return measure(Observed((seen,)), history, at)[0]
 
 
 def test_the_ledger_times_a_start_once() -> None:
@@ -151,3 +156,36 @@ def test_what_left_the_window_or_the_cluster_is_forgotten() -> None:
     assert NOW + 120 - history.samples["uid-0"][0].at < 20
     history, _ = measure(Observed(()), history, NOW + 121)
     assert history.samples == {}
+
+
+def test_a_restart_that_two_quick_looks_saw_counts_from_zero() -> None:
+    """The sample in between is too close to learn from; the rates know of the new process all the same."""
+    history, rates = History(), []
+    for at, tokens in ((NOW, 5000.0), (NOW + 5, 5500.0), (NOW + 5.2, 20.0), (NOW + 10, 520.0)):
+        seen = replace(pod(), sample=sample(at=at, tokens=tokens, received=tokens / 10))
+        history, signals = measure(Observed((seen,)), history, at)
+        rates.append(signals.throughput)
+    assert rates == [None, 100.0, 100.0, 102.0]
+
+
+def test_a_decision_and_a_look_change_each_their_own() -> None:
+    """Of what is remembered, every field that is not theirs stays as it was."""
+    known = History(
+        samples={"uid-0": (sample(),)}, restarted_at=NOW - 1, desired=7, lowered_at=NOW - 50,
+        recommendations=((NOW - 9, 9),), asked_lately=((NOW - 9, 2),), bursts=Bursts.restored(3.0, NOW),
+        trend=Trend(level=2.0), turned_away=TurnedAway(newest=1.0), silent_since=NOW - 2, busy_at=NOW - 3,
+        has_served=True, capacity=100.0, work_per_request=10.0, ready_uids=frozenset({"a"}), ready_changed_at=NOW - 70,
+        uids=frozenset({"a", "b"}), starting_uids=frozenset({"b"}), startups=(30.0,),
+    )  # fmt: skip
+    names = {field.name for field in fields(History)}
+    assert [name for name in names if getattr(known, name) == getattr(History(), name)] == []
+
+    def changed(after: History) -> set[str]:
+        return {name for name in names if getattr(after, name) != getattr(known, name)}
+
+    by_decisions = {"desired", "lowered_at", "recommendations", "asked_lately"}
+    looked, seen = measure(observed(2), known, NOW + 5)
+    decision = decide(look(scaling(), observed(2), seen, known, NOW + 5))
+    assert changed(remembered(known, decision, NOW + 5)) <= by_decisions
+    assert not changed(looked) & by_decisions
+    assert {"startups", "capacity", "trend", "bursts"}.isdisjoint(changed(looked)), "nobody answered"
