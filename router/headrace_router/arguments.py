@@ -98,7 +98,8 @@ def _listed(options: argparse.Namespace, listed: Listed) -> Model:
     if listed.replica_ca is None and options.replica_ca is not None:
         trust = _told_trust(options, replicas, listed.replica_name)
     else:
-        trust = _trust(f"{at}.replicaCa", listed.replica_ca, f"{at}.replicaName", listed.replica_name, replicas)
+        authority = None if listed.replica_ca is None else options.models.parent / listed.replica_ca
+        trust = _trust(f"{at}.replicaCa", authority, f"{at}.replicaName", listed.replica_name, replicas)
     return Model(listed.name, replicas, fixed, listed.cost_per_hour, trust)
 
 

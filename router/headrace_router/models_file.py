@@ -23,7 +23,7 @@ class Listed:
     deployment: str | None
     replicas: tuple[str, ...]
     cost_per_hour: float  # of one replica, in whatever currency
-    replica_ca: Path | None  # as --replica-ca, for this model
+    replica_ca: Path | None  # as --replica-ca, for this model; from the file's folder
     replica_name: str | None  # as --replica-name
 
 

@@ -31,14 +31,16 @@ def test_the_router_starts_with_what_is_rendered(rendered: list[Body], tmp_path:
     (container,) = pod["containers"]
     assert [*container["command"], container["args"][0]] == ["headrace", "route"]
     mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
-    authorities = {model: f"{mounts['replicas']}/{model}.crt" for model in GROUP["replicaTls"]}
+    authorities = {model: f"replicas/{model}.crt" for model in GROUP["replicaTls"]}
     written = yaml.safe_load(file["data"]["models.yaml"])
     assert {name: model.pop("replicaCa", None) for name, model in written["models"].items()} == {
         "large": None,
         **authorities,
     }
     assert written == GROUP["config"]
-    (volume,) = [each for each in pod["volumes"] if each.get("configMap") == {"name": file["metadata"]["name"]}]
+    projected = [each for each in pod["volumes"] if each.get("projected")]
+    file_source = {"configMap": {"name": file["metadata"]["name"]}}
+    (volume,) = [each for each in projected if file_source in each["projected"]["sources"]]
     words = [word.replace(f"{mounts[volume['name']]}/", f"{tmp_path}/") for word in container["args"][1:]]
     (tmp_path / "models.yaml").write_text(file["data"]["models.yaml"])
     parser = argparse.ArgumentParser(exit_on_error=False)
@@ -50,9 +52,9 @@ def test_the_router_starts_with_what_is_rendered(rendered: list[Body], tmp_path:
         "other": None,
     }
     assert {model.name: model.trust for model in told.models} == {
-        "small": Trust(Path(authorities["small"]), "scripture-1m.team-a.svc"),
+        "small": Trust(tmp_path / authorities["small"], "scripture-1m.team-a.svc"),
         "large": None,
-        "other": Trust(Path(authorities["other"]), "other.example.com"),
+        "other": Trust(tmp_path / authorities["other"], "other.example.com"),
     }
     assert told.certificate == (Path(mounts["tls"], "tls.crt"), Path(mounts["tls"], "tls.key"))
     assert told.rules.fallback is not None
@@ -63,9 +65,10 @@ def test_the_router_starts_with_what_is_rendered(rendered: list[Body], tmp_path:
 def test_of_a_replicas_secret_a_router_gets_who_signs_and_no_key(rendered: list[Body]) -> None:
     (deployment,) = of_kind(rendered, "Deployment")
     volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
-    assert [source["secret"] for source in volumes["replicas"]["projected"]["sources"]] == [
-        {"name": "other-ca", "items": [{"key": "bundle.pem", "path": "other.crt"}]},
-        {"name": "scripture-1m-tls", "items": [{"key": "ca.crt", "path": "small.crt"}]},
+    sources = volumes["models"]["projected"]["sources"]
+    assert [source["secret"] for source in sources if "secret" in source] == [
+        {"name": "other-ca", "items": [{"key": "bundle.pem", "path": "replicas/other.crt"}]},
+        {"name": "scripture-1m-tls", "items": [{"key": "ca.crt", "path": "replicas/small.crt"}]},
     ]
     assert volumes["tls"]["secret"]["secretName"] == "chat-models-tls"
 

@@ -52,7 +52,7 @@ def test_what_cannot_be_is_refused_with_its_flag(
     assert all(word in said for word in words), said
 
 
-CA, OTHER = Path("/ca.crt"), Path("/other.crt")
+CA, OTHER, BESIDE = Path("/ca.crt"), Path("/other.crt"), Path("b/ca.crt")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,7 @@ CA, OTHER = Path("/ca.crt"), Path("/other.crt")
     [
         pytest.param({"deployment": "a/b"}, (), None, id="plain text"),
         pytest.param({"deployment": "a/b", "replicaCa": "/ca.crt"}, (), Trust(CA, "b.a.svc"), id="by its Service"),
+        pytest.param({"deployment": "a/b", "replicaCa": "b/ca.crt"}, (), Trust(BESIDE, "b.a.svc"), id="beside it"),
         pytest.param(
             {"deployment": "a/b", "replicaCa": "/ca.crt", "replicaName": "x"}, (), Trust(CA, "x"), id="by another name"
         ),
@@ -78,7 +79,8 @@ def test_a_model_says_whom_its_replicas_are_trusted_by(
     tmp_path: Path, model: dict[str, object], flags: tuple[str, ...], trust: Trust | None
 ) -> None:
     (told,) = parsed(tmp_path, model, *flags).models
-    assert told.trust == trust
+    expected = trust and Trust(tmp_path / trust.authority, trust.name)
+    assert told.trust == expected
 
 
 @pytest.mark.parametrize(

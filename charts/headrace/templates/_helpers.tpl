@@ -108,7 +108,7 @@ capabilities: {drop: [ALL]}
 {{- $found | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
-{{/* The file of models with the path of who signs for each model's replicas. Refuses what is given half. */}}
+{{/* The file of models with who signs for each model's replicas, in a file beside it. Refuses what is given half. */}}
 {{- define "headrace.modelsFile" -}}
 {{- $told := .told -}}
 {{- $at := .at -}}
@@ -128,7 +128,7 @@ capabilities: {drop: [ALL]}
 {{- if and $listed.replicas (not $listed.replicaName) -}}
 {{- fail (printf "%s.replicaName is missing; must be the DNS name in the certificates of its replicas" $of) -}}
 {{- end -}}
-{{- $_ := set $listed "replicaCa" (printf "/etc/headrace-replicas/%s.crt" $model) -}}
+{{- $_ := set $listed "replicaCa" (printf "replicas/%s.crt" $model) -}}
 {{- else if $listed.replicaName -}}
 {{- fail (printf "%s.replicaName is for replicas that speak TLS; name the Secret of who signs for them in %s.replicaTls.%s" $of $at $model) -}}
 {{- end -}}
