@@ -1,6 +1,7 @@
 """An hour of looks every 5 s at 500 deployments of four pods each: what the operator's decision takes of a processor.
 
     python bench/decide_speed.py --json -
+    python bench/decide_speed.py --compiled --json -  # beside it the same as machine code, from a wheel made for this
 
 Times what stands between the observation and the plan: the signals, the decision, what is remembered of both. Making
 the observations, as the scraper would have, is outside; so is a decision's message, made when somebody reads it. Loads
@@ -10,17 +11,24 @@ message: a faster version of the same law shows the same one. One process first,
 
 import argparse
 import hashlib
+import json
 import math
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from comparison.report import add_json, report
+from headrace_operator.decide import replicas
 from headrace_operator.decide.buckets import Buckets
 from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import decide, remembered
@@ -29,6 +37,7 @@ from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import Observed, PodPhase, PodSample, PodState
 from headrace_operator.service import Scaling
 
+OPERATOR = Path(__file__).parents[1] / "operator"
 INTERVAL = 5.0  # seconds between two looks
 PODS = 4
 SLOTS = 64  # requests that a replica runs together
@@ -128,6 +137,7 @@ def row(parts: list[Measured], deployments: int, ticks: int, elapsed: float) -> 
     processor = sum(part.processor for part in parts)
     return {
         "name": "deciding",
+        "compiled": not str(replicas.__file__).endswith(".py"),
         "processes": len(parts),
         "deployments": deployments,
         "ticks": ticks,
@@ -138,10 +148,27 @@ def row(parts: list[Measured], deployments: int, ticks: int, elapsed: float) -> 
     }
 
 
+def compiled(deployments: int, ticks: int) -> list[dict[str, Any]]:
+    """The rows of this bench where it imports the compiled operator."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked = {**os.environ, "HEADRACE_COMPILE": "1"}  # noqa: TID251 - the command-line edge
+        build = ["build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder]
+        subprocess.run([Path(sys.executable).with_name("uv"), *build, OPERATOR], env=asked, check=True)
+        wheel = next(Path(folder).glob("*.whl"))
+        zipfile.ZipFile(wheel).extractall(folder)
+        size = ["--deployments", str(deployments), "--ticks", str(ticks)]
+        measure = [sys.executable, __file__, *size, "--json", f"{folder}/rows.json"]
+        subprocess.run(measure, env={**asked, "PYTHONPATH": folder}, check=True)
+        return json.loads(Path(folder, "rows.json").read_text())["rows"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deployments", type=int, default=500)
     parser.add_argument("--ticks", type=int, default=720, help="looks at each, every 5 s of simulated time")
+    parser.add_argument(
+        "--compiled", action="store_true", help="also as HEADRACE_COMPILE=1 builds it; needs a compiler"
+    )
     add_json(parser)
     options = parser.parse_args()
     deployments, ticks = options.deployments, options.ticks
@@ -152,6 +179,8 @@ def main() -> None:
     if (cores := os.cpu_count() or 1) > 1:
         parts, elapsed = spread(deployments, ticks, cores)
         rows.append(row(parts, deployments, ticks, elapsed))
+    if options.compiled:
+        rows += compiled(deployments, ticks)
     report(options.json, {"pods": PODS, "interval_seconds": INTERVAL, "kinds": KINDS}, rows)
 
 

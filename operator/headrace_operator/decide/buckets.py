@@ -32,7 +32,9 @@ class Buckets(Sequence[Bucket]):
         return tuple(self)[index]
 
     def __eq__(self, other: object) -> bool:
-        return tuple(self) == tuple(other) if isinstance(other, Buckets | tuple) else NotImplemented
+        if isinstance(other, Buckets):
+            return self.bounds == other.bounds and self.counts == other.counts
+        return tuple(self) == other if isinstance(other, tuple) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(tuple(self))
