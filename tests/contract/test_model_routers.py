@@ -9,6 +9,7 @@ import pytest
 import yaml
 from chart import CHART, Body, helm, of_kind, render
 from headrace_operator.fields import Section
+from headrace_operator.kube import OWN_PODS
 from headrace_operator.routing_fields import routing
 from headrace_operator.store import Store
 from headrace_router.arguments import settings
@@ -77,6 +78,8 @@ def test_the_operator_finds_the_routers_by_the_name_that_a_manifest_gives_them(r
     (deployment,) = of_kind(rendered, "Deployment")
     routed = Section({"modelRouters": ["team-a/chat"]}, "spec.routing")
     (named,) = routing(routed).model_routers
+    label, _, value = OWN_PODS.partition("=")  # what lists leave out is gone
+    assert deployment["spec"]["template"]["metadata"]["labels"][label] == value
     store = Store(lambda key, asked: None)
     pod = {**deployment["spec"]["template"], "metadata": {
         **deployment["spec"]["template"]["metadata"], "namespace": GROUP["namespace"], "uid": "1", "name": "a",
