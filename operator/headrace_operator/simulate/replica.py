@@ -125,7 +125,8 @@ class Replica:
         elif self._is_open:
             steps = max(1, math.ceil((seen - self.at) / self.step - HAIR))
             if steps < self._planned:
-                self._planned, self.next_at = steps, self.at + steps * self.step
+                # By rounding the step could end before the request is there.
+                self._planned, self.next_at = steps, max(seen, self.at + steps * self.step)
                 self.version += 1
             self._is_open = False
         return None
