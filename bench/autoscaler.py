@@ -2,10 +2,10 @@
 
     python bench/autoscaler.py --trace azure_llm_code_2023.csv --scale 1,3 --json - --plots docs
 
-Constants were chosen on the first half of the shipped trace and on synthetic load: the second half is the judge, and
-another trace a better one. Rows are those of `headrace simulate`. `front` rows are policies at several targets each:
-where every one of them stands between requests that wait and replica-hours, so that nobody is judged by one default.
-The last row is what the operator's decision takes of a processor.
+Constants were chosen on the shipped trace and on synthetic load: another trace is the better judge. Rows are those of
+`headrace simulate`. `front` rows are policies at several targets each: where every one of them stands between requests
+that wait and replica-hours, so that nobody is judged by one default. The last row is what the operator's decision takes
+of a processor.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def halves(requests: list[Request]) -> dict[str, list[Request]]:
     middle = requests[-1].at / 2
     late = [request._replace(at=request.at - middle) for request in requests if request.at >= middle]
     early = [request for request in requests if request.at < middle]
-    return {"first half (tuned on)": early, "second half (unseen)": late, "whole": requests}
+    return {"first half": early, "second half": late, "whole": requests}
 
 
 def trace_rows(path: Path, scale: float, plots: Path | None) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def trace_rows(path: Path, scale: float, plots: Path | None) -> list[dict[str, A
 
 
 def front_rows(path: Path, scale: float) -> list[dict[str, Any]]:
-    requests = halves(scaled(read(path), scale))["second half (unseen)"]
+    requests = halves(scaled(read(path), scale))["second half"]
     comparison = Comparison(requests, SCALING, lead_in=LEAD_IN)
     names = [f"{kind}:{target:g}" for kind, targets in FRONT.items() for target in targets]
     return [{"case": f"front, {path.stem} x{scale:g}, second half", **run(comparison, name).row} for name in names]

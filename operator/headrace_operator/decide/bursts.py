@@ -1,115 +1,139 @@
 """What the bursts of the last half hour ask for, so that the next one finds its replicas there.
 
 A burst that is shorter than a start is over when the replicas that it ordered come. Only replicas that are there
-already serve it, and only the past says how many. Requests that arrive within s seconds, A(s) of them, wait no longer
-than d if replicas carry A(s) / (s + d) a second, for every s: the arrival curve of network calculus (Cruz, "A calculus
-for network delay", 1991). So each moment has a rate that it needs, and two seconds do not count as if they went on.
-The rate that is kept is a quantile over requests, not the highest: what few requests need costs more than it saves.
+already serve it, and only the past says how many. So the arrivals of the last half hour are played once more through a
+queue from which R requests are taken a second (a fluid queue, by Lindley's recursion), and the least R is kept with
+which at most LATE of them would have waited longer than WAIT. What lasts is no burst: `work` follows it, so each moment
+is served at no less than ABOVE times the load around it.
 """
 
-from bisect import bisect_left
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from operator import itemgetter
 
-BUCKET = 2.0  # seconds that are counted together: more looks within them tell nothing new
-LONGEST = 64.0  # seconds of a burst
-ABOVE = 1.5  # times the mean of so long: what needs less is load, which `work` sees, and follows when it falls
-BLOCK = 15.0  # seconds of which the highest rate is remembered
+BUCKET = 2.0  # seconds that are counted together at least: more looks within them tell nothing new
+GAP = 15.0  # seconds between two looks of which nobody knows when within them requests came
+AROUND = 64.0  # seconds before and after a moment: what arrives in the mean of the busier of both is its load
+ABOVE = 1.5  # times the load: what needs less is no burst
 WAIT = 0.5  # seconds that a request of a burst may wait: the usual target
+LATE = 0.1  # of the requests, which may wait longer: replicas for the worst minute stand idle for the others
 MEMORY = 1800.0  # seconds after which a burst is forgotten
-SHARE = 0.2  # of the requests of so long, which came while more was needed than is kept
-FEWEST = 4  # blocks: of less than a minute nothing is typical
+TURN = 30.0  # seconds between two times that the past is played: it takes as long as a few decisions
+FEWEST = 60.0  # seconds: of less nothing is typical
+LEAST = 800.0  # seconds: what came in a shorter memory came once in so long, or the first burst of all would be usual
+NEAR = 0.02  # of the rate, up to which it is looked for
+TYPICAL = 1000.0  # requests over which their work is averaged: the mean of fewer trembles, and its peaks would be kept
 
-Bucket = tuple[float, float]  # (begin in epoch seconds, requests)
-Block = tuple[float, float, float]  # (begin in epoch seconds, requests/s needed, requests)
+Bucket = tuple[float, float, float]  # (end in epoch seconds, seconds, requests)
+Moment = tuple[float, float, float, float]  # a bucket, and the least requests/s that are served in it
 _REQUESTS = itemgetter(2)
-_COUNT = itemgetter(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """Blocks that are complete, with what each look asks of them: 120 are too many to go through every time."""
-
-    blocks: tuple[Block, ...] = ()  # oldest first
-    requests: float = 0.0
-    loud: tuple[tuple[float, float], ...] = ()  # (requests/s needed, requests) of those that had a burst
-
-    @classmethod
-    def of(cls, blocks: tuple[Block, ...]) -> "Past":
-        loud = tuple([(rate, requests) for _, rate, requests in blocks if rate])
-        return cls(blocks, sum(map(_REQUESTS, blocks)), loud)
-
-    def with_newer(self, block: Block | None, now: float) -> "Past":
-        if block is None:
-            return self
-        _, rate, requests = block
-        blocks, loud = (*self.blocks, block), (*self.loud, (rate, requests)) if rate else self.loud
-        if blocks[0][0] <= now - MEMORY:
-            blocks, loud = blocks[1:], loud[1:] if blocks[0][1] else loud
-        return Past(blocks, sum(map(_REQUESTS, blocks)), loud)
 
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    buckets: tuple[Bucket, ...] = ()  # of the last seconds, oldest first
-    past: Past = Past()
-    block: Block | None = None  # that goes on
+    fresh: tuple[Bucket, ...] = ()  # of the last minutes, oldest first
+    past: tuple[Moment, ...] = ()  # of which what came before and after is known, oldest first
     counted_to: float | None = None  # epoch seconds
+    played_at: float = 0.0  # epoch seconds
+    needed: float | None = None  # requests/s
+    finished: float = 0.0  # requests, the older the less
+    tokens: float = 0.0  # of them, prompt + generated
 
     @classmethod
-    def restored(cls, rate: float, now: float) -> "Bursts":
+    def restored(cls, tokens_per_second: float, work_per_request: float, now: float) -> "Bursts":
         """As if the last minute had needed it throughout."""
-        blocks = [(now - BLOCK * back, rate, rate * BLOCK) for back in reversed(range(1, FEWEST + 1))]
-        return cls(past=Past.of(tuple(blocks[:-1])), block=blocks[-1])
+        rate = tokens_per_second / work_per_request
+        minute = (now, FEWEST, rate * (FEWEST + WAIT), 0.0)
+        return cls(past=(minute,), played_at=now, needed=rate, finished=1.0, tokens=work_per_request)
 
-    def seen(self, requests: float, now: float) -> "Bursts":
-        """With what arrived since the last look."""
-        before = self.counted_to
-        if before is None or now - before > BLOCK:  # nobody knows when within the gap they came
-            return replace(self, counted_to=now)
-        buckets = self.buckets
-        if buckets and before - buckets[-1][0] < BUCKET:
-            buckets = (*buckets[:-1], (buckets[-1][0], buckets[-1][1] + requests))
-        else:
-            old, length = 0, len(buckets)
-            while old < length and buckets[old][0] < now - LONGEST:
-                old += 1
-            buckets = (*buckets[old:], (before, requests))
-        rate, block = _needed(buckets, now), self.block
-        if block and now - block[0] < BLOCK:
-            begin, known, came = block
-            return Bursts(buckets, self.past, (begin, max(rate, known), came + requests), now)
-        return Bursts(buckets, self.past.with_newer(block, now), (now, rate, requests), now)
+    def seen(self, requests: float, now: float, finished: float, tokens: float) -> "Bursts":
+        """With what arrived and what finished since the last look."""
+        stays = math.exp(-finished / TYPICAL) if finished else 1.0
+        finished, tokens = self.finished * stays + finished, self.tokens * stays + tokens
+        fresh, past, before = self.fresh, self.past, self.counted_to
+        if before is None or now - before > GAP:
+            return Bursts(fresh, past, now, self.played_at, self.needed, finished, tokens)
+        fresh = _with(fresh, requests, before, now)
+        if now - self.played_at < TURN:
+            return Bursts(fresh, past, now, self.played_at, self.needed, finished, tokens)
+        past = (*_after(past, now - MEMORY), *_told(fresh, past[-1][0] if past else 0.0, now - AROUND))
+        kept = tuple([bucket for bucket in fresh if bucket[0] > now - 2 * AROUND])
+        return Bursts(kept, past, now, now, _needed(past, self.needed), finished, tokens)
 
     def usual(self) -> float | None:
-        """Requests/s with which all but SHARE of the requests had what they needed.
+        """Tokens/s with which all but LATE of the requests would have had what they needed.
 
         None where that is no burst, or with less than a minute of memory.
         """
-        past, (_, rate, requests) = self.past, self.block or (0.0, 0.0, 0.0)
-        loud = (*past.loud, (rate, requests)) if rate else past.loud
-        if not loud or len(past.blocks) + 1 < FEWEST:
+        if self.needed is None or not self.finished:
             return None
-        left = SHARE * (past.requests + requests)
-        for needed, came in sorted(loud, reverse=True):
-            left -= came
-            if left < 0:
-                return needed
-        return None
+        return self.needed * self.tokens / self.finished
 
 
 QUIET = Bursts()
 
 
-def _needed(buckets: tuple[Bucket, ...], now: float) -> float:
-    """Requests/s, for every span of time that ends now; 0 when it is no burst."""
-    whole = max(now - buckets[0][0], BUCKET)
-    typical = ABOVE * (sum(map(_COUNT, reversed(buckets))) / whole)
-    arrived, most = 0.0, 0.0
-    # Over more seconds than this not even all of them would be a burst.
-    for begin, requests in reversed(buckets[bisect_left(buckets, (now - whole / ABOVE, 0.0)) :]):
-        arrived += requests
-        seconds = now - begin
-        rate = arrived / ((seconds if seconds > BUCKET else BUCKET) + WAIT)
-        most = rate if rate > most else most  # 20 times a look: max() takes twice as long
-    return most if most > typical else 0.0
+def _with(fresh: tuple[Bucket, ...], requests: float, before: float, now: float) -> tuple[Bucket, ...]:
+    if fresh and fresh[-1][0] == before and fresh[-1][1] < BUCKET:
+        _, seconds, known = fresh[-1]
+        return (*fresh[:-1], (now, seconds + now - before, known + requests))
+    return (*fresh, (now, now - before, requests))
+
+
+def _after(past: tuple[Moment, ...], since: float) -> tuple[Moment, ...]:
+    old, length = 0, len(past)
+    while old < length and past[old][0] <= since:
+        old += 1
+    return past[old:]
+
+
+def _told(fresh: tuple[Bucket, ...], since: float, until: float) -> list[Moment]:
+    """Of those that ended in between, with what is served in them at least."""
+    told, ends = [], [end for end, _, _ in fresh]
+    came = [0.0]
+    for _, _, requests in fresh:
+        came.append(came[-1] + requests)
+    first = last = 0  # of those around it
+    for index, (end, seconds, requests) in enumerate(fresh):
+        while ends[first] <= end - AROUND:
+            first += 1
+        while last < len(fresh) and ends[last] <= end - seconds + AROUND:
+            last += 1
+        if since < end <= until:
+            load = max(came[index + 1] - came[first], came[last] - came[index]) / AROUND
+            told.append((end, seconds, requests, ABOVE * load))
+    return told
+
+
+def _needed(past: tuple[Moment, ...], known: float | None) -> float | None:
+    """The least requests/s for which few enough are late, or a little more. `known`: the answer of the turn before."""
+    seconds = past[-1][0] - past[0][0] + past[0][1] if past else 0.0
+    if seconds < FEWEST:
+        return None
+    late = LATE * sum(map(_REQUESTS, past)) * max(1.0, LEAST / seconds)
+    if not _are_late(past, 0.0, late):
+        return None
+    low, high = 0.0, known or max([requests / lasted for _, lasted, requests, _ in past])
+    if known and not _are_late(past, known, late) and _are_late(past, known * (1 - NEAR), late):
+        return known  # as most of the time
+    while _are_late(past, high, late):
+        low, high = high, 2 * high
+    while high - low > NEAR * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _are_late(past, middle, late) else (low, middle)
+    return high
+
+
+def _are_late(past: tuple[Moment, ...], rate: float, most: float) -> bool:
+    """Do more than `most` requests come with a burst, and to a queue that is longer than WAIT?"""
+    queue = late = 0.0
+    for _, seconds, requests, followed in past:
+        served = followed if followed > rate else rate  # a thousand times a turn: max() takes twice as long
+        queue += requests - served * seconds
+        if queue <= 0.0:
+            queue = 0.0
+        elif queue > WAIT * served and requests > followed * seconds:
+            late += requests
+            if late > most:
+                return True
+    return False

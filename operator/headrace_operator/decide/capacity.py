@@ -2,7 +2,6 @@
 what was asked of it."""
 
 import math
-from collections.abc import Iterable
 
 from headrace_operator.decide.rates import SHORTEST, Series
 from headrace_operator.decide.values import PodSample
@@ -25,14 +24,8 @@ def learned(known: float | None, series: Series) -> float | None:
     return known if sustained is None else max(known, sustained)
 
 
-def work(known: float | None, grown: Iterable[Series]) -> float | None:
-    """Mean tokens of a finished request, with the requests that finished in the newest intervals of all pods."""
-    finished = tokens = 0.0
-    for series in grown:
-        before, after = series[-2], series[-1]
-        if after.finished > before.finished:
-            finished += after.finished - before.finished
-            tokens += after.finished_tokens - before.finished_tokens
+def work(known: float | None, finished: float, tokens: float) -> float | None:
+    """Mean tokens of a finished request, with the requests that finished since the last look and their tokens."""
     if finished < 1 or tokens <= 0:
         return known
     if known is None:

@@ -61,16 +61,19 @@ class History:
         """What an operator knows that sees this object for the first time; `replicas` are its live pods."""
         learned, startup = status.get("capacity", {}), status.get("startup", {})
         inputs = status.get("lastDecision", {}).get("inputs", {})
-        burst = _number(inputs.get("load", {}).get("burstArrivalsPerSecond"))
+        burst, work = (
+            _number(inputs.get("load", {}).get("burstTokensPerSecond")),
+            _number(learned.get("tokensPerRequest")),
+        )
         desired = status.get("desiredReplicas", replicas)
         quantiles = [_number(startup.get(name)) for name in ("p50Seconds", "p95Seconds")]
         return cls(
             desired=desired,
             recommendations=((now, desired),),
             capacity=_number(learned.get("tokensPerSecondPerReplica")),
-            work_per_request=_number(learned.get("tokensPerRequest")),
+            work_per_request=work,
             ready_changed_at=now,
-            bursts=QUIET if burst is None else Bursts.restored(burst, now),
+            bursts=Bursts.restored(burst, work, now) if burst and work else QUIET,
             startups=tuple(seconds for seconds in quantiles if seconds is not None),
             has_served=bool(status.get("hasBeenReady", False)),
         )

@@ -66,7 +66,7 @@ _LOAD: Fields = {
     "heldRequests": ("held", _or_none),
     "oldestHeldSeconds": ("oldest_held", _or_zero),
     "kvCachesHeld": ("kv_held", _or_zero),
-    "burstArrivalsPerSecond": ("burst", _maybe(float)),
+    "burstTokensPerSecond": ("burst", _maybe(float)),
     "forecastArrivalsPerSecond": ("forecast", _maybe(float)),
 }
 _SUPPLY: Fields = {"ready": ("ready", int), "startingSeconds": ("starting", tuple)}

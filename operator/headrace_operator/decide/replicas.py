@@ -29,6 +29,7 @@ MOST_AHEAD = 1.5  # times what arriving work needs: a trend that goes on for so 
 MOST_CATCHING_UP = 1.5  # times what arriving work needs: a backlog passes, a GPU that was bought for it stays a while
 BLINK, FEW = 2.0, 3  # times, or more than, what was asked for all the while: more must last to be held
 MILD, LITTLE = 2.0, 1.25  # times the target: a longer wait is no chance; times the work's need: what a shorter one adds
+ALIKE = 1.25  # times what replicas are kept for: bursts that differ by less are alike
 SETTLE = 4.0  # seconds after the ready pods changed before queue waits speak about the new supply
 
 
@@ -44,8 +45,10 @@ class Proposal:
 class Decision:
     replicas: int
     current: int  # replicas decided before this
-    asked: int  # before any rule but the one about silent pods: what is held for the target is not asked for
-    recommended: int  # of that what has lasted, within the bounds: the scale-down window holds it
+    # before any rule but the one about silent pods, and without what is kept for bursts: neither that nor what is held
+    # for the target is asked for at this moment
+    asked: int
+    recommended: int  # of all what has lasted or is kept for bursts, within the bounds: the scale-down window holds it
     reason: Reason
     proposals: tuple[Proposal, ...]
     clamps: tuple[Clamp, ...]
@@ -73,16 +76,22 @@ def decide(situation: Situation) -> Decision:
     recommended, early = rules.apply(rules.RECOMMENDATION if given is None else (), situation, wanted)
     replicas, late = rules.apply(rules.LIMITS if given is None else rules.BOUNDS, situation, recommended)
     clamps = (*early, *late)
+    kept = max([one.replicas for one in proposals if one.signal is Signal.BURSTS], default=0)
     return Decision(
         replicas=replicas,
         current=situation.current,
-        asked=rules.apply(rules.UNKNOWN if given is None else (), situation, wanted)[0],
-        recommended=rules.apply(rules.BOUNDS, situation, _lasting(situation, recommended))[0],
+        asked=rules.apply(rules.UNKNOWN if given is None else (), situation, _without_bursts(situation, proposals))[0],
+        recommended=rules.apply(rules.BOUNDS, situation, max(kept, _lasting(situation, recommended)))[0],
         reason=_reason(situation, proposals, clamps, replicas),
         proposals=proposals,
         clamps=clamps,
         situation=situation,
     )
+
+
+def _without_bursts(situation: Situation, proposals: tuple[Proposal, ...]) -> int:
+    """What is kept for bursts asks all the time: it must not make the load of one look usual."""
+    return max([one.replicas for one in proposals if one.signal is not Signal.BURSTS], default=situation.current)
 
 
 def _lasting(situation: Situation, replicas: int) -> int:
@@ -130,7 +139,18 @@ def _by_work(situation: Situation) -> Proposal | None:
     needed = replicas_to_carry(load)
     lasts = _lasting(situation, needed) == needed
     catching_up = min(replicas_to_catch_up(situation), math.floor(load * MOST_CATCHING_UP)) if lasts else 0
+    if situation.burst_load is not None and _is_known_burst(situation):
+        needed = min(needed, replicas_to_carry(situation.burst_load))
     return Proposal(Signal.WORK, max(needed, catching_up))
+
+
+def _is_known_burst(situation: Situation) -> bool:
+    """No more than what replicas are kept for, and not yet longer: those that are ordered for it come too late."""
+    load, bursts = situation.load, situation.burst_load
+    if load is None or bursts is None or load * situation.policy.utilization > bursts * ALIKE:
+        return False
+    needed = replicas_to_carry(load)
+    return _lasting(situation, needed) < needed
 
 
 def _by_slots(situation: Situation) -> Proposal | None:
@@ -146,7 +166,7 @@ def _by_queue_wait(situation: Situation) -> Proposal | None:
     """Silent while the queue will be gone before another replica could start: a backlog is not a lack of supply."""
     signals, target = situation.signals, situation.policy.queue_wait_target
     wait, drain = signals.typical_wait, drain_time(situation)
-    if wait is None or wait <= target or signals.queue_drains_in <= drain:
+    if wait is None or wait <= target or signals.queue_drains_in <= drain or _is_known_burst(situation):
         return None
     ready = situation.supply.ready
     is_enough_by_work = signals.capacity and (signals.demand or math.inf) < ready * signals.capacity

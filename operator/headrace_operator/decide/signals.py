@@ -33,7 +33,7 @@ class Signals:
     ready_unchanged: float  # seconds for which the waits were measured with today's ready pods
     kv_held: float = 0.0  # KV pages that requests hold, in caches of one replica
     forecast: float | None = None  # requests/s that will come when a replica that is ordered now serves
-    burst: float | None = None  # requests/s that replicas must carry for bursts as came lately
+    burst: float | None = None  # tokens/s that replicas must carry for bursts as came lately
     held: int = 0  # requests at the routers, for want of a replica
     oldest_held: float = 0.0  # seconds
 
@@ -120,9 +120,9 @@ def _learned(
         samples=windows.samples,
         restarted_at=max(history.restarted_at, windows.restarted_at),
         silent_since=history.silence(is_silent=is_silent, now=now),
-        work_per_request=capacity.work(history.work_per_request, grown.values()),
+        work_per_request=capacity.work(history.work_per_request, came.finished, came.finished_tokens),
         capacity=carries,
-        bursts=history.bursts.seen(arrived, now) if grown else history.bursts,
+        bursts=history.bursts.seen(arrived, now, came.finished, came.finished_tokens) if grown else history.bursts,
         turned_away=turned_away,
         trend=history.trend.seen(arrived, now) if grown else history.trend,
         busy_at=now if is_busy else history.busy_at,

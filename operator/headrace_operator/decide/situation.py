@@ -94,10 +94,9 @@ class Situation:
         With half of the wanted reserve: a burst's own crowding is in what it needs, how it falls on replicas is not.
         """
         signals = self.signals
-        if signals.burst is None or not signals.work_per_request or not signals.capacity:
+        if signals.burst is None or not signals.capacity:
             return None
-        carried = signals.capacity * (1 + self.policy.utilization) / 2
-        return signals.burst * signals.work_per_request / carried
+        return signals.burst / (signals.capacity * (1 + self.policy.utilization) / 2)
 
     @property
     def load(self) -> float | None:

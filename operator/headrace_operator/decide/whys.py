@@ -31,7 +31,7 @@ def _queue_wait(situation: Situation) -> str:
 
 
 def _bursts(situation: Situation) -> str:
-    return f"bursts of the last half hour need {situation.signals.burst:g} requests/s carried"
+    return f"bursts of the last half hour need {situation.signals.burst:.0f} tok/s carried"
 
 
 def _held(situation: Situation) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from headrace_operator.decide.history import History
 from headrace_operator.decide.reasons import Reason
-from headrace_operator.decide.replicas import decide
+from headrace_operator.decide.replicas import Decision, decide
 from headrace_operator.decide.signals import Signals
 from headrace_operator.decide.situation import look
 from headrace_operator.decide.values import PodPhase, PodState
@@ -139,8 +139,32 @@ def test_a_silent_pod_is_asked_for() -> None:
 
 
 def test_bursts_need_half_of_the_reserve() -> None:
-    """40 requests/s of 10 tokens, 100 tokens/s a replica: 4 at 100 %, 5.7 at 70 %, 4.7 with half of the reserve."""
-    assert decided(2, signals(2, load=0.5, burst=40.0)).replicas == 5
+    """400 tokens/s, 100 tokens/s a replica: 4 at 100 %, 5.7 at 70 %, 4.7 with half of the reserve."""
+    assert decided(2, signals(2, load=0.5, burst=400.0)).replicas == 5
+
+
+def bursting(load: float, *, lately: int) -> Decision:
+    """Five are there for bursts of 400 tokens/s. `load`: replicas at 70 %; `lately`: asked for in each last look."""
+    seen = signals(5, load=load / 5, burst=400.0, waiting=40, typical_wait=1.5, queue_wait_p95=1.5)
+    pods, history = observed(5), History(desired=5, asked_lately=((NOW - 2, lately),))
+    return decide(look(scaling(), pods, seen, history, NOW))
+
+
+def test_a_known_burst_orders_nothing_until_it_lasts() -> None:
+    """448 tokens/s would be 6.4 replicas, and requests wait for longer than they may."""
+    assert bursting(6.4, lately=1).replicas == 5
+    assert bursting(6.4, lately=5).replicas > 5
+
+
+def test_a_higher_burst_than_was_known_is_ordered_for_at_once() -> None:
+    assert bursting(9.0, lately=1).replicas >= 9
+
+
+def test_the_window_holds_what_is_kept_for_bursts_and_not_what_one_of_them_asked_for() -> None:
+    high, calm = bursting(9.0, lately=1), bursting(0.5, lately=1)
+    assert high.asked >= 9
+    assert calm.asked < 5
+    assert high.recommended == calm.recommended == 5
 
 
 def test_a_message_carries_the_numbers_that_made_it() -> None:

@@ -172,7 +172,7 @@ def test_a_decision_and_a_look_change_each_their_own() -> None:
     """Of what is remembered, every field that is not theirs stays as it was."""
     known = History(
         samples={"uid-0": (sample(),)}, restarted_at=NOW - 1, desired=7, lowered_at=NOW - 50,
-        recommendations=((NOW - 9, 9),), asked_lately=((NOW - 9, 2),), bursts=Bursts.restored(3.0, NOW),
+        recommendations=((NOW - 9, 9),), asked_lately=((NOW - 9, 2),), bursts=Bursts.restored(30.0, 10.0, NOW),
         trend=Trend(level=2.0), turned_away=TurnedAway(newest=1.0), silent_since=NOW - 2, busy_at=NOW - 3,
         has_served=True, capacity=100.0, work_per_request=10.0, ready_uids=frozenset({"a"}), ready_changed_at=NOW - 70,
         uids=frozenset({"a", "b"}), starting_uids=frozenset({"b"}), startups=(30.0,),
