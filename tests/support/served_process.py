@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from listening import PATIENCE, Listening, listening
 
-__all__ = ["HEADRACE", "NAME", "PATIENCE", "ServedProcess", "environment", "serve_command", "served"]
+__all__ = ["HEADRACE", "NAME", "PATIENCE", "ServedProcess", "environment", "refused", "serve_command", "served"]
 
 HEADRACE = Path(sys.executable).parent / "headrace"
 NAME = "tiny"
@@ -47,3 +48,22 @@ async def served(
         if ready:
             await server.until_ready()
         yield server
+
+
+def refused(command: Sequence[str], directory: Path) -> str:
+    """Why it refuses its model: the line that a kubelet reads, and stderr's last one. Fails where it does not end."""
+    log = directory / "termination-log"
+    ended = subprocess.run(
+        command,
+        env=environment(HEADRACE_TERMINATION_LOG=str(log)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 78, ended.stderr
+    assert "Traceback" not in ended.stderr
+    reason = log.read_text()
+    assert reason.count("\n") == 1
+    assert ended.stderr.endswith(f"headrace: {reason}")
+    return reason

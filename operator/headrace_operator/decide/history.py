@@ -61,10 +61,8 @@ class History:
         """What an operator knows that sees this object for the first time; `replicas` are its live pods."""
         learned, startup = status.get("capacity", {}), status.get("startup", {})
         inputs = status.get("lastDecision", {}).get("inputs", {})
-        burst, work = (
-            _number(inputs.get("load", {}).get("burstTokensPerSecond")),
-            _number(learned.get("tokensPerRequest")),
-        )
+        burst = _number(inputs.get("load", {}).get("burstTokensPerSecond"))
+        work = _number(learned.get("tokensPerRequest"))
         desired = status.get("desiredReplicas", replicas)
         quantiles = [_number(startup.get(name)) for name in ("p50Seconds", "p95Seconds")]
         return cls(
