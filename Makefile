@@ -69,11 +69,12 @@ bench: setup ## what we claim, measured here, with what every checkout has: prin
 	$(foreach bench,$(BENCH),$(BIN)/python bench/$(bench).py $(BENCH_$(bench)) --json - &&) true
 
 # All that needs no peer's environment. Where the full size takes long, a cheap one: docs/benchmarks.md has the full ones.
-BENCH ?= autoscaler decide_speed host_step joining engine scheduling offline_cost window row_sizes economics speculation embed router soak scaling operator_scale
+BENCH ?= autoscaler decide_speed host_step joining engine scheduling offline_cost window row_sizes economics speculation lora embed router soak scaling operator_scale
 BENCH_autoscaler := $(if $(TRACE),--trace $(TRACE))
 BENCH_decide_speed := --deployments 50
 BENCH_scheduling := --turns 2 --seconds 15
 BENCH_offline_cost := --turns 1 --seconds 20 --loads 0.5
+BENCH_lora := --turns 1
 BENCH_embed := --peers "" --rounds 1
 BENCH_soak := --minutes 1
 BENCH_economics := --rounds 1
