@@ -75,6 +75,7 @@ class CallReader:
         self._searched = 0  # characters of `_held` in which the end of a call was looked for
         self._depth = _Depth()
         self._calls = 0
+        self._separates = False  # is white space what comes after a call? It is no text until other text came
 
     @property
     def called(self) -> bool:
@@ -109,22 +110,24 @@ class CallReader:
         if self._state is _State.HEAD:
             yield from self._complete(self._held)
         elif self._state in {_State.TEXT, _State.MAYBE}:
-            yield self._held if not self.called else self._held.strip()
+            text = self._held.lstrip() if self._separates else self._held
+            yield text.rstrip() if self.called else text
         self._held = ""
 
     def _text(self) -> Iterator[str | CallPart]:
         if self._form is Form.LLAMA:
             yield self._take(len(self._held))
             return
-        if self.called:
-            self._held = self._held.lstrip()  # what separates two calls is no text
+        if self._separates:
+            self._held = self._held.lstrip()
         place = self._held.find(BEGIN)
+        shown = self._take(len(self._held) - _held_back(self._held) if place < 0 else place)
+        self._separates = self._separates and not shown
         if place >= 0:
-            yield self._take(place).rstrip()
+            shown = shown.rstrip()
             self._take(len(BEGIN))
             self._enter(_State.HEAD)
-        else:
-            yield self._take(len(self._held) - _held_back(self._held))
+        yield shown
 
     def _maybe(self) -> Iterator[str | CallPart]:
         rest = self._held.lstrip(" \t\r\n;" if self.called else " \t\r\n")
@@ -176,6 +179,7 @@ class CallReader:
         """A call whose keys came in another order; or text, where it is none."""
         found = _parsed(text)
         if found is None:
+            self._separates = False
             yield (BEGIN if self._form is Form.HERMES else "") + text
         else:
             name, arguments = found
@@ -184,6 +188,7 @@ class CallReader:
 
     def _begun(self, name: str) -> CallPart:
         self._calls += 1
+        self._separates = True
         return CallPart(self._calls - 1, name=name)
 
     def _enter(self, state: _State) -> None:

@@ -27,6 +27,13 @@ CASES = [
     pytest.param(Form.HERMES, f"<tool_call>{NOON}</tool_call> Done.", "Done.", [("clock", {})], id="text after a call"),
     pytest.param(
         Form.HERMES,
+        f"<tool_call>{NOON}</tool_call>\nIt is noon. \n<tool_call>{NOON}</tool_call>  It still is.\n",
+        "It is noon.It still is.",
+        [("clock", {}), ("clock", {})],
+        id="several words after a call",
+    ),
+    pytest.param(
+        Form.HERMES,
         '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>',
         "",
         [("f", {"a": 1})],
