@@ -51,7 +51,7 @@ class Bursts:
         stays = math.exp(-finished / TYPICAL) if finished else 1.0
         finished, tokens = self.finished * stays + finished, self.tokens * stays + tokens
         fresh, past, before = self.fresh, self.past, self.counted_to
-        if before is None or now - before > GAP:
+        if before is None or not 0.0 <= now - before <= GAP:  # also of a clock that was set back
             return Bursts(fresh, past, now, self.played_at, self.needed, finished, tokens)
         fresh = _with(fresh, requests, before, now)
         if now - self.played_at < TURN:
@@ -113,7 +113,7 @@ def _needed(past: tuple[Moment, ...], known: float | None) -> float | None:
     late = LATE * sum(map(_REQUESTS, past)) * max(1.0, LEAST / seconds)
     if not _are_late(past, 0.0, late):
         return None
-    low, high = 0.0, known or max([requests / lasted for _, lasted, requests, _ in past])
+    low, high = 0.0, known or max([requests / max(lasted, BUCKET) for _, lasted, requests, _ in past])
     if known and not _are_late(past, known, late) and _are_late(past, known * (1 - NEAR), late):
         return known  # as most of the time
     while _are_late(past, high, late):

@@ -94,6 +94,24 @@ def test_nobody_knows_when_within_a_silence_they_came() -> None:
     assert busy.seen(5000, NOW + 1800 + 60, 0, 0).usual() == busy.usual()
 
 
+@given(st.lists(st.tuples(st.sampled_from([-3.0, 0.0, 0.5, 2.0, 40.0]), st.integers(0, 80)), max_size=300))
+def test_a_clock_that_stands_or_is_set_breaks_nothing(looks: list[tuple[float, int]]) -> None:
+    bursts, now = after(every(3, burst=80, length=5, base=2)), NOW + 1800
+    for seconds, requests in looks:
+        now += seconds
+        bursts = bursts.seen(requests, now, requests, WORK * requests)
+    assert (bursts.usual() or 0.0) >= 0.0
+
+
+def test_a_burst_between_two_looks_of_one_moment_has_a_rate() -> None:
+    """Both looks of it are beside silences, of which nobody knows when within them requests came."""
+    bursts, now = QUIET.seen(0, NOW, 0, 0), NOW
+    for seconds, requests in [(2.0, 2)] * 40 + [(40.0, 0), (0.0, 400), (40.0, 0)] + [(2.0, 2)] * 100:
+        now += seconds
+        bursts = bursts.seen(requests, now, 2, 2 * WORK)
+    assert bursts.usual()
+
+
 @given(st.lists(st.integers(0, 50), min_size=100, max_size=300), st.integers(2, 5))
 def test_k_times_the_requests_need_k_times_the_rate(arrivals: list[int], k: int) -> None:
     once, more = after(arrivals).usual(), after([k * requests for requests in arrivals]).usual()
