@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace_server import harness, quantization_options, task_scores
+from headrace_server import harness, invariance_options, quantization_options, task_scores
 from headrace_server.config import EngineConfig, QuantizationConfig, ServerConfig, Task, page_size_for
 from headrace_server.errors import ModelRefused
 from headrace_server.evaluation import (
@@ -51,6 +51,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--recall-at", type=_positive, default=10, metavar="K", help="neighbours, with --task=embed")
     add("--json", metavar="FILE", help="write the result there as JSON; - is stdout (default: a table)")
     quantization_options.register(parser)
+    invariance_options.register(parser)
     add("--tasks", metavar="NAMES", help="compare scores of lm-eval's tasks, too: names with commas (needs lm-eval)")
     add("--task-files", type=Path, metavar="DIR", help="folder of further tasks")
     add("--lm-eval", metavar="PROGRAM", help="lm-eval of an environment of its own (default: the one on the PATH)")
@@ -80,7 +81,8 @@ def evaluated(
 ) -> Quality | EmbeddingQuality:
     """Raises ModelRefused, BadFile."""
     ours = _config(options, options.model, options.dtype, quantization_options.quantization_from(options))
-    ours = replace(ours, engine=replace(ours.engine, kv_cache_dtype=options.kv_cache_dtype))
+    kept, apart = options.kv_cache_dtype, invariance_options.batch_invariant_from(options)
+    ours = replace(ours, engine=replace(ours.engine, kv_cache_dtype=kept, batch_invariant=apart))
     theirs = _config(options, options.against or options.model, options.against_dtype, QuantizationConfig())
     if options.task is Task.EMBED:
         from headrace_server.model.quality import embeddings  # noqa: PLC0415 - `headrace --help` waits for no torch
@@ -153,6 +155,7 @@ def harness_of(options: argparse.Namespace) -> Harness | None:
 def scores_of(options: argparse.Namespace, asks: Harness) -> tuple[Compared, ...]:
     """Raises ModelRefused, BadFile."""
     ours = [*_serve(options, options.model, options.dtype), *quantization_options.words(options)]
+    ours += ["--batch-invariant"] if options.batch_invariant else []
     theirs = _serve(options, options.against or options.model, options.against_dtype)
     try:
         return task_scores.compared(asks.scores(ours, _tell), asks.scores(theirs, _tell))

@@ -13,17 +13,17 @@ from typing import Any
 
 import aiohttp
 
-from headrace_server import evaluate_command, task_scores
-from headrace_server.client.summary import machine
-from headrace_server.config import EngineConfig, Task
+from headrace_server import evaluate_command, speculative_options, task_scores
+from headrace_server.config import Task
 from headrace_server.errors import ModelRefused
 from headrace_server.evaluation import BadFile, Thresholds, read_golden, read_thresholds, regressions
+from headrace_server.gate import options as gate_options
 from headrace_server.gate import play
+from headrace_server.gate.baseline import read_baseline
 from headrace_server.gate.checks import Check, Limits, Measured, checked, read_limits
-from headrace_server.gate.options import serve_options
+from headrace_server.gate.machine import measuring
 from headrace_server.gate.report import (
     Signers,
-    is_intact,
     model_digest,
     objections,
     private_key,
@@ -36,7 +36,6 @@ from headrace_server.report_file import check_place, leave
 FAILED, CANNOT = 1, 2  # exit statuses
 CALM = 0.7  # of the capacity: the steady load
 BEYOND = 1.5  # of the capacity: the peak
-SAME_MACHINE = ("cpu", "cores")
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +55,9 @@ def _register_run(parser: argparse.ArgumentParser) -> None:
     add("--minutes", type=_above_0, default=30.0, help="of steady load, at 70 %% of the capacity (default %(default)g)")
     add("--peak-minutes", type=_above_0, default=2.0, help="at 1.5 times the capacity (default %(default)g)")
     add("--capacity-minutes", type=_above_0, default=1.0, help="that measure the capacity (default %(default)g)")
-    add("--max-running", type=int, default=EngineConfig().max_running, help="as of serve (default %(default)s)")
-    add("--kv-cache-mib", type=int, help="as of serve")
     add("--limits", type=Path, help="JSON object of what else is allowed (default: docs/gate.md)")
     add("--baseline", type=Path, help="report of an earlier release on this machine: its speed is to be kept")
+    gate_options.register(parser)
     add = parser.add_argument_group("report").add_argument
     add("--sign-off", metavar="NAME", required=True, help="who stands for this release")
     add("--key", type=Path, help="PEM of an Ed25519 private key that signs the report (default: a digest alone)")
@@ -106,13 +104,17 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
         raise ModelRefused("--task=embed: the gate plays load on models that generate only; use `headrace evaluate`")
     limits = Limits() if options.limits is None else read_limits(options.limits)
     allowed = Thresholds() if options.thresholds is None else read_thresholds(options.thresholds)
-    baseline = None if options.baseline is None else _baseline(options.baseline)
+    here = measuring(options.device)
+    baseline = None if options.baseline is None else read_baseline(options.baseline, here)
+    guessing = speculative_options.speculative_from(options)
+    draft = guessing and guessing.draft_model
     asks = evaluate_command.harness_of(options)
     digest, golden = model_digest(options.model), read_golden(options.golden)
+    draft_digest = draft and model_digest(draft)
     quality = evaluate_command.evaluated(options, golden, _tell)
     tasks = () if asks is None else evaluate_command.scores_of(options, asks)
     worse = regressions(quality, allowed) + task_scores.regressions(tasks, allowed.task_drop)
-    full, measured = asyncio.run(_played(options, tuple(worse)))
+    full, measured = asyncio.run(_played(options, draft, tuple(worse)))
     checks = checked(measured, limits, baseline)
     return {
         "passed": all(check.passed for check in checks),
@@ -121,8 +123,9 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
         "model": options.model.resolve().name,
         "model_digest": digest,
         "against": str((options.against or options.model).name),
-        "serve_options": serve_options(options),
-        "machine": machine(),
+        "serve_options": gate_options.serve_options(options),
+        "draft_model_digest": draft_digest,
+        "machine": here,
         "checks": [_told(check) for check in checks],
         "quality": asdict(quality),
         "tasks": task_scores.as_json(tasks),
@@ -136,9 +139,11 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def _played(options: argparse.Namespace, worse: tuple[str, ...]) -> tuple[tuple[float, float], Measured]:
+async def _played(
+    options: argparse.Namespace, draft: Path | None, worse: tuple[str, ...]
+) -> tuple[tuple[float, float], Measured]:
     with tempfile.TemporaryDirectory() as scratch:
-        async with play.serving(_serve_options(options), Path(scratch) / "server.log") as server:
+        async with play.serving(_serve_options(options, draft), Path(scratch) / "server.log") as server:
             _tell("a full server")
             full = await play.capacity(server, options.max_running, 60 * options.capacity_minutes)
             _tell(f"{full[0]:.3g} requests/s, {full[1]:.4g} tokens/s")
@@ -150,25 +155,9 @@ async def _played(options: argparse.Namespace, worse: tuple[str, ...]) -> tuple[
     return full, Measured(worse, full[1], steady, peak)
 
 
-def _serve_options(options: argparse.Namespace) -> list[str]:
-    return [f"--model={options.model}", "--name=gate", *serve_options(options)]
-
-
-def _baseline(path: Path) -> float:
-    """Tokens a second. Raises BadFile for one that says nothing about this machine."""
-    report = read_report(path)
-    if not is_intact(report):
-        raise BadFile(f"{path}: its body is not what its sha256 was made of; take the file that `headrace gate` wrote")
-    body = report["body"]
-    here, there = machine(), body.get("machine") or {}
-    different = [name for name in SAME_MACHINE if there.get(name) != here[name]]
-    if different:
-        told = f"its {different[0]} is {there.get(different[0])!r}, here it is {here[different[0]]!r}"
-        raise BadFile(f"{path}: was measured on another machine: {told}; leave --baseline out, or measure one here")
-    speed = body.get("tokens_per_second")
-    if type(speed) not in (int, float) or speed <= 0:
-        raise BadFile(f"{path}: tokens_per_second is {speed!r}; must be a number above 0")
-    return float(speed)
+def _serve_options(options: argparse.Namespace, draft: Path | None) -> list[str]:
+    guesses = [] if draft is None else [f"--draft-model={draft}"]
+    return [f"--model={options.model}", "--name=gate", *gate_options.serve_options(options), *guesses]
 
 
 def _told(check: Check) -> dict[str, Any]:

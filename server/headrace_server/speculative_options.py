@@ -54,6 +54,17 @@ def speculative_from(options: argparse.Namespace) -> SpeculativeConfig | None:
     )
 
 
+def words(options: argparse.Namespace) -> list[str]:
+    """The same options as words of a command line, defaults said, and without the folder of the draft model."""
+    if options.speculative is None:
+        return []
+    return [
+        f"--speculative={options.speculative}",
+        f"--speculative-tokens={options.speculative_tokens or DEFAULTS.tokens}",
+        f"--speculative-max-batch={options.speculative_max_batch or 'auto'}",
+    ]
+
+
 def _check_draft_model(method: SpeculativeMethod, draft_model: str | None) -> None:
     if method is SpeculativeMethod.DRAFT and draft_model is None:
         raise ModelRefused("--draft-model: --speculative=draft needs one; name its folder")

@@ -81,9 +81,11 @@ def load_generator(config: ServerConfig, readiness: Readiness, metrics: ServerMe
     """Raises ModelRefused."""
     wall_clock = time.time  # noqa: TID251 - the operator compares it with Kubernetes' own times
     times = PhaseTimes(metrics, time.monotonic, wall_clock)
+    report = None
     if config.gate is not None:
         times.enter("gate")
-        entry.check(config.gate, config.model)
+        guessing = config.engine.speculative
+        report = entry.check(config.gate, config.model, guessing and guessing.draft_model)
     times.enter("tokenizer")
     text = load_text(config.model)
     times.enter("import")
@@ -92,6 +94,8 @@ def load_generator(config: ServerConfig, readiness: Readiness, metrics: ServerMe
     loaded = load_model(config, times.enter)
     metrics.device_info.labels(loaded.device).set(1)
     expose_device(config, metrics, loaded.gpu)
+    if report is not None:
+        entry.tell_if_moved(report, loaded.gpu and loaded.gpu.model)
     _check_vocabularies(config, text, loaded.limits)
     times.enter("grammars")
     grammars = load_grammars(config.model, loaded.limits)

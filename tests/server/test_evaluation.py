@@ -158,6 +158,12 @@ class TestTheCommand:
         assert self.evaluate(*words, "--kv-cache-dtype", "int8") == 1
         assert "kl is " in capsys.readouterr().out
 
+    def test_a_model_whose_answers_depend_on_nobody_is_judged_with_its_own_kernels(
+        self, model: Path, golden: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.evaluate("--model", model, "--golden", golden, "--batch-invariant", "--json", "-") == 0
+        assert json.loads(capsys.readouterr().out)["quality"]["kl"] == pytest.approx(0, abs=1e-6)
+
     def test_another_model_is_worse_and_the_perplexities_are_those_of_transformers(
         self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -182,6 +188,8 @@ class TestTheCommand:
             (("--model", "nowhere"), "nowhere is not a directory"),
             (("--quantization", "int4", "--quantization-group-size", "7"), "a group of 7 weights"),
             (("--against", SHIPPED / "scripture-1m"), "have different tokenizers"),
+            (("--batch-invariant", "--dtype", "float16"), "--batch-invariant has no kernels for torch.float16"),
+            (("--batch-invariant", "--task", "embed"), "--batch-invariant is for --task=generate, not embed"),
         ],
     )
     def test_what_cannot_be_compared_is_status_2(

@@ -20,9 +20,10 @@ from headrace_server.client.connection import PLAIN, Connection, add_connection_
 from headrace_server.client.live import Live
 from headrace_server.client.plot import KINDS, save_plot
 from headrace_server.client.prompts import BUILT_IN, draw_prompt
-from headrace_server.client.summary import LoadSummary, Outcome, Slo, machine
+from headrace_server.client.summary import LoadSummary, Outcome, Slo
 from headrace_server.client.targets import GrpcTarget, HttpTarget, Job, Reception, RequestFailed, Target
 from headrace_server.client.traces import Arrival, UnusableTrace, prompt_of, read_trace
+from headrace_server.machine import machine
 
 
 @dataclass(frozen=True, slots=True)

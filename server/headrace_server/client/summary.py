@@ -1,12 +1,9 @@
 """What a load test saw, request by request and in sum."""
 
 import math
-import os
-import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -78,18 +75,6 @@ class LoadSummary:
             "goodput_requests_per_second": round(good / self.seconds, 3) if self.seconds else None,
             "goodput_share": round(good / len(self.outcomes), 4) if self.outcomes else None,
         }
-
-
-def machine() -> dict[str, Any]:
-    """Of the client; the common form of every bench's result."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-    }
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:

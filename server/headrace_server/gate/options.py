@@ -2,14 +2,28 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from headrace_server import quantization_options
-from headrace_server.config import KvCacheDtype
+from headrace_server import quantization_options, speculative_options
+from headrace_server.config import EngineConfig, KvCacheDtype
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """What a gate's load is played with, beside the options that it shares with `headrace evaluate`."""
+    add = parser.add_argument_group("server, as of serve").add_argument
+    add("--max-running", type=int, default=EngineConfig().max_running, help="(default %(default)s)")
+    add("--kv-cache-mib", type=int)
+    add("--no-prefix-cache", dest="prefix_cache", action="store_false")
+    add("--hub-cache", type=Path, help="for --draft-model=hf://...")
+    speculative_options.register(parser)
 
 
 def serve_options(options: argparse.Namespace) -> list[str]:
-    """Words for `headrace serve`, from its own command line or from that of `headrace gate run`."""
+    """Words for `headrace serve`, from its own command line or from that of `headrace gate run`.
+
+    Without the draft model: it lies elsewhere on another machine, and is known by its files.
+    """
     found = [f"--device={options.device}", f"--dtype={options.dtype}", f"--max-running={options.max_running}"]
     if options.kv_cache_mib is not None:
         found.append(f"--kv-cache-mib={options.kv_cache_mib}")
@@ -19,7 +33,9 @@ def serve_options(options: argparse.Namespace) -> list[str]:
     if how.weights is not None:
         found += [f"--quantization={how.weights}", f"--quantization-group-size={how.group_size}"]
         found += [] if how.exclude is None else [f"--quantization-exclude={','.join(how.exclude)}"]
-    return found
+    found += [] if options.prefix_cache else ["--no-prefix-cache"]
+    found += ["--batch-invariant"] if options.batch_invariant else []
+    return found + speculative_options.words(options)
 
 
 def differences(body: Mapping[str, Any], served: Sequence[str]) -> list[str]:
@@ -36,8 +52,9 @@ def differences(body: Mapping[str, Any], served: Sequence[str]) -> list[str]:
 
 
 def _by_name(words: Sequence[str]) -> dict[str, str]:
-    return {name: value for name, _, value in (word.partition("=") for word in words)}
+    """As it stands in the list, by the option's name."""
+    return {word.partition("=")[0]: word for word in words}
 
 
 def _said(name: str, given: Mapping[str, str]) -> str:
-    return f"with {name}={given[name]}" if name in given else f"without {name}"
+    return f"with {given[name]}" if name in given else f"without {name}"

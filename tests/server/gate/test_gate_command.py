@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,15 +13,17 @@ import psutil
 import pytest
 from gate_reports import key_pair, line
 from headrace_server import gate_command, harness
-from headrace_server.client.summary import machine
 from headrace_server.errors import ModelRefused
 from headrace_server.gate import play
 from headrace_server.gate.checks import Name
-from headrace_server.gate.report import sealed
+from headrace_server.gate.report import model_digest, sealed
+from headrace_server.machine import machine
 from headrace_server.task_scores import Score
 from served_process import HEADRACE, environment, serve_command, served
+from tiny_tokenizer import save_tiny_tokenizer
 
 MODEL = Path(__file__).parents[3] / "examples" / "models" / "scripture-1m"
+SHORT = ("--minutes=0.03", "--peak-minutes=0.03", "--capacity-minutes=0.03", "--max-running=4", "--kv-cache-mib=16")
 
 
 def gated(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -34,9 +37,8 @@ async def test_a_model_goes_through_and_a_server_that_asks_for_its_report_loads_
     golden.write_text(json.dumps({"prompt": "And God said,", "answer": " Let there be light"}))
     limits = tmp_path / "limits.json"
     limits.write_text('{"memory_growth": 0.5}')  # in seconds, memory that is used for the first time looks like a leak
-    short = ("--minutes=0.03", "--peak-minutes=0.03", "--capacity-minutes=0.03", "--max-running=4", "--kv-cache-mib=16")
     done = gated(
-        "run", f"--model={MODEL}", f"--golden={golden}", *short, f"--limits={limits}", "--sign-off=a test",
+        "run", f"--model={MODEL}", f"--golden={golden}", *SHORT, f"--limits={limits}", "--sign-off=a test",
         f"--key={private}", f"--json={report}",
     )  # fmt: skip
     body = json.loads(report.read_text())["body"]
@@ -61,6 +63,9 @@ async def test_a_model_goes_through_and_a_server_that_asks_for_its_report_loads_
         (("--baseline=BASELINE",), "was measured on another machine: its cpu is 'an abacus'"),
         (("--baseline=EDITED",), "its body is not what its sha256 was made of"),
         (("--key=missing.pem",), "missing.pem"),
+        (("--speculative-tokens=2",), "--speculative-tokens: nothing is guessed without --speculative; add it"),
+        (("--speculative=draft",), "--draft-model: --speculative=draft needs one; name its folder"),
+        (("--speculative=draft", "--draft-model=nowhere"), "nowhere"),
         (("--tasks=verses", "--lm-eval=no-such-program"), "--lm-eval=no-such-program: is no program"),
         (("--json=nowhere/report.json",), "--json=nowhere/report.json: nowhere is no folder"),
         (("--json=FOLDER",), "cannot be written to; name another file"),
@@ -97,12 +102,11 @@ def test_a_task_whose_score_fell_fails_the_gate(tmp_path: Path, monkeypatch: pyt
     golden, report, program = (tmp_path / name for name in ("golden.jsonl", "report.json", "lm-eval"))
     golden.write_text(json.dumps({"prompt": "And God said,", "answer": " Let there be light"}))
     program.touch(mode=0o755)
-    short = ("--minutes=0.03", "--peak-minutes=0.03", "--capacity-minutes=0.03", "--max-running=4", "--kv-cache-mib=16")
     parser = argparse.ArgumentParser()
     gate_command.register(parser)
     tasks = ("--tasks=verses", f"--lm-eval={program}")
     options = parser.parse_args(
-        ["run", f"--model={MODEL}", f"--golden={golden}", "--sign-off=me", f"--json={report}", *short, *tasks]
+        ["run", f"--model={MODEL}", f"--golden={golden}", "--sign-off=me", f"--json={report}", *SHORT, *tasks]
     )
     assert options.run(options) == 1
     body = json.loads(report.read_text())["body"]
@@ -110,6 +114,34 @@ def test_a_task_whose_score_fell_fails_the_gate(tmp_path: Path, monkeypatch: pyt
     assert body["quality_thresholds"]["task_drop"] == 0.02
     [why] = [check["why"] for check in body["checks"] if check["name"] == Name.QUALITY]
     assert "verses acc is 0.5, was 0.75" in why
+
+
+def test_guesses_are_made_in_the_load_and_told(tmp_path: Path) -> None:
+    """By the small model for the larger one."""
+    golden, report = tmp_path / "golden.jsonl", tmp_path / "report.json"
+    golden.write_text(json.dumps({"prompt": "And God said,", "answer": " Let there be light"}))
+    options = ("--batch-invariant", "--no-prefix-cache", "--speculative=draft", "--speculative-tokens=2")
+    done = gated(
+        "run", f"--model={MODEL.with_name('scripture-5m')}", f"--golden={golden}", *SHORT, *options,
+        f"--draft-model={MODEL}", "--sign-off=me", f"--json={report}",
+    )  # fmt: skip
+    assert done.returncode in {0, 1}, done.stderr
+    body = json.loads(report.read_text())["body"]
+    assert {*options, "--speculative-max-batch=auto"} < set(body["serve_options"])
+    assert body["draft_model_digest"] == model_digest(MODEL)
+
+
+def test_a_draft_model_that_cannot_guess_ends_the_gate_with_the_servers_own_words(tmp_path: Path) -> None:
+    golden, draft = tmp_path / "golden.jsonl", tmp_path / "draft"
+    golden.write_text(json.dumps({"prompt": "And God said,", "answer": " Let there be light"}))
+    shutil.copytree(MODEL, draft)
+    save_tiny_tokenizer(draft)
+    done = gated(
+        "run", f"--model={MODEL}", f"--golden={golden}", *SHORT, "--speculative=draft", f"--draft-model={draft}",
+        "--sign-off=me",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "its tokenizer.json gives tokens other ids than the model's" in done.stderr
 
 
 SERVE = (f"--model={MODEL}", "--name=gate", "--device=cpu", "--dtype=float32", "--max-running=4", "--kv-cache-mib=16")

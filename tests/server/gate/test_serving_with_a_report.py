@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from headrace_server.config import GateConfig
 from headrace_server.errors import ModelRefused
 from headrace_server.gate import entry
 from headrace_server.gate.options import differences, serve_options
+from headrace_server.gate.report import model_digest
+from headrace_server.machine import machine
 from served_process import refused, serve_command, served
 
 MODEL = Path(__file__).parents[3] / "examples" / "models" / "scripture-1m"
@@ -115,7 +118,58 @@ def test_a_model_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None
     with pytest.raises(
         ModelRefused, match="nowhere: No such file or directory; name a folder that the server can read"
     ):
-        entry.check(GateConfig(report, (), AS_MEASURED), tmp_path / "nowhere")
+        entry.check(GateConfig(report, (), AS_MEASURED), tmp_path / "nowhere", None)
+
+
+def test_a_draft_model_is_known_by_its_files(tmp_path: Path) -> None:
+    """Wherever it lies; and a report that names none was measured without one."""
+    words = (*AS_MEASURED, "--speculative=draft", "--speculative-tokens=4", "--speculative-max-batch=auto")
+    gate = GateConfig(tmp_path / "report.json", (), words)
+    gate.report.write_text(passed(MODEL, None, *words, draft_model_digest=model_digest(MODEL)))
+    copied = tmp_path / "copied"
+    shutil.copytree(MODEL, copied)
+    entry.check(gate, MODEL, copied)
+    (copied / "config.json").write_text("{}")
+    with pytest.raises(ModelRefused, match=f"its --draft-model was another one: {model_digest(MODEL)}, not sha256:"):
+        entry.check(gate, MODEL, copied)
+    gate.report.write_text(passed(MODEL, None, *words))
+    with pytest.raises(ModelRefused, match="its --draft-model was another one: None, not sha256:"):
+        entry.check(gate, MODEL, MODEL)
+
+
+HERE = machine()
+
+
+@pytest.mark.parametrize(
+    ("said", "gpu", "says"),
+    [
+        pytest.param(HERE, None, None, id="the same"),
+        pytest.param(HERE | {"load_average": 99.0, "python": "2.7"}, None, None, id="the same, busier"),
+        pytest.param(HERE | {"gpu": "NVIDIA H200"}, "NVIDIA H200", None, id="the same GPU"),
+        pytest.param(
+            {"cpu": "an abacus", "cores": 3},
+            None,
+            f"measured on 3 cores of an abacus, served on {HERE['cores']} cores of {HERE['cpu']}: quality holds here",
+            id="another CPU",
+        ),
+        pytest.param(HERE | {"gpu": "NVIDIA H100"}, "NVIDIA H200", "and NVIDIA H100, served on ", id="another GPU"),
+        pytest.param(HERE, "NVIDIA H200", "and NVIDIA H200: quality holds here", id="a GPU that was not told"),
+        pytest.param(None, None, "measured on a machine that it does not name", id="no machine"),
+    ],
+)
+def test_another_machine_is_told_and_not_refused(
+    said: object, gpu: str | None, says: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry.tell_if_moved({"machine": said}, gpu)
+    assert len(caplog.messages) == (says is not None)
+    assert (says or "") in caplog.text
+
+
+async def test_a_server_on_another_machine_tells_it_and_serves(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text(passed(MODEL, None, *AS_MEASURED, machine={"cpu": "an abacus", "cores": 3}))
+    async with served(serve_command(MODEL, f"--gate-report={report}"), tmp_path):
+        assert "measured on 3 cores of an abacus, served on" in (tmp_path / "server.log").read_text()
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -163,12 +217,58 @@ def test_what_makes_no_sense_is_refused_before_anything_listens(words: list[str]
         ("--quantization=int4", "--quantization-group-size=32", "--quantization-exclude=lm_head"),
         ("--kv-cache-dtype=int8", "--kv-cache-mib=64"),
         ("--dtype=float16", "--max-running=3"),
+        ("--speculative=ngram",),
+        ("--speculative=draft", "--speculative-tokens=2", "--speculative-max-batch=8"),
+        ("--batch-invariant", "--no-prefix-cache"),
     ],
 )
 def test_a_server_with_the_options_of_a_report_is_as_it_was_measured(words: tuple[str, ...]) -> None:
     measured = serve_options(parsed(*words))
     assert differences({"serve_options": measured}, serve_options(parsed(*measured[1:]))) == []
     assert len(differences({"serve_options": measured}, serve_options(parsed()))) >= len(words)
+
+
+@pytest.mark.parametrize(
+    ("measured", "served", "says"),
+    [
+        pytest.param(
+            [],
+            ["--batch-invariant"],
+            ["measured without --batch-invariant, and is served with --batch-invariant"],
+            id="answers that depend on nobody",
+        ),
+        pytest.param(
+            ["--no-prefix-cache"],
+            [],
+            ["measured with --no-prefix-cache, and is served without --no-prefix-cache"],
+            id="prefixes that are kept",
+        ),
+        pytest.param(
+            ["--speculative=ngram", "--speculative-tokens=2"],
+            ["--speculative=ngram", "--speculative-max-batch=8"],
+            [
+                "with --speculative-max-batch=auto, and is served with --speculative-max-batch=8",
+                "with --speculative-tokens=2, and is served with --speculative-tokens=4",
+            ],
+            id="other guesses",
+        ),
+        pytest.param(["--speculative=ngram"], ["--speculative=ngram", "--speculative-tokens=4"], [], id="a default"),
+        pytest.param(
+            [],
+            ["--speculative=ngram"],
+            [
+                "without --speculative, and is served with --speculative=ngram",
+                "without --speculative-max-batch, and is served with --speculative-max-batch=auto",
+                "without --speculative-tokens, and is served with --speculative-tokens=4",
+            ],
+            id="guesses in a report from before they were recorded",
+        ),
+    ],
+)
+def test_other_options_are_told_with_both_values(measured: list[str], served: list[str], says: list[str]) -> None:
+    found = differences({"serve_options": serve_options(parsed(*measured))}, serve_options(parsed(*served)))
+    assert len(found) == len(says)
+    assert all(part in told for part, told in zip(says, found, strict=True))
 
 
 @pytest.mark.parametrize("body", [{}, {"serve_options": "--device=cpu"}, {"serve_options": [1]}])
