@@ -141,8 +141,8 @@ def row(parts: list[Measured], deployments: int, ticks: int, elapsed: float) -> 
         "processes": len(parts),
         "deployments": deployments,
         "ticks": ticks,
-        "decisions_seconds": round(max(part.processor for part in parts), 2),
-        "elapsed_seconds": round(elapsed, 2),
+        "decisions_seconds": round(max(part.processor for part in parts), 4),
+        "elapsed_seconds": round(elapsed, 4),
         "decision_microseconds": round(1e6 * processor / (deployments * ticks), 1),
         "decisions": hashlib.sha256(b"".join(one for part in parts for one in part.decided)).hexdigest()[:16],
     }
