@@ -26,7 +26,7 @@ from headrace_operator.settings import Settings
 from observations import IMAGE, deployment
 from prometheus_client import CollectorRegistry
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 BEFORE, AFTER = "headrace-router", "prod-headrace-router"
 NAME = "llama"
 
