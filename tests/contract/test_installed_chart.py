@@ -427,8 +427,12 @@ def test_helms_test_says_what_is_missing(
             "spec": spec,
         }
 
-    with pytest.raises(OSError, match="404"):
-        installed.missing(NAMESPACE, "headrace")
+    def refusal() -> str:
+        with pytest.raises(OSError) as refused:
+            installed.missing(NAMESPACE, "headrace")
+        return str(refused.value)
+
+    cluster.wait("its role is in force, and there is no Lease", lambda: "404" in refusal())
     cluster.apply(leads("2020-01-01T00:00:00.000000Z"))
     assert "no operator leads" in installed.missing(NAMESPACE, "headrace")
     now = installed.datetime.now(installed.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
