@@ -11,6 +11,7 @@ from cluster.binaries import Binaries, ensure
 from cluster.build import GIB, HELM, KUBE, Recipe
 from cluster.once import once
 from cluster.toolchain import BuildFailed
+from cluster.waiting import HANG
 
 SYSTEM = "/usr/bin:/bin"  # for sh; every test puts its own folders before it
 FITTING = {"etcd": build.ETCD, "helm": build.HELM_VERSION}  # the others have Kubernetes' version
@@ -228,7 +229,7 @@ def test_a_place_that_many_ask_for_is_made_once(tmp_path: Path) -> None:
         others_ask.set()
 
     def make(unfinished: Path) -> None:
-        assert others_ask.wait(10), "the second one should have found the first at work"
+        assert others_ask.wait(HANG), "the second one should have found the first at work"
         made.append(unfinished.name)
         unfinished.write_text("done")
 

@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 from cluster.node.probes import Place, watch
+from cluster.waiting import HANG
 
 EXEC = {"exec": {"command": ["true"]}, "periodSeconds": 0.01}
 
@@ -22,6 +23,6 @@ async def test_a_probe_that_is_answered_while_it_is_cancelled_ends() -> None:
         answered.set_result(0)
         await asyncio.sleep(0)  # the answer is there, and whoever waits for it has not gone on
         probing.cancel()
-        ended, _ = await asyncio.wait([probing], timeout=10)
+        ended, _ = await asyncio.wait([probing], timeout=HANG)
         probing.cancel()
     assert ended == {probing}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from browsing import Tab, chromium, tab
+from cluster.waiting import HANG
 from headrace_operator.decide.conditions import timestamp
 from headrace_operator.tools.ui.looks import Looks
 from headrace_operator.tools.ui.values import Look, Point
@@ -39,7 +40,7 @@ def show(browser: Browser) -> Iterator[Show]:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return int(runner.addresses[0][1])
 
-    port = asyncio.run_coroutine_threadsafe(listen(), loop).result(10)
+    port = asyncio.run_coroutine_threadsafe(listen(), loop).result(HANG)
     with tab(browser) as opened:
 
         def shown(look: Look, fragment: str = "") -> Tab:
@@ -49,9 +50,9 @@ def show(browser: Browser) -> Iterator[Show]:
 
         yield shown
         assert opened.errors == []
-    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(HANG)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(HANG)
     loop.close()
 
 
