@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from cluster import LocalCluster
-from demo import story
-from deployments import condition, pods, status, wait_ready
+from deployments import condition, pods, status, upgrade, wait_ready
 
 pytestmark = pytest.mark.e2e
 
@@ -54,10 +53,9 @@ def test_a_schedule_moves_the_bounds_and_is_named(cluster: LocalCluster, deploy:
 @pytest.fixture
 def budget(cluster: LocalCluster) -> Iterator[int]:
     """Two GPUs for the namespace of the tests."""
-    where = ("headrace", str(story.CHART), "--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "300s")
-    cluster.helm("upgrade", *where, "--set", "gpuBudgets.default=2")
+    upgrade(cluster, "--set", "gpuBudgets.default=2")
     yield 2
-    cluster.helm("upgrade", *where, "--reset-values")  # without it the last values stay
+    upgrade(cluster)
 
 
 def test_a_budget_stops_growth_and_takes_nothing_away(

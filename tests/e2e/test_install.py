@@ -6,24 +6,17 @@ import pytest
 from cluster import LocalCluster
 from cluster.commands import CommandFailed
 from demo import story
-from deployments import manifest, pods, wait_ready
+from deployments import manifest, pods, upgrade, wait_ready
 
 pytestmark = pytest.mark.e2e
 ACCOUNT = f"system:serviceaccount:{story.RELEASE_NAMESPACE}:headrace"
 ELSEWHERE = "elsewhere"  # a namespace that the operator is not to look at
 
 
-def upgrade(cluster: LocalCluster, *values: str) -> None:
-    sets = [word for value in values for word in ("--set", value)]
-    where = ("--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "300s")
-    # Without --reset-values helm goes on with the values of before when none are given.
-    cluster.helm("upgrade", "headrace", str(story.CHART), "--reset-values", *where, *sets)
-
-
 @pytest.fixture
 def only_default(cluster: LocalCluster) -> Iterator[None]:
     """The operator watches the namespace `default` alone, and nodes."""
-    upgrade(cluster, "watchNamespaces={default}", "watchNodes=true")
+    upgrade(cluster, "--set", "watchNamespaces={default}", "--set", "watchNodes=true")
     yield
     upgrade(cluster)
 

@@ -16,7 +16,7 @@ from dashboards import deployment
 from dashboards.__main__ import BOARDS
 from demo import story
 from demo.users import Habit, converse_during
-from deployments import condition, expositions, manifest, pods, wait_ready
+from deployments import OPERATORS, condition, expositions, manifest, pods, wait_ready
 from prometheus_server import Prometheus, prometheus
 from tools import PROGRAMS
 
@@ -43,7 +43,7 @@ def test_what_an_sre_is_given_works(cluster: LocalCluster, deploy: Callable[...,
     cluster.apply(manifest(name, autoscaling={"minReplicas": 1, "maxReplicas": 2}, routing={"mode": "Headrace"}))
     wait_ready(cluster, name, 1)
     cluster.wait("routers", lambda: condition(cluster, name, "RoutingReady")["message"].startswith("2 of 2 "))
-    operators = cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator")
+    operators = cluster.pods(story.RELEASE_NAMESPACE, OPERATORS)
     watched.find([*operators, *pods(cluster, name), *cluster.pods("default", f"headrace.dev/router={name}")])
     cluster.wait("all jobs are scraped", lambda: are_up(watched))
     through_routers = replace(story.doors(cluster, f"{name}-router"), model=name)

@@ -8,7 +8,7 @@ import pytest
 from cluster import LocalCluster
 from demo import story
 from demo.users import Habit, converse_during
-from deployments import Body, condition, manifest, operator_process, pods, status, wait_ready
+from deployments import Body, condition, manifest, operator_process, pods, status, upgrade, wait_ready
 
 pytestmark = pytest.mark.e2e
 SHORT = Habit(story.PROMPTS, max_new_tokens=16)
@@ -66,11 +66,7 @@ def test_an_upgraded_operator_touches_no_pod(cluster: LocalCluster, apply: Apply
     wait_ready(cluster, name, 2)
     before = {pod["metadata"]["uid"]: pod["spec"]["containers"][0]["image"] for pod in pods(cluster, name)}
 
-    def upgrade(*options: str) -> None:
-        where = ("--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "300s")
-        cluster.helm("upgrade", "headrace", str(story.CHART), "--reset-values", *where, *options)
-
-    upgrade("--set", "server.image.tag=9.9.9")
+    upgrade(cluster, "--set", "server.image.tag=9.9.9")
     try:
         apply(replicas=3)  # the upgraded operator is at work, and makes the third like the first two
         wait_ready(cluster, name, 3)
@@ -78,7 +74,7 @@ def test_an_upgraded_operator_touches_no_pod(cluster: LocalCluster, apply: Apply
         assert before.items() <= after.items()
         assert set(after.values()) == set(before.values())
     finally:
-        upgrade()
+        upgrade(cluster)
 
 
 def test_a_good_canary_is_promoted_and_no_request_fails(cluster: LocalCluster, apply: Apply) -> None:

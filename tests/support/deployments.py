@@ -8,6 +8,7 @@ from cluster import LocalCluster
 from demo import story
 
 Body = dict[str, Any]
+OPERATORS = "app.kubernetes.io/name=headrace-operator"
 
 
 def manifest(name: str, *, path: str = "scripture-5m", autoscaling: Body | None = None, **spec: Any) -> Body:
@@ -50,10 +51,31 @@ def wait_ready(cluster: LocalCluster, name: str, replicas: int) -> None:
     cluster.wait(f"{replicas} replicas of {name} ready", settled)
 
 
+def upgrade(cluster: LocalCluster, *options: str) -> None:
+    """Of the release, to these options and no others; returns when an operator of the new template leads.
+
+    Helm waits until the new pods are ready. One of the old ones may still lead while it ends.
+    """
+    where = ("--namespace", story.RELEASE_NAMESPACE, "--wait", "--timeout", "300s")
+    cluster.helm("upgrade", "headrace", str(story.CHART), "--reset-values", *where, *options)  # else old values stay
+
+    def is_led() -> bool:
+        found = cluster.pods(story.RELEASE_NAMESPACE, OPERATORS)
+        kept = {pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]}
+        return leader(cluster) in kept
+
+    cluster.wait("an operator of the new template leads", is_led)
+
+
+def leader(cluster: LocalCluster) -> str:
+    """The name of the operator's pod that holds the Lease; empty while nobody does."""
+    lease = cluster.object("lease", "headrace", "-n", story.RELEASE_NAMESPACE)
+    return str(lease["spec"]["holderIdentity"])
+
+
 def operator_process(cluster: LocalCluster) -> psutil.Process:
     """The operator that leads, found by the pod name that it is told to be. Raises LookupError."""
-    lease = cluster.object("lease", "headrace", "-n", story.RELEASE_NAMESPACE)
-    identity = f"--identity={lease['spec']['holderIdentity']}"
+    identity = f"--identity={leader(cluster)}"
     for process in psutil.process_iter(["cmdline"]):
         if identity in (process.info["cmdline"] or ()):
             return process
@@ -64,7 +86,7 @@ def expositions(cluster: LocalCluster) -> list[str]:
     """/metrics of each operator."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     texts = []
-    for pod in cluster.pods(story.RELEASE_NAMESPACE, "app.kubernetes.io/name=headrace-operator"):
+    for pod in cluster.pods(story.RELEASE_NAMESPACE, OPERATORS):
         with opener.open(f"http://{pod['status']['podIP']}:8080/metrics", timeout=60) as answer:
             texts.append(answer.read().decode())
     return texts
