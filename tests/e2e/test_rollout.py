@@ -84,10 +84,11 @@ def test_a_good_canary_is_promoted_and_no_request_fails(cluster: LocalCluster, a
     stable = wait_state(cluster, name, "Baseline")["stableRevision"]
 
     def edit() -> None:
-        apply(rollout=canary(), batching={"maxRunning": 3})
+        apply(rollout=canary(minDuration="800s"), batching={"maxRunning": 3})  # no look takes as long
         trial = wait_state(cluster, name, "Trial")
         assert trial["stableRevision"] == stable
         operator_process(cluster).kill()
+        apply(rollout=canary(), batching={"maxRunning": 3})
         ended = wait_state(cluster, name, "Baseline", updated=stable)
         assert ended["startedAt"] == trial["startedAt"]
 

@@ -15,25 +15,20 @@ from deployments import Body, condition, manifest, pods, status, wait_ready
 pytestmark = pytest.mark.e2e
 NAME = "overheard"
 SHORT = Habit(story.PROMPTS, max_new_tokens=8)
-# A trial that ends soon, on a machine whose speed is anybody's guess.
-ROLLOUT = {
-    "strategy": "Shadow",
-    "canary": {
-        "minSamples": 10,
-        "minDuration": "15s",  # longer than a look at the pods takes
-        "deadline": "300s",
-        "limits": {"queueWaitP95": "1000%", "tokensPerSecond": "1%"},
-    },
-}
+# Seconds that a trial lasts at least. No look at the pods takes as long as the second.
+SOON, AFTER_WE_HAVE_LOOKED = "1s", "800s"
 
 
 @pytest.fixture
 def apply(cluster: LocalCluster) -> Iterator[Callable[..., None]]:
-    def changed(*, path: str = "scripture-5m", **spec: Any) -> None:
+    def changed(*, path: str = "scripture-5m", trial: str = SOON, **spec: Any) -> None:
         """Two replicas behind one router, whose new revisions are tried on copies."""
+        limits = {"queueWaitP95": "1000%", "tokensPerSecond": "1%"}  # a machine's speed is anybody's guess
+        policy = {"minSamples": 10, "minDuration": trial, "deadline": "900s", "limits": limits}
         asked = {"minReplicas": 2, "maxReplicas": 2, "targets": {"queueWaitP95": "60s"}}
         routed = {"mode": "Headrace", "replicas": 1}
-        cluster.apply(manifest(NAME, path=path, autoscaling=asked, routing=routed, rollout=ROLLOUT, **spec))
+        rollout = {"strategy": "Shadow", "canary": policy}
+        cluster.apply(manifest(NAME, path=path, autoscaling=asked, routing=routed, rollout=rollout, **spec))
 
     yield changed
     cluster.kubectl("delete", "infdep", NAME, "--ignore-not-found")
@@ -80,9 +75,10 @@ def test_copies_decide_and_no_client_hears_of_it(cluster: LocalCluster, apply: C
         assert condition(cluster, NAME, "Progressing")["reason"] == "ShadowRolledBack"
         cluster.wait("its pod is gone", lambda: {p["metadata"]["uid"] for p in pods(cluster, NAME)} == before)
 
-        apply(batching={"maxRunning": 3})
+        apply(batching={"maxRunning": 3}, trial=AFTER_WE_HAVE_LOOKED)
         cluster.wait("a trial", lambda: rollout(cluster, "Trial", updated=back["updatedRevision"]))
         shadow = cluster.wait("a shadow pod hears copies", one_that_hears)
+        apply(batching={"maxRunning": 3})
         ended = cluster.wait("it takes over", lambda: rollout(cluster, "Baseline", updated=back["updatedRevision"]))
         assert (ended["reason"], ended["stableRevision"] != first) == ("AllGatesPassed", True)
         assert ended["evidence"]["canary"]["requests"] >= 8  # told at the last notable growth
