@@ -148,7 +148,7 @@ def test_a_pod_that_a_person_drains_loses_no_stream(cluster: LocalCluster, deplo
 
     assert asyncio.run(drain()) == [long] * number
     wait_ready(cluster, name, 2)
-    assert "drained: no request is inside" in messages(cluster, name)
+    cluster.wait("it is told", lambda: "drained: no request is inside" in messages(cluster, name))
 
 
 def test_an_eviction_below_the_minimum_is_refused_by_the_budget(
