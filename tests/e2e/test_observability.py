@@ -57,6 +57,8 @@ def test_what_an_sre_is_given_works(cluster: LocalCluster, deploy: Callable[...,
     cluster.wait("every rule was evaluated", lambda: all(rule["health"] != "unknown" for rule in rules(watched)))
     every_rule_can_be_evaluated(watched)
     the_operators_exposition_is_well_formed(cluster, name)
+    # `kubectl logs --selector` fails for a pod that has no log yet, or that goes between its list and its log.
+    cluster.wait("no pod comes or goes any more", lambda: len(pods(cluster, name)) == 1)
     every_runbook_runs(cluster, watched, name)
     cluster.kubectl("delete", "infdep", name)
     cluster.wait("no operator tells of it", lambda: not any(f'name="{name}"' in text for text in expositions(cluster)))
