@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from headrace_operator import kube
@@ -36,7 +36,7 @@ class _Bucket:
     at: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Series:
     count: int
     first: float
@@ -60,18 +60,20 @@ class Recorder:
             self._metrics.events_dropped.labels(about.namespace, about.name).inc()
             return
         key = (about.uid, str(reason), message)
-        known = self._series.get(key)
+        known = self._series.pop(key, None)  # back once it is written: what was lost cannot be counted on
         try:
             if known and now - known.last < SERIES:
-                known.count, known.last = known.count + 1, now
-                change = {"count": known.count, "lastTimestamp": timestamp(now)}
-                await self._api.merge(kube.events(about.namespace, known.name), change)
-                return
-            self._series[key] = series = _Series(1, now, now, _name(about, reason, message, now))
-            body = self._body(about, reason, message, series, is_warning=is_warning)
-            await self._api.create(kube.events(about.namespace), body)
+                series = replace(known, count=known.count + 1, last=now)
+                change = {"count": series.count, "lastTimestamp": timestamp(now)}
+                await self._api.merge(kube.events(about.namespace, series.name), change)
+            else:
+                series = _Series(1, now, now, _name(about, reason, message, now))
+                body = self._body(about, reason, message, series, is_warning=is_warning)
+                await self._api.create(kube.events(about.namespace), body)
         except KubeError as error:
             logger.warning("event %s of %s/%s is lost: %s", reason, about.namespace, about.name, error)
+        else:
+            self._series[key] = series
 
     def forget(self, uid: str) -> None:
         self._buckets.pop(uid, None)

@@ -177,6 +177,20 @@ async def test_a_repeated_event_is_counted_and_not_written_anew(kube: RecordedKu
     assert kube.calls[2][2]["count"] == 3
 
 
+@pytest.mark.parametrize("lost", ["create", "merge"])
+async def test_an_event_that_was_lost_is_written_when_it_comes_again(
+    kube: RecordedKube, recorder: Recorder, lost: str
+) -> None:
+    if lost == "merge":
+        await recorder.record(CHAT, Reason.STEADY, "same", now=1000.0)
+    kube.refuse[lost] = 500
+    await recorder.record(CHAT, Reason.STEADY, "same", now=1001.0)
+    kube.refuse.clear()
+    kube.calls.clear()
+    await recorder.record(CHAT, Reason.STEADY, "same", now=1002.0)
+    assert [(method, body["count"]) for method, _, body in kube.calls] == [("create", 1)]
+
+
 async def test_an_object_cannot_flood_the_api_server(
     kube: RecordedKube, recorder: Recorder, metrics: OperatorMetrics
 ) -> None:
