@@ -14,7 +14,7 @@ from headrace_operator.decide.conditions import timestamp
 from headrace_operator.tools.ui.looks import Looks
 from headrace_operator.tools.ui.values import Look, Point
 from headrace_operator.tools.ui.web import application
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Route
 from written import now, status_of
 
 Show = Callable[..., Tab]
@@ -138,6 +138,35 @@ def test_scalings_are_marked_where_they_happened(show: Show) -> None:
     page.page.get_by_role("button", name="5 min", exact=True).click()
     assert (drawn.locator(".marks .up").count(), drawn.locator(".marks .down").count()) == (0, 1)
     assert len(page.page.locator(".timeline li").all()) == 3
+
+
+TELLS_OF_LOOKS = """
+window.EventSource = class extends EventSource {
+  constructor(url) {
+    super(url);
+    this.addEventListener("message", () => console.log("a look"));
+  }
+};
+"""
+
+
+def test_an_answer_that_takes_longer_than_a_look_is_shown(show: Show) -> None:
+    """Else nothing is, where all of them do."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = show(look(body("before"))).page
+    page.add_init_script(TELLS_OF_LOOKS)
+    page.route("**/api/overview", hold)
+    page.goto("about:blank")
+    with page.expect_console_message(lambda said: said.text == "a look"):
+        shown = show(look(body("after")))
+    held[0].continue_()
+    shown.wait_for("after")
+    page.unroute_all(behavior="ignoreErrors")
+    page.goto("about:blank")
 
 
 def test_hundreds_of_deployments_are_found_by_the_filter(show: Show) -> None:

@@ -4,6 +4,7 @@ import { momentAt } from "./charts.js";
 import { h, show } from "./dom.js";
 import * as views from "./views.js";
 
+const PATIENCE = 30_000; // ms for one answer
 const place = (id) => document.getElementById(id);
 const state = { page: null, received: 0, seconds: 900, cursor: null, words: "", lost: false };
 
@@ -20,16 +21,33 @@ const decode = (text) => {
   }
 };
 
-let asked = 0;
-const fetchPage = async () => {
-  const mine = ++asked;
+const source = () => {
   const at = route();
-  const url = at ? `/api/deployments/${encodeURIComponent(at.namespace)}/${encodeURIComponent(at.name)}` : "/api/overview";
+  return at ? `/api/deployments/${encodeURIComponent(at.namespace)}/${encodeURIComponent(at.name)}` : "/api/overview";
+};
+
+// One at a time, and once more for all that came meanwhile: where answers take longer than a look, each of them is shown.
+let isAsking = false;
+let isAskedAgain = false;
+const fetchPage = async () => {
+  isAskedAgain = isAsking;
+  if (isAsking) return;
+  isAsking = true;
   try {
-    const answer = await fetch(url);
+    await fetchOnce();
+  } finally {
+    isAsking = false;
+  }
+  if (isAskedAgain) fetchPage();
+};
+
+const fetchOnce = async () => {
+  const url = source();
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
     if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
     const page = await answer.json();
-    if (mine !== asked) return; // a newer address or look is on its way
+    if (url !== source()) return; // another address is asked next
     Object.assign(state, { page, received: Date.now() / 1000, lost: false });
   } catch {
     state.lost = true; // said in the header; the stream tries again by itself
