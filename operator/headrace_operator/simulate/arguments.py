@@ -27,9 +27,12 @@ def simulate(parser: argparse.ArgumentParser) -> None:
     who = parser.add_argument_group("policies")
     who.add_argument(
         "--policy", default=EVERYBODY, metavar="NAME,...",
-        help="also oracle (knows the future) and static:N; default: %(default)s",
+        help="also oracle (knows the future), headrace-one (keeps one replica) and static:N; default: %(default)s",
     )  # fmt: skip
-    who.add_argument("--min-replicas", type=whole, metavar="N", help="default 4")
+    who.add_argument(
+        "--min-replicas", type=count, metavar="N",
+        help="default 4; with 0 Headrace's last replica may leave, and headrace-one stands beside it",
+    )  # fmt: skip
     who.add_argument("--max-replicas", type=whole, metavar="N", help="default 64")
     who.add_argument(
         "--start-replicas", type=whole, metavar="N", help="that serve at the beginning (default: the minimum)"
@@ -38,11 +41,18 @@ def simulate(parser: argparse.ArgumentParser) -> None:
     who.add_argument(
         "--from-cr", metavar="NAME", help="bounds, targets and what is known of a replica, of a live object"
     )
+    who.add_argument(
+        "--idle-timeout", type=seconds, metavar="TIME", help="without a request until the last one leaves (default 10m)"
+    )
     _add_place(parser)
+    _add_routers(parser)
     how = parser.add_argument_group("replicas and metrics")
     how.add_argument("--cold-start", type=seconds, default=90.0, metavar="TIME", help="order to Ready (default 90s)")
     how.add_argument("--replica", type=Path, metavar="FILE", help="JSON of another replica, fitted or written")
-    how.add_argument("--routing", choices=["two-choices", "random", "least"], default="two-choices")
+    how.add_argument(
+        "--routing", choices=["two-choices", "random", "least", "router"],
+        help="how a replica is picked (default two-choices, and router where there are some)",
+    )  # fmt: skip
     how.add_argument("--gpus", type=whole, metavar="N", help="replicas that find a GPU (default: all)")
     how.add_argument(
         "--metrics-delay", type=seconds, default=0.0, metavar="TIME", help="age of every answer (default 0s)"
@@ -103,11 +113,27 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """Raises ArgumentTypeError."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 included, not {text!r}")
+    return int(text)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
+def _add_routers(parser: argparse.ArgumentParser) -> None:
+    routers = parser.add_argument_group("routers, which hold requests while no replica is ready")
+    routers.add_argument(
+        "--routers", type=whole, metavar="N", help="default: none, and 2 where the minimum is 0 or the object has some"
+    )
+    routers.add_argument("--hold-requests", type=count, metavar="N", help="that each of them holds (default 1000)")
+    routers.add_argument("--hold-timeout", type=seconds, metavar="TIME", help="and for how long (default 5m)")
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

@@ -6,27 +6,20 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from headrace_operator.errors import OperatorError
-from headrace_operator.service import InferenceDeployment, Scaling
+from headrace_operator.service import InferenceDeployment
 from headrace_operator.simulate import engine, plot, policies, traces
 from headrace_operator.simulate.comparison import Comparison, Run, run_all
 from headrace_operator.simulate.faults import Faults
+from headrace_operator.simulate.options import InvalidOption, routers, scaling
 from headrace_operator.tools.table import table
 
 BAD_INPUT = 2  # exit status
-LEAST, MOST = 4, 64  # replicas
-# The CRD's defaults.
-USUAL = Scaling(LEAST, MOST, queue_wait_target=0.5, utilization=0.7, scale_down_window=300.0)
-
-
-class InvalidOption(OperatorError):
-    """Options that contradict each other, or the rest of the input."""
 
 
 def simulate(options: argparse.Namespace) -> int:
@@ -50,10 +43,12 @@ def compared(options: argparse.Namespace, body: Mapping[str, Any] | None = None)
     requests = traces.scaled(requests, options.scale, options.seed)
     if not requests:
         raise InvalidOption(f"--scale {options.scale:g} leaves no request of {options.trace}; give a larger one")
-    scaling = _scaling(options, body)
+    known = None if body is None else InferenceDeployment.from_body(body)
+    wanted = scaling(options, known)
+    before = routers(options, wanted, known)
     return Comparison(
         requests=requests,
-        scaling=scaling,
+        scaling=wanted,
         engine=engine.read(options.replica) if options.replica else engine.Engine(),
         cold_start=options.cold_start,
         slo=options.slo,
@@ -65,20 +60,10 @@ def compared(options: argparse.Namespace, body: Mapping[str, Any] | None = None)
             metrics_loss=options.metrics_loss,
             gpus=((0.0, options.gpus),) if options.gpus else (),
         ),
-        routing=options.routing,
+        routing=options.routing or ("router" if before else "two-choices"),
         seed=options.seed,
+        routers=before,
     )
-
-
-def _scaling(options: argparse.Namespace, body: Mapping[str, Any] | None) -> Scaling:
-    known = USUAL if body is None else InferenceDeployment.from_body(body).scaling
-    least = known.min_replicas if options.min_replicas is None else options.min_replicas
-    most = known.max_replicas if options.max_replicas is None else options.max_replicas
-    if least > most:
-        raise InvalidOption(f"--min-replicas {least} must not exceed --max-replicas {most}")
-    if options.interval <= 0:
-        raise InvalidOption("--interval must be longer than 0s")
-    return replace(known, min_replicas=least, max_replicas=most)
 
 
 def _live(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -89,12 +74,12 @@ def _live(options: argparse.Namespace) -> Mapping[str, Any]:
 
 def _names(text: str, comparison: Comparison) -> list[str]:
     """Raises UnknownPolicy before an hour is simulated, not after."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise InvalidOption(f"--policy must name at least one; there are {policies.KNOWN}")
     for name in names:
         policies.check(name)
-    return list(dict.fromkeys(names))
+    return policies.compared(names, comparison.scaling)
 
 
 def _run(comparison: Comparison, names: Sequence[str], jobs: int) -> list[Run]:
@@ -152,12 +137,44 @@ def result(options: argparse.Namespace, comparison: Comparison, runs: Sequence[R
             "utilization": comparison.scaling.utilization,
             "routing": comparison.routing,
             "seed": comparison.seed,
+            **_of_routers(comparison),
         },
         "rows": [run.row for run in runs],
     }
 
 
+def _of_routers(comparison: Comparison) -> dict[str, Any]:
+    before = comparison.routers
+    if before is None:
+        return {}
+    return {
+        "routers": before.number,
+        "hold_requests": before.hold.requests,
+        "hold_seconds": before.hold.timeout,
+        "idle_timeout_seconds": comparison.scaling.idle_timeout,
+    }
+
+
 def _table(runs: Sequence[Run]) -> str:
+    return f"{_policies(runs)}{_routers(runs)}"
+
+
+def _routers(runs: Sequence[Run]) -> str:
+    """Empty where there are none."""
+    kept = next((run.outcome.replica_hours for run in runs if policies.is_kept(run.name)), None)
+    rows = []
+    for run in runs:
+        met = run.outcome.at_routers
+        if met is None:
+            return ""
+        waits = (f"{seconds:.1f}s" for seconds in (met.held_p50, met.held_p95, met.held_longest))
+        saved = "" if kept is None else f"{kept - run.outcome.replica_hours:.2f}"
+        rows.append((run.name, met.from_zero, met.held, f"{met.held_share:.2%}", *waits, met.refused, saved))
+    head = ("AT THE ROUTERS", "FROM ZERO", "HELD", "OF ALL", "FOR P50", "P95", "LONGEST", "REFUSED", "HOURS SAVED")
+    return "\n" + table(head, rows)
+
+
+def _policies(runs: Sequence[Run]) -> str:
     head = ("POLICY", "MISSED", "P50", "P95", "P99", "HOURS", "X WORK", "TURNS", "PEAK")
     rows = []
     for run in runs:

@@ -9,7 +9,8 @@ from headrace_operator.simulate.engine import USUAL, Engine
 from headrace_operator.simulate.faults import NONE, Faults
 from headrace_operator.simulate.outcome import Outcome, outcome
 from headrace_operator.simulate.peers.static import Static
-from headrace_operator.simulate.policies import Case, made
+from headrace_operator.simulate.policies import Case, bounded, check, made
+from headrace_operator.simulate.routers import Routers
 from headrace_operator.simulate.traces import Request, lead_in
 from headrace_operator.simulate.world import Moment, Setting, World
 
@@ -27,6 +28,7 @@ class Comparison:
     faults: Faults = NONE
     routing: str = "two-choices"
     seed: int = 1
+    routers: Routers | None = None  # that hold requests while no replica is ready; None = a Service
 
     @property
     def played(self) -> Sequence[Request]:
@@ -64,7 +66,8 @@ def run(comparison: Comparison, name: str, progress: Progress = lambda now: None
 
 def simulated(comparison: Comparison, name: str, progress: Progress = lambda now: None) -> World:
     """Raises UnknownPolicy."""
-    requests, scaling = comparison.played, comparison.scaling
+    check(name)
+    requests, scaling = comparison.played, bounded(comparison.scaling, name)
     case = Case(comparison.engine, requests, comparison.cold_start, comparison.slo, scaling, comparison.interval)
     policy = made(name, case)
     start = comparison.start or scaling.min_replicas
@@ -75,6 +78,7 @@ def simulated(comparison: Comparison, name: str, progress: Progress = lambda now
         faults=comparison.faults,
         routing=comparison.routing,
         seed=comparison.seed,
+        routers=comparison.routers,
     )
     return World(setting, requests, policy, progress).run()
 

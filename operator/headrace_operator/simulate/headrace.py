@@ -6,7 +6,7 @@ from headrace_operator.decide.history import History
 from headrace_operator.decide.replicas import Decision, decide, remembered
 from headrace_operator.decide.signals import measure
 from headrace_operator.decide.situation import look as look_at
-from headrace_operator.decide.values import Observed, PodPhase, PodState
+from headrace_operator.decide.values import Observed, PodPhase, PodState, RouterState
 from headrace_operator.service import Scaling
 from headrace_operator.simulate.policy import Look, Pod
 
@@ -23,9 +23,10 @@ class Headrace:
     def replicas(self, look: Look) -> int:
         pods = tuple(_state(pod) for pod in look.pods)
         leaving = tuple(_state(pod, unrouted_at=look.now) for pod in look.draining)
-        observed = Observed((*pods, *leaving))
-        if self.history.desired is None:
-            self.history = History.restored({}, look.desired, look.now)
+        routers = [RouterState(f"router-{number}", True, sample) for number, sample in enumerate(look.routers)]
+        observed = Observed((*pods, *leaving), routers=tuple(routers))
+        if self.history.desired is None:  # a deployment that has served before: it may begin without any replica
+            self.history = History.restored({"hasBeenReady": True}, look.desired, look.now)
         self.history, signals = measure(observed, self.history, look.now)
         self.decision = decide(look_at(self.scaling, observed, signals, self.history, look.now))
         self.history = remembered(self.history, self.decision, look.now)

@@ -11,8 +11,32 @@ from headrace_operator.simulate.world import World
 
 
 @dataclass(frozen=True, slots=True)
+class AtRouters:
+    """What requests met before a replica."""
+
+    from_zero: int  # starts with no replica there
+    held: int  # requests that waited at a router for a replica
+    held_share: float  # of all requests
+    held_p50: float  # seconds, of those that were held
+    held_p95: float
+    held_longest: float
+    refused: int  # requests, for good: too many were held, or one for too long
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "starts_from_zero": self.from_zero,
+            "held_requests": self.held,
+            "held_share": round(self.held_share, 5),
+            "held_p50_s": round(self.held_p50, 3),
+            "held_p95_s": round(self.held_p95, 3),
+            "held_max_s": round(self.held_longest, 3),
+            "refused_requests": self.refused,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    slo_miss_share: float  # of requests that waited longer than the SLO for their first step
+    slo_miss_share: float  # of requests that waited longer than the SLO for their first step, or never had one
     wait_p50: float  # seconds
     wait_p95: float
     wait_p99: float
@@ -21,6 +45,7 @@ class Outcome:
     reversals: int  # changes of the wanted number against the direction of the one before
     changes: int
     peak_replicas: int  # the highest number that was wanted
+    at_routers: AtRouters | None = None  # None = there are none
 
     def row(self, name: str) -> dict[str, Any]:
         return {
@@ -34,19 +59,22 @@ class Outcome:
             "reversals": self.reversals,
             "changes": self.changes,
             "peak_replicas": self.peak_replicas,
+            **(self.at_routers.row() if self.at_routers else {}),
         }
 
 
 def outcome(world: World, slo: float, begin: float, end: float) -> Outcome:
     """Of the requests that came, and the replicas that were held, between `begin` and `end` seconds."""
     waits = sorted(wait for at, wait in world.waits if begin <= at <= end)
+    refused = sum(begin <= at <= end for at in world.refused)
+    came = len(waits) + refused
     moments = [moment for moment in world.moments if begin <= moment.at <= end]
     steps = [after.desired - before.desired for before, after in pairwise(moments)]
     turns = [step > 0 for step in steps if step]
     hours = world.fleet.hours(begin, end)
     bound = bound_hours(world.setting.engine, [request for request in world.requests if begin <= request.at <= end])
     return Outcome(
-        slo_miss_share=sum(wait > slo for wait in waits) / len(waits) if waits else 0.0,
+        slo_miss_share=(sum(wait > slo for wait in waits) + refused) / came if came else 0.0,
         wait_p50=_quantile(waits, 0.50),
         wait_p95=_quantile(waits, 0.95),
         wait_p99=_quantile(waits, 0.99),
@@ -55,6 +83,22 @@ def outcome(world: World, slo: float, begin: float, end: float) -> Outcome:
         reversals=sum(one is not other for one, other in pairwise(turns)),
         changes=len(turns),
         peak_replicas=max((moment.desired for moment in moments), default=world.setting.start),
+        at_routers=_at_routers(world, came, refused, begin, end) if world.setting.routers else None,
+    )
+
+
+def _at_routers(world: World, came: int, refused: int, begin: float, end: float) -> AtRouters:
+    held = sorted(seconds for at, seconds in world.holds if begin <= at <= end)
+    before = [world.setting.start, *(moment.desired for moment in world.moments)]
+    starts = [moment.at for was, moment in zip(before, world.moments, strict=False) if was == 0 < moment.desired]
+    return AtRouters(
+        from_zero=sum(at >= begin for at in starts),  # the last requests' start may come after them
+        held=len(held),
+        held_share=len(held) / came if came else 0.0,
+        held_p50=_quantile(held, 0.50),
+        held_p95=_quantile(held, 0.95),
+        held_longest=held[-1] if held else 0.0,
+        refused=refused,
     )
 
 

@@ -56,6 +56,7 @@ class Kind:
 
     make: Callable[[Case, float], Policy]
     usual: Callable[[Case], float] | None = None  # its own default
+    reaches_zero: bool = False  # the minimum may be 0; of all others it is 1 then
 
 
 def _utilized(case: Case, utilization: float) -> Policy:
@@ -73,9 +74,11 @@ def _oracle(case: Case, utilization: float) -> Policy:
 
 WAITING = 5.0  # requests a pod: the queue length at which published examples add replicas
 SHARE = 0.7  # of the slots, or of a replica
+KEPT = "headrace-one"  # as headrace, and never without a replica
 KINDS: dict[str, Kind] = {
-    "headrace": Kind(_utilized, lambda case: case.scaling.utilization),
-    "headrace-forecast": Kind(_forecasting, lambda case: case.scaling.utilization),
+    "headrace": Kind(_utilized, lambda case: case.scaling.utilization, reaches_zero=True),
+    KEPT: Kind(_utilized, lambda case: case.scaling.utilization),
+    "headrace-forecast": Kind(_forecasting, lambda case: case.scaling.utilization, reaches_zero=True),
     "hpa-waiting": Kind(lambda case, target: Hpa(hpa.waiting, target, case.bounds), lambda _: WAITING),
     "hpa-concurrency": Kind(
         lambda case, target: Hpa(hpa.in_flight, case.engine.slots * target, case.bounds), lambda _: UTILIZATION
@@ -114,6 +117,36 @@ def _is_positive(text: str) -> bool:
         return 0 < float(text) < float("inf")
     except ValueError:
         return False
+
+
+def bounded(scaling: Scaling, name: str) -> Scaling:
+    """With the minimum that the policy of that name keeps: most of them are not simulated below one replica."""
+    if KINDS[name.partition(":")[0]].reaches_zero:
+        return scaling
+    schedules = tuple(
+        each if each.min_replicas is None else replace(each, min_replicas=max(1, each.min_replicas))
+        for each in scaling.schedules
+    )
+    return replace(scaling, min_replicas=max(1, scaling.min_replicas), schedules=schedules)
+
+
+def reaches_zero(scaling: Scaling) -> bool:
+    """At any time."""
+    return 0 in {scaling.min_replicas, *(each.min_replicas for each in scaling.schedules)}
+
+
+def is_kept(name: str) -> bool:
+    return name.partition(":")[0] == KEPT
+
+
+def compared(names: Sequence[str], scaling: Scaling) -> list[str]:
+    """With the policy beside which one sees what going to zero saves and costs, where one of them does."""
+    going = [name for name in names if KINDS[name.partition(":")[0]].reaches_zero]
+    if not reaches_zero(scaling) or not going or any(map(is_kept, names)):
+        return list(names)
+    _, colon, target = going[0].partition(":")
+    place = names.index(going[0]) + 1
+    return [*names[:place], f"{KEPT}{colon}{target}", *names[place:]]
 
 
 def made(name: str, case: Case) -> Policy:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace_operator.decide.values import PodSample
+from headrace_operator.decide.values import PodSample, RouterSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Look:
     desired: int  # what this policy said last
     pods: tuple[Pod, ...]
     draining: tuple[Pod, ...] = ()
+    routers: tuple[RouterSample | None, ...] = ()  # None = one did not answer; empty = there are none
 
     @property
     def ready(self) -> list[Pod]:
