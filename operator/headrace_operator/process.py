@@ -21,10 +21,10 @@ from headrace_operator.heartbeat import alert_round, calm_round
 from headrace_operator.kube import Kube, KubeError
 from headrace_operator.lease import Lease
 from headrace_operator.metrics import OperatorMetrics
-from headrace_operator.observe import routers
 from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
-from headrace_operator.observe.scrape import Asking, Failure, Scraper
+from headrace_operator.observe.routers import RouterScraper
+from headrace_operator.observe.scrape import Failure, Scraper
 from headrace_operator.observe.standing import Standing
 from headrace_operator.pace import Pace
 from headrace_operator.probes import serve, trouble
@@ -66,7 +66,7 @@ class Process:
         async with Kube(configured, heard=heard) as api, _pods_session() as session:
             store = Store(lambda key, is_asked: _soon(loop, queue, key, is_asked))
             scraper = Scraper(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed)
-            router_scraper = Asking(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed, read=routers.reading)
+            router_scraper = RouterScraper(session, SCRAPE_TIMEOUT, wall_clock, self._scrape_failed)
             place = (settings.lease_namespace, settings.lease_name)
             lease = Lease(api, place, settings.identity, clock=lease_clock, wall_clock=wall_clock)
             leading = api.guarded(lease.check)  # nothing is written after our Lease may be another's

@@ -40,8 +40,8 @@ from headrace_operator.observe.conflicts import Autoscalers
 from headrace_operator.observe.golden import GoldenProbe
 from headrace_operator.observe.pods import Around, metrics_urls, observed
 from headrace_operator.observe.revisions import recorded
-from headrace_operator.observe.routers import RouterReading
-from headrace_operator.observe.scrape import Asking, Reading, Scraper
+from headrace_operator.observe.routers import RouterReading, RouterScraper
+from headrace_operator.observe.scrape import Reading, Scraper
 from headrace_operator.observe.server_facts import ServerFacts
 from headrace_operator.observe.standing import LOOK, Standing
 from headrace_operator.pace import Pace
@@ -58,7 +58,7 @@ class Reconciler:
         *,
         autoscalers: Autoscalers,
         scraper: Scraper,
-        router_scraper: Asking[RouterReading],
+        router_scraper: RouterScraper,
         recorder: Recorder,
         drainer: Drainer,
         golden: GoldenProbe,

@@ -15,6 +15,6 @@ def test_the_operator_reads_what_a_router_holds() -> None:
     metrics.model_oldest_held.labels("small", "default/a").set(1.5)
     metrics.model_held.labels("large", "team-b/c").set(7)
     metrics.model_oldest_held.labels("large", "team-b/c").set(3.5)
-    told = routers.reading(generate_latest(registry).decode(), 0.0)
+    told = routers.reading(generate_latest(registry).decode())
     assert told.total == RouterSample(12, 3.5)
     assert told.deployments == {"default/a": RouterSample(5, 1.5), "team-b/c": RouterSample(7, 3.5)}

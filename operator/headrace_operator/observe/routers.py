@@ -14,6 +14,7 @@ from headrace_operator.decide.values import RouterSample, RouterState
 from headrace_operator.errors import ScrapeFailed
 from headrace_operator.observe.pods import is_ready, obstacle
 from headrace_operator.observe.prometheus import lines, series
+from headrace_operator.observe.scrape import Asking
 from headrace_operator.routing_fields import ModelRouters
 
 HELD, OLDEST = "headrace_router_held_requests", "headrace_router_oldest_held_seconds"
@@ -28,6 +29,12 @@ class RouterReading:
 
     total: RouterSample
     deployments: Mapping[str, RouterSample]  # by NAMESPACE/NAME: what it holds for each
+
+
+class RouterScraper(Asking[RouterReading]):
+    def _read(self, text: str, at: float) -> RouterReading:
+        del at  # nothing here is a rate
+        return reading(text)
 
 
 def metrics_urls(bodies: Iterable[Body]) -> dict[str, str]:
@@ -69,9 +76,8 @@ def _state(body: Body, sample: RouterSample | None, group: str = "", why: str = 
     return RouterState(body["metadata"]["name"], serves, sample, message, group)
 
 
-def reading(text: str, at: float) -> RouterReading:
+def reading(text: str) -> RouterReading:
     """Raises ScrapeFailed when a series is missing, or has a value that cannot be."""
-    del at  # nothing here is a rate
     told = dict(lines(text))
     missing = [name for name in (HELD, OLDEST) if name not in told]
     if missing:

@@ -5,6 +5,7 @@ Not even its own deployment, but for the first time: who did not answer in time 
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,8 +52,8 @@ class Reading:
 Told = TypeVar("Told")
 
 
-class Asking(Generic[Told]):
-    """Of pods of one kind, whose text `read` understands."""
+class Asking(ABC, Generic[Told]):
+    """Of pods of one kind."""
 
     def __init__(
         self,
@@ -60,19 +61,17 @@ class Asking(Generic[Told]):
         timeout: float,
         clock: Callable[[], float],
         failed: Callable[[Failure], None] = _nobody,
-        *,
-        read: Callable[[str, float], Told],
     ) -> None:
-        """`timeout` in seconds for each pod; `clock` gives epoch seconds; `failed` hears each failure.
-
-        `read`: of a text and when it came; raises ScrapeFailed.
-        """
-        self._read = read
+        """`timeout` in seconds for each pod; `clock` gives epoch seconds; `failed` hears each failure."""
         self._failed = failed
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._clock = clock
         self._silent: dict[str, asyncio.Task[Told | Failure]] = {}  # by URL: who did not answer in time, asked again
+
+    @abstractmethod
+    def _read(self, text: str, at: float) -> Told:
+        """What a pod's text says, which came at that moment. Raises ScrapeFailed."""
 
     async def scrape(self, urls: Mapping[str, str]) -> dict[str, Told | None]:
         """By the given keys (pod UIDs); None for a pod that did not answer as the contract says."""
@@ -126,14 +125,13 @@ class Asking(Generic[Told]):
 class Scraper(Asking[Reading]):
     """Of servers."""
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        timeout: float,
-        clock: Callable[[], float],
-        failed: Callable[[Failure], None] = _nobody,
-    ) -> None:
-        super().__init__(session, timeout, clock, failed, read=_read)
+    def _read(self, text: str, at: float) -> Reading:
+        try:
+            told = lines(text)
+            facts = server_facts.facts(told)
+        except ValueError as error:
+            raise ScrapeFailed(f"no Prometheus text: {error}") from error
+        return Reading(exposition.sample(told, at, drained=facts.drained), facts)
 
 
 def _failure(error: Exception) -> Failure:
@@ -154,13 +152,3 @@ def _parsed(url: str) -> URL:
     whole = URL(url, encoded=True)
     host, port, path = whole.raw_host or "", whole.port, whole.raw_path
     return URL.build(scheme="http", host=host, port=port, path=path, query_string=QUERY, encoded=True)
-
-
-def _read(text: str, at: float) -> Reading:
-    """Raises ScrapeFailed."""
-    try:
-        told = lines(text)
-        facts = server_facts.facts(told)
-    except ValueError as error:
-        raise ScrapeFailed(f"no Prometheus text: {error}") from error
-    return Reading(exposition.sample(told, at, drained=facts.drained), facts)

@@ -53,11 +53,11 @@ def test_a_deployment_that_is_two_models_of_a_router_waits_as_both() -> None:
         'headrace_router_model_held_requests{deployment="a/b",model="y"} 3.0',
         'headrace_router_model_oldest_held_seconds{deployment="a/b",model="y"} 7.0',
     ]  # fmt: skip
-    assert routers.reading("\n".join(lines), 0.0).deployments == {"a/b": RouterSample(5, 7.0)}
+    assert routers.reading("\n".join(lines)).deployments == {"a/b": RouterSample(5, 7.0)}
 
 
 def test_a_router_of_an_older_version_tells_its_own_operator_enough() -> None:
-    told = routers.reading("headrace_router_held_requests 1\nheadrace_router_oldest_held_seconds 2", 0.0)
+    told = routers.reading("headrace_router_held_requests 1\nheadrace_router_oldest_held_seconds 2")
     assert told == RouterReading(RouterSample(1, 2.0), {})
 
 
@@ -101,4 +101,4 @@ BAD = [
 @pytest.mark.parametrize(("text", "why"), BAD)
 def test_what_cannot_be_is_unknown_and_not_zero(text: str, why: str) -> None:
     with pytest.raises(ScrapeFailed, match=why):
-        routers.reading(text, 0.0)
+        routers.reading(text)
