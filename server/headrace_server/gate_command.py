@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 
 from headrace_server import evaluate_command, speculative_options, task_scores
-from headrace_server.config import Task
 from headrace_server.errors import ModelRefused
 from headrace_server.evaluation import BadFile, Thresholds, read_golden, read_thresholds, regressions
 from headrace_server.gate import options as gate_options
@@ -31,6 +30,7 @@ from headrace_server.gate.report import (
     read_report,
     sealed,
 )
+from headrace_server.gate.server_process import serving
 from headrace_server.report_file import check_place, leave
 
 FAILED, CANNOT = 1, 2  # exit statuses
@@ -100,14 +100,12 @@ def _signers(path: Path | None) -> Signers | None:
 
 def _body(options: argparse.Namespace) -> dict[str, Any]:
     """Raises BadFile, ModelRefused, OSError, aiohttp.ClientError."""
-    if options.task is not Task.GENERATE:
-        raise ModelRefused("--task=embed: the gate plays load on models that generate only; use `headrace evaluate`")
     limits = Limits() if options.limits is None else read_limits(options.limits)
     allowed = Thresholds() if options.thresholds is None else read_thresholds(options.thresholds)
     here = measuring(options.device)
-    baseline = None if options.baseline is None else read_baseline(options.baseline, here)
+    baseline = None if options.baseline is None else read_baseline(options.baseline, options.task, here)
     guessing = speculative_options.speculative_from(options)
-    draft = guessing and guessing.draft_model
+    draft = None if guessing is None else guessing.draft_model
     asks = evaluate_command.harness_of(options)
     digest, golden = model_digest(options.model), read_golden(options.golden)
     draft_digest = draft and model_digest(draft)
@@ -120,6 +118,7 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
         "passed": all(check.passed for check in checks),
         "signed_off_by": options.sign_off,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),  # noqa: TID251 - the command-line edge
+        "task": options.task,
         "model": options.model.resolve().name,
         "model_digest": digest,
         "against": str((options.against or options.model).name),
@@ -143,7 +142,7 @@ async def _played(
     options: argparse.Namespace, draft: Path | None, worse: tuple[str, ...]
 ) -> tuple[tuple[float, float], Measured]:
     with tempfile.TemporaryDirectory() as scratch:
-        async with play.serving(_serve_options(options, draft), Path(scratch) / "server.log") as server:
+        async with serving(_serve_options(options, draft), Path(scratch) / "server.log", options.task) as server:
             _tell("a full server")
             full = await play.capacity(server, options.max_running, 60 * options.capacity_minutes)
             _tell(f"{full[0]:.3g} requests/s, {full[1]:.4g} tokens/s")

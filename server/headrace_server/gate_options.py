@@ -44,9 +44,7 @@ def gate_from(options: argparse.Namespace) -> GateConfig | None:
 
 
 def _refuse_what_no_gate_measures(options: argparse.Namespace) -> None:
-    if options.task is not Task.GENERATE:
-        raise ModelRefused(
-            f"--gate-report: the gate measures models that generate only, not --task={options.task}; leave it out"
-        )
+    if options.task is Task.RERANK:
+        raise ModelRefused("--gate-report: the gate measures models that generate or embed, not rank; leave it out")
     if options.lora:
         raise ModelRefused("--lora: no gate has measured an adapter; leave it out, or --gate-report")

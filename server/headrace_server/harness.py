@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from headrace_server.evaluation import BadFile
-from headrace_server.gate.play import serving
+from headrace_server.gate.server_process import serving
 from headrace_server.task_scores import Score, read_scores
 
 NAME = "evaluated"  # of the model, in requests

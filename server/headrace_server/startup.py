@@ -85,7 +85,7 @@ def load_generator(config: ServerConfig, readiness: Readiness, metrics: ServerMe
     if config.gate is not None:
         times.enter("gate")
         guessing = config.engine.speculative
-        report = entry.check(config.gate, config.model, guessing and guessing.draft_model)
+        report = entry.check(config.gate, config.model, None if guessing is None else guessing.draft_model)
     times.enter("tokenizer")
     text = load_text(config.model)
     times.enter("import")
@@ -95,7 +95,7 @@ def load_generator(config: ServerConfig, readiness: Readiness, metrics: ServerMe
     metrics.device_info.labels(loaded.device).set(1)
     expose_device(config, metrics, loaded.gpu)
     if report is not None:
-        entry.tell_if_moved(report, loaded.gpu and loaded.gpu.model)
+        entry.tell_if_moved(report, loaded.gpu)
     _check_vocabularies(config, text, loaded.limits)
     times.enter("grammars")
     grammars = load_grammars(config.model, loaded.limits)

@@ -7,6 +7,7 @@ from headrace_server.config import ServerConfig, Task
 from headrace_server.embedding import Embedder
 from headrace_server.engine.embed import EmbedEngine, EmbedModel
 from headrace_server.engine.loop import Engine
+from headrace_server.gate import entry
 from headrace_server.metrics import ServerMetrics
 from headrace_server.model.lora.config import read_config
 from headrace_server.model.quantisation import settled
@@ -57,12 +58,18 @@ def opened(config: ServerConfig, warm: "Warm | WarmEmbedder", metrics: ServerMet
 def _load_embedder(config: ServerConfig, readiness: Readiness, metrics: ServerMetrics) -> WarmEmbedder:
     wall_clock = time.time  # noqa: TID251 - the operator compares it with Kubernetes' own times
     times = PhaseTimes(metrics, time.monotonic, wall_clock)
+    report = None
+    if config.gate is not None:
+        times.enter("gate")
+        report = entry.check(config.gate, config.model, None)
     times.enter("import")
     from headrace_server.model.encoder.loading import load_embedder  # noqa: PLC0415 - torch takes seconds
 
     loaded = load_embedder(config, times.enter)
     metrics.device_info.labels(loaded.device).set(1)
     expose_device(config, metrics, loaded.gpu)
+    if report is not None:
+        entry.tell_if_moved(report, loaded.gpu)
     times.enter(Phase.WARMING)
     readiness.enter(Phase.WARMING)
     loaded.warm_up()

@@ -52,10 +52,16 @@ class LoadPlan:
 
 
 async def run_load(
-    plan: LoadPlan, on_result: Callable[[Outcome], None] = lambda _: None, connection: Connection = PLAIN
+    plan: LoadPlan,
+    on_result: Callable[[Outcome], None] = lambda _: None,
+    connection: Connection = PLAIN,
+    target: Target | None = None,
 ) -> LoadSummary:
-    """Sends the plan and waits for every answer; `on_result` hears of each one as it ends. Cancelling hangs up."""
-    target = _target(plan, connection)
+    """Sends the plan and waits for every answer; `on_result` hears of each one as it ends. Cancelling hangs up.
+
+    `target`: who is asked, and closed at the end; None: whom the plan names.
+    """
+    target = target or _target(plan, connection)
     slots = nullcontext() if plan.concurrency_limit is None else asyncio.Semaphore(plan.concurrency_limit)
     outcomes: list[Outcome] = []
     start = time.monotonic()

@@ -51,8 +51,12 @@ class Target(Protocol):
     async def send(self, job: Job, reception: Reception) -> None:
         """Raises RequestFailed."""
 
+    async def close(self) -> None: ...
+
 
 class GrpcTarget:
+    """Generate, over connections that are kept."""
+
     def __init__(
         self, address: str, channels: int, fresh_connections: bool, timeout: float, connection: Connection = PLAIN
     ) -> None:
@@ -63,20 +67,21 @@ class GrpcTarget:
         self._timeout = timeout
 
     async def send(self, job: Job, reception: Reception) -> None:
+        try:
+            async with self._channel() as channel:
+                await self._ask(inference_pb2_grpc.InferenceStub(channel), job, reception)
+        except grpc.aio.AioRpcError as error:
+            raise RequestFailed(failures.words(error), _pushback(error)) from error
+
+    async def _ask(self, stub: inference_pb2_grpc.InferenceStub, job: Job, reception: Reception) -> None:
         request = pb.GenerateRequest(
             text=job.prompt,
             max_new_tokens=job.max_new_tokens,
             temperature=job.temperature,
             ignore_eos=job.ignore_eos,
         )
-        try:
-            async with self._channel() as channel:
-                stub = inference_pb2_grpc.InferenceStub(channel)
-                call = stub.Generate(request, timeout=self._timeout, metadata=self._connection.metadata)
-                async for reply in call:
-                    _receive(reply, reception)
-        except grpc.aio.AioRpcError as error:
-            raise RequestFailed(failures.words(error), _pushback(error)) from error
+        async for reply in stub.Generate(request, timeout=self._timeout, metadata=self._connection.metadata):
+            _receive(reply, reception)
 
     async def close(self) -> None:
         for channel in self._channels:
@@ -92,6 +97,16 @@ class GrpcTarget:
 
     def _connect(self) -> grpc.aio.Channel:
         return self._connection.channel(self._address, OWN_CONNECTION)
+
+
+class EmbedTarget(GrpcTarget):
+    """Embed, likewise: the vector of the prompt, cut to the model's context."""
+
+    async def _ask(self, stub: inference_pb2_grpc.InferenceStub, job: Job, reception: Reception) -> None:
+        request = pb.EmbedRequest(inputs=[pb.EmbedInput(text=job.prompt)], truncate=True)
+        reply = await stub.Embed(request, timeout=self._timeout, metadata=self._connection.metadata)
+        reception.queue_wait = reply.queue_wait_seconds
+        reception.prompt_tokens = sum(reply.tokens)
 
 
 def _pushback(error: grpc.aio.AioRpcError) -> float | None:

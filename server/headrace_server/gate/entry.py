@@ -11,6 +11,7 @@ from headrace_server.evaluation import BadFile
 from headrace_server.gate.machine import moved, with_gpu
 from headrace_server.gate.options import differences
 from headrace_server.gate.report import Signers, model_digest, objections, public_key_of_line, read_report
+from headrace_server.telemetry.gpu import GpuName
 
 REMEDY = "give the report of a `headrace gate run` of this model with these options (docs/gate.md)"
 log = logging.getLogger(__name__)
@@ -33,12 +34,12 @@ def check(gate: GateConfig, model: Path, draft_model: Path | None) -> Mapping[st
     return body
 
 
-def tell_if_moved(body: Mapping[str, Any], gpu: str | None) -> None:
+def tell_if_moved(body: Mapping[str, Any], gpu: GpuName | None) -> None:
     """Another machine is no reason to refuse: the answers are those that were judged, and only as fast as it can.
 
-    `gpu`: the name of that which computes; None: a CPU does.
+    `gpu`: that which computes; None: a CPU does.
     """
-    if where := moved(body, with_gpu(gpu)):
+    if where := moved(body, with_gpu(None if gpu is None else gpu.model)):
         log.warning(
             "--gate-report: measured on %s, served on %s: quality holds here, what was measured of load may not", *where
         )

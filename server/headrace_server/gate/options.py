@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace_server import quantization_options, speculative_options
-from headrace_server.config import EngineConfig, KvCacheDtype
+from headrace_server.config import EngineConfig, KvCacheDtype, Task
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def serve_options(options: argparse.Namespace) -> list[str]:
     if how.weights is not None:
         found += [f"--quantization={how.weights}", f"--quantization-group-size={how.group_size}"]
         found += [] if how.exclude is None else [f"--quantization-exclude={','.join(how.exclude)}"]
+    found += [] if options.task is Task.GENERATE else [f"--task={options.task}"]
     found += [] if options.prefix_cache else ["--no-prefix-cache"]
     found += ["--batch-invariant"] if options.batch_invariant else []
     return found + speculative_options.words(options)

@@ -1,114 +1,48 @@
-"""A real server as its own process, asked over gRPC: as many as it carries, for minutes, and then more than that."""
+"""What a real server is asked, over gRPC: as much as it carries, for minutes, and then more than that."""
 
 import asyncio
 import random
-import re
 import statistics
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-
-import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
+from collections.abc import Callable
 
 from headrace_server.client.load import LoadPlan, run_load
 from headrace_server.client.prompts import BUILT_IN, draw_prompt
 from headrace_server.client.summary import LoadSummary, percentile
-from headrace_server.client.targets import GrpcTarget, Job, Reception, RequestFailed
+from headrace_server.client.targets import Job, Reception, RequestFailed
+from headrace_server.config import Task
 from headrace_server.errors import ModelRefused
 from headrace_server.gate.checks import Peak, Steady
+from headrace_server.gate.server_process import Server
 
-ADDRESSES = re.compile(r"listening: gRPC (\S+), HTTP (\S+)")
 MEMORY, TOTAL, FREE = "process_resident_memory_bytes", "headrace_kv_pages_total", "headrace_kv_pages_free"
-PATIENCE = 900.0  # seconds until a model is loaded
 REST = 60.0  # seconds until the last request is gone
 REFUSED = "RESOURCE_EXHAUSTED"
-WORDS, ANSWERS = (8, 32), (16, 64)  # words of a prompt, tokens of an answer: least and most
-CHANNELS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    grpc: str
-    http: str
-
-    async def metric(self, *names: str) -> list[float]:
-        async with aiohttp.ClientSession() as session, session.get(f"http://{self.http}/metrics") as response:
-            text = await response.text()
-        found = {
-            sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
-        }
-        return [found[name] for name in names]
-
-
-@asynccontextmanager
-async def serving(options: Sequence[str], log: Path) -> AsyncIterator[Server]:
-    """`options` of `headrace serve`. Raises ModelRefused, with the server's last words, when it ends meanwhile."""
-    command = [sys.executable, "-m", "headrace_server", *options, "--grpc-port=0", "--http-port=0"]
-    with log.open("w") as output:
-        process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
-    try:
-        yield await _ready(process, log)
-    except (ModelRefused, OSError, aiohttp.ClientError) as fault:
-        if await _has_ended(process):
-            raise ModelRefused(f"the server ended with status {process.returncode}: {await _said(log)}") from fault
-        raise
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-
-
-async def _ready(process: asyncio.subprocess.Process, log: Path) -> Server:
-    end = time.monotonic() + PATIENCE
-    async with aiohttp.ClientSession() as session:
-        while process.returncode is None and time.monotonic() < end:
-            if found := ADDRESSES.search(await asyncio.to_thread(log.read_text)):
-                async with session.get(f"http://{found[2]}/ready") as response:
-                    if response.ok:
-                        return Server(found[1], found[2])
-            await asyncio.sleep(0.1)
-    raise ModelRefused(f"the server was not ready after {PATIENCE:.0f} s: {await _said(log)}")
-
-
-async def _has_ended(process: asyncio.subprocess.Process) -> bool:
-    """That is heard of a moment after its connections are broken."""
-    try:
-        async with asyncio.timeout(1.0):
-            await process.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _said(log: Path) -> str:
-    """What it said last."""
-    return (await asyncio.to_thread(log.read_text))[-1000:]
+WORDS = {Task.GENERATE: (8, 32), Task.EMBED: (8, 128)}  # of a prompt, or of a text to embed: least and most
+ANSWERS = (16, 64)  # tokens, likewise
 
 
 async def capacity(server: Server, callers: int, seconds: float) -> tuple[float, float]:
-    """Requests and answer tokens a second while so many ask again as soon as they are answered.
+    """Requests a second, and tokens of answers or of texts to embed, while so many ask again as soon as they have one.
 
     Raises ModelRefused when one of them is not answered.
     """
-    target, dice = GrpcTarget(server.grpc, CHANNELS, fresh_connections=False, timeout=PATIENCE), random.Random(1)
+    target, dice, length = server.target(), random.Random(1), WORDS[server.task]
     words, ends, failures = BUILT_IN.split(), list[tuple[float, int]](), list[str]()
+    embeds = server.task is Task.EMBED
     begin = time.monotonic() + seconds / 4  # what is made once is made by then
     end = begin + seconds
 
     async def again() -> None:
         while time.monotonic() < end:
             reception = Reception(clock=time.monotonic)
-            prompt = draw_prompt(words, dice.randint(*WORDS), dice)
+            prompt = draw_prompt(words, dice.randint(*length), dice)
             try:
                 await target.send(Job(prompt, dice.randint(*ANSWERS), 0.0, ignore_eos=True), reception)
             except RequestFailed as failed:
                 failures.append(str(failed))
                 return
-            ends.append((time.monotonic(), reception.generated_tokens))
+            ends.append((time.monotonic(), reception.prompt_tokens if embeds else reception.generated_tokens))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -132,7 +66,7 @@ async def steady(server: Server, rate: float, seconds: float, tell: Callable[[st
             memory.extend(await server.metric(MEMORY))
             tell(f"steady load: {memory[-1] / 2**20:.0f} MiB")
 
-    watching, load = asyncio.create_task(watch()), asyncio.create_task(run_load(_plan(server, rate, seconds)))
+    watching, load = asyncio.create_task(watch()), asyncio.create_task(_loaded(server, rate, seconds))
     try:
         await asyncio.wait((watching, load), return_when=asyncio.FIRST_COMPLETED)
         if watching.done():  # it never returns: the server did not tell its memory
@@ -143,20 +77,20 @@ async def steady(server: Server, rate: float, seconds: float, tell: Callable[[st
         load.cancel()
         await asyncio.gather(watching, load, return_exceptions=True)
     third = max(1, len(memory) // 3)
-    total, free = await _at_rest(server)
+    total, free = await _at_rest(server) if server.task is Task.GENERATE else (None, None)
     return Steady(
         seconds=summary.seconds,
         sent=len(summary.outcomes),
         failed=sum(one.failure is not None for one in summary.outcomes),
         memory_middle=statistics.median(memory[third : 2 * third] or memory),
         memory_last=statistics.median(memory[-third:]),
-        pages_total=int(total),
-        pages_free=int(free),
+        pages_total=total,
+        pages_free=free,
     )
 
 
 async def peak(server: Server, rate: float, seconds: float) -> Peak:
-    return peak_of(await run_load(_plan(server, rate, seconds)), rate)
+    return peak_of(await _loaded(server, rate, seconds), rate)
 
 
 def peak_of(summary: LoadSummary, rate: float) -> Peak:
@@ -173,24 +107,18 @@ def peak_of(summary: LoadSummary, rate: float) -> Peak:
     )
 
 
-def _plan(server: Server, rate: float, seconds: float) -> LoadPlan:
-    return LoadPlan(
-        rate=rate,
-        target=server.grpc,
-        duration=seconds,
-        prompt_words=WORDS,
-        max_new_tokens=ANSWERS,
-        ignore_eos=True,
-        channels=CHANNELS,
-        timeout=PATIENCE,
+async def _loaded(server: Server, rate: float, seconds: float) -> LoadSummary:
+    plan = LoadPlan(
+        rate=rate, duration=seconds, prompt_words=WORDS[server.task], max_new_tokens=ANSWERS, ignore_eos=True
     )
+    return await run_load(plan, target=server.target())
 
 
-async def _at_rest(server: Server) -> list[float]:
+async def _at_rest(server: Server) -> tuple[int, int]:
     """Pages in all, and free ones, as soon as both are the same; or after a while."""
     end = time.monotonic() + REST
     while True:
         total, free = await server.metric(TOTAL, FREE)
         if total == free or time.monotonic() > end:
-            return [total, free]
+            return int(total), int(free)
         await asyncio.sleep(0.2)

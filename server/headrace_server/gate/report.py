@@ -22,7 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from headrace_server.errors import ModelRefused
 from headrace_server.evaluation import BadFile
+from headrace_server.model.encoder.sentence import MODULES, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,34 @@ class Signers:
 
 
 def model_digest(directory: Path) -> str:
-    """Of all files in the folder itself, by name and content; sha256:HEX. Raises OSError."""
+    """Of all files of a model, by name and content; sha256:HEX. Raises OSError."""
     whole = hashlib.sha256()
-    paths = sorted(each for each in directory.iterdir() if each.is_file())
+    files = _files(directory)
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run, and a large model has many files
-        for path, content in zip(paths, pool.map(_content, paths), strict=True):
-            whole.update(f"{path.name}\0{content}\n".encode())
+        for name, content in zip(files, pool.map(_content, files.values()), strict=True):
+            whole.update(f"{name}\0{content}\n".encode())
     return f"sha256:{whole.hexdigest()}"
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """By name, in order: those in the folder itself, and in the folders that say how an embedder makes a vector."""
+    folders = ["", *(folder for folder in _modules(directory) if folder and (directory / folder).is_dir())]
+    found = {
+        f"{folder}/{path.name}" if folder else path.name: path
+        for folder in folders
+        for path in (directory / folder).iterdir()
+        if path.is_file()
+    }
+    return dict(sorted(found.items()))
+
+
+def _modules(directory: Path) -> list[str]:
+    """Folders that sentence-transformers' list names."""
+    path = directory / MODULES
+    try:
+        return [folder for _, folder in listed(path)] if path.exists() else []
+    except ModelRefused:  # an embedder with such a list is refused when it is loaded, and others do not read it
+        return []
 
 
 def _content(path: Path) -> str:

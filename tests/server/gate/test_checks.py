@@ -50,6 +50,13 @@ def test_without_a_baseline_no_speed_is_compared() -> None:
     assert Name.CAPACITY_KEPT not in {check.name for check in checked(GOOD, Limits(), None)}
 
 
+def test_a_model_without_a_kv_cache_returns_no_pages() -> None:
+    vectors = replace(GOOD, steady=replace(STEADY, pages_total=None, pages_free=None))
+    checks = checked(vectors, Limits(), baseline=1000.0)
+    assert {check.name for check in checks} == set(Name) - {Name.PAGES_RETURNED}
+    assert all(check.passed for check in checks)
+
+
 def test_limits_come_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "limits.json"
     path.write_text(json.dumps({"memory_growth": 0.2}))

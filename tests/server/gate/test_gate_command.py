@@ -9,16 +9,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 from gate_reports import key_pair, line
 from headrace_server import gate_command, harness
 from headrace_server.errors import ModelRefused
-from headrace_server.gate import play
+from headrace_server.gate import play, server_process
 from headrace_server.gate.checks import Name
 from headrace_server.gate.report import model_digest, sealed
 from headrace_server.machine import machine
 from headrace_server.task_scores import Score
+from minilm import minilm
 from served_process import HEADRACE, environment, serve_command, served
 from tiny_tokenizer import save_tiny_tokenizer
 
@@ -55,11 +57,37 @@ async def test_a_model_goes_through_and_a_server_that_asks_for_its_report_loads_
         pass  # it is ready
 
 
+async def test_an_embedder_goes_through_and_is_served_with_its_report(tmp_path: Path) -> None:
+    golden, report, limits = (tmp_path / name for name in ("golden.jsonl", "report.json", "limits.json"))
+    golden.write_text("\n".join(json.dumps({"text": text}) for text in ("light", "darkness", "a time to plant")))
+    limits.write_text('{"memory_growth": 0.5}')  # as above
+    done = gated(
+        "run", "--task=embed", f"--model={minilm()}", f"--golden={golden}", "--recall-at=1", *SHORT[:4],
+        f"--limits={limits}", "--sign-off=a test", f"--json={report}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    body = json.loads(report.read_text())["body"]
+    assert {check["name"] for check in body["checks"]} == set(Name) - {Name.CAPACITY_KEPT, Name.PAGES_RETURNED}
+    assert body["task"] == "embed"
+    assert body["quality"]["recall_at_k"] == 1
+    assert body["tokens_per_second"] > body["requests_per_second"] > 0
+    assert body["peak"]["sent"] > 0
+    command = serve_command(minilm(), "--max-running=4", "--task=embed", f"--gate-report={report}")
+    async with (
+        served(command, tmp_path) as process,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{process.http}/metrics") as metrics,
+    ):
+        assert 'headrace_startup_phase_seconds{phase="gate"}' in await metrics.text()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("--limits=nowhere.json",), "nowhere.json"),
-        (("--task=embed",), "the gate plays load on models that generate only"),
+        (("--task=embed", "--speculative=ngram"), "--speculative: --task=embed chooses no tokens"),
+        (("--task=embed", "--baseline=GENERATES"), "was measured with --task=generate, not embed; leave --baseline"),
+        (("--baseline=ON_A_GPU",), "was measured on another machine: its gpu is 'NVIDIA H200', here it is None"),
         (("--baseline=BASELINE",), "was measured on another machine: its cpu is 'an abacus'"),
         (("--baseline=EDITED",), "its body is not what its sha256 was made of"),
         (("--key=missing.pem",), "missing.pem"),
@@ -79,7 +107,10 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(
     report = sealed({"machine": {"cpu": "an abacus"}}, None)
     baseline.write_text(json.dumps(report))
     edited.write_text(json.dumps(report | {"body": {"machine": machine()}}))
-    files = {"BASELINE": baseline, "EDITED": edited, "FOLDER": tmp_path}
+    generates, on_a_gpu = tmp_path / "generates.json", tmp_path / "on_a_gpu.json"
+    generates.write_text(json.dumps(sealed({"machine": machine()}, None)))
+    on_a_gpu.write_text(json.dumps(sealed({"machine": machine() | {"gpu": "NVIDIA H200"}}, None)))
+    files = {"BASELINE": baseline, "EDITED": edited, "FOLDER": tmp_path, "GENERATES": generates, "ON_A_GPU": on_a_gpu}
     given = [f"{option}={files.get(value, value)}" for option, _, value in (word.partition("=") for word in words)]
     done = gated("run", f"--model={MODEL}", f"--golden={golden}", "--sign-off=me", *given)
     assert done.returncode == 2
@@ -153,13 +184,13 @@ async def test_a_server_that_ends_under_the_load_is_told_at_once_with_its_last_w
 
 
 async def _with_a_server_that_ends(log: Path) -> None:
-    async with asyncio.timeout(60), play.serving(SERVE, log) as server:
+    async with asyncio.timeout(60), server_process.serving(SERVE, log) as server:
         [process] = [each for each in psutil.Process().children() if "--name=gate" in each.cmdline()]
         await play.steady(server, 5.0, 90.0, lambda _: process.kill())
 
 
 async def test_a_server_that_is_not_ready_in_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(play, "PATIENCE", 0.1)
+    monkeypatch.setattr(server_process, "PATIENCE", 0.1)
     with pytest.raises(ModelRefused, match="the server was not ready after 0 s"):
-        async with play.serving(SERVE, tmp_path / "server.log"):
+        async with server_process.serving(SERVE, tmp_path / "server.log"):
             pytest.fail("it was ready")

@@ -137,6 +137,28 @@ def test_a_model_has_the_same_digest_in_a_folder_and_as_links_in_a_hubs_cache(tm
     assert model_digest(snapshot) == model_digest(folder)
 
 
+def test_how_an_embedder_makes_a_vector_counts(tmp_path: Path) -> None:
+    """It is said in a folder of its own. A folder that nothing names counts as little as one that is not there."""
+    modules = [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1_Pooling"}]
+    modules.append({"type": "x.Normalize", "path": "2_Normalize"})
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    for folder in ("1_Pooling", "onnx"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    first = model_digest(tmp_path)
+    (tmp_path / "onnx" / "config.json").write_text("{ }")
+    assert model_digest(tmp_path) == first
+    (tmp_path / "1_Pooling" / "config.json").write_text("{ }")
+    assert model_digest(tmp_path) != first
+
+
+def test_a_list_of_modules_that_is_none_counts_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("{")
+    first = model_digest(tmp_path)
+    (tmp_path / "modules.json").write_text("[")
+    assert model_digest(tmp_path) != first
+
+
 def test_a_report_that_passed_with_a_check_that_did_not_lets_nothing_through() -> None:
     body = BODY | {"checks": [{"name": "Quality", "passed": True}, {"name": "PeakWait", "passed": False}]}
     assert objections(sealed(body, None), None, None) == ["the gate was not passed: PeakWait"]

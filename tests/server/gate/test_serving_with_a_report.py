@@ -19,6 +19,8 @@ from headrace_server.gate import entry
 from headrace_server.gate.options import differences, serve_options
 from headrace_server.gate.report import model_digest
 from headrace_server.machine import machine
+from headrace_server.telemetry.gpu import GpuName
+from minilm import minilm
 from served_process import refused, serve_command, served
 
 MODEL = Path(__file__).parents[3] / "examples" / "models" / "scripture-1m"
@@ -121,6 +123,13 @@ def test_a_model_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None
         entry.check(GateConfig(report, (), AS_MEASURED), tmp_path / "nowhere", None)
 
 
+def test_an_embedder_needs_the_report_of_an_embedder(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text(passed(minilm(), None, *AS_MEASURED))
+    reason = refused(serve_command(minilm(), f"--gate-report={report}", "--task=embed"), tmp_path)
+    assert "it was measured without --task, and is served with --task=embed" in reason
+
+
 def test_a_draft_model_is_known_by_its_files(tmp_path: Path) -> None:
     """Wherever it lies; and a report that names none was measured without one."""
     words = (*AS_MEASURED, "--speculative=draft", "--speculative-tokens=4", "--speculative-max-batch=auto")
@@ -160,7 +169,7 @@ HERE = machine()
 def test_another_machine_is_told_and_not_refused(
     said: object, gpu: str | None, says: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    entry.tell_if_moved({"machine": said}, gpu)
+    entry.tell_if_moved({"machine": said}, None if gpu is None else GpuName(gpu, "GPU-1"))
     assert len(caplog.messages) == (says is not None)
     assert (says or "") in caplog.text
 
@@ -202,7 +211,7 @@ def no_signing_key() -> str:
         (["--gate-public-key=KEY"], "--gate-public-key: nothing is signed without --gate-report"),
         (["--gate-report=r", "--gate-public-key=release.pub"], "--gate-public-key=release.pub: is no public key"),
         (["--gate-report=r", f"--gate-public-key={no_signing_key()}"], "is no Ed25519 key; give the second line of"),
-        (["--gate-report=r", "--task=embed"], "--gate-report: the gate measures models that generate only"),
+        (["--gate-report=r", "--task=rerank"], "--gate-report: the gate measures models that generate or embed, not"),
         (["--gate-report=r", "--lora=poet=p"], "--lora: no gate has measured an adapter; leave it out"),
     ],
 )
@@ -220,6 +229,7 @@ def test_what_makes_no_sense_is_refused_before_anything_listens(words: list[str]
         ("--speculative=ngram",),
         ("--speculative=draft", "--speculative-tokens=2", "--speculative-max-batch=8"),
         ("--batch-invariant", "--no-prefix-cache"),
+        ("--task=embed",),
     ],
 )
 def test_a_server_with_the_options_of_a_report_is_as_it_was_measured(words: tuple[str, ...]) -> None:
