@@ -12,7 +12,14 @@ Script = Callable[[tuple[int, ...]], Iterator[int]]  # prompt -> the tokens of i
 
 
 class ScriptedRunner:
-    """Implements the engine's Runner. `gate` holds every step while it is cleared; `broken` makes the next one fail."""
+    """Implements the engine's Runner. `gate` holds every step while it is cleared; `broken` makes the next one fail.
+
+    The step with the number `pause_at`, from 1 on, clears the gate itself, in the engine's thread: a test that did it
+    when the first token has come would find the answer complete on a busy machine.
+    """
+
+    launched = 0  # steps
+    pause_at: int | None = None
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -27,6 +34,9 @@ class ScriptedRunner:
         pass
 
     def launch(self, step: Step) -> "Scripted":
+        self.launched += 1
+        if self.launched == self.pause_at:
+            self.gate.clear()
         self.adapters.update(chunk.adapter for chunk in step.chunks if chunk.adapter)
         for start in step.starts:
             self._prompts[start.slot] = [*start.tokens]

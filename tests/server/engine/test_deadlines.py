@@ -34,14 +34,16 @@ async def test_one_that_waits_is_ended_without_a_forward_pass() -> None:
 
 async def test_one_that_runs_is_stopped_within_a_step_and_gives_its_pages_back() -> None:
     async with a_running_engine() as running:
+        running.runner.pause_at = 5
         stream = running.engine.submit(replace(a_request(max_new_tokens=50), deadline=5.0))
         await anext(stream)
+        await until(lambda: not running.runner.gate.is_set())
         running.clock.now = 5.0
-        steps = len(running.runner.steps)
+        running.runner.gate.set()
         with pytest.raises(DeadlineExceeded, match="tokens of the answer"):
             [token async for token in stream]
         await running.engine.drained()
-        assert len(running.runner.steps) <= steps + 2
+        assert len(running.runner.steps) <= 5 + 2
         assert running.metric("requests_expired_total", phase=Phase.RUNNING) == 1
         assert running.engine.load().kv_pages_free == running.engine.load().kv_pages_total
 

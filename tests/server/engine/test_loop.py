@@ -82,12 +82,11 @@ async def test_the_event_loop_stays_free_while_a_step_computes() -> None:
 async def test_an_idle_engine_does_nothing() -> None:
     async with a_running_engine() as running:
         await answer_of(running.engine, a_request())
-        await until(lambda: running.engine.load().running == 0)
-        await asyncio.sleep(0.05)  # the engine thread looks once more before it falls asleep
         readings = running.clock.readings
+        await asyncio.sleep(0.05)
         for _ in range(1000):
             await asyncio.sleep(0)
-        assert running.clock.readings == readings
+        assert running.clock.readings <= readings + 1, "the engine thread looks once more, and falls asleep"
 
 
 class TestRefusals:
@@ -118,12 +117,14 @@ class TestRefusals:
 
 class TestHangingUp:
     async def test_frees_the_pages_within_two_steps(self) -> None:
-        async with a_running_engine(CountingRunner(step=0.005)) as running:
+        async with a_running_engine() as running:
+            running.runner.pause_at = 5
             async with aclosing(running.engine.submit(a_request(max_new_tokens=50))) as tokens:
                 await anext(tokens)
-                steps = len(running.runner.steps)
+                await until(lambda: not running.runner.gate.is_set())
+            running.runner.gate.set()
             await until(lambda: running.engine.load().kv_pages_free == LIMITS.kv_pages)
-            assert len(running.runner.steps) <= steps + 2
+            assert len(running.runner.steps) <= 5 + 2
             await running.engine.drained()
             assert running.metric("requests_finished_total", outcome="cancelled") == 1
 

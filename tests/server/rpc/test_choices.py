@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 from canned_engine import CannedServer, canned_server
+from engines import until
 from headrace_server.request import Finish
 from open_server import NAME, PAGES, OpenServer, open_server
 from scripted_runner import ScriptedRunner
@@ -124,8 +125,11 @@ async def test_a_client_that_hangs_up_frees_every_choice(model: Path, runner: Sc
 
 async def test_a_forward_pass_that_breaks_ends_the_stream_of_all_choices(model: Path, runner: ScriptedRunner) -> None:
     async with open_server(model, runner) as server, a_client(server) as client:
+        runner.pause_at = 9
         stream = await client.completions.create(model=NAME, prompt="In", n=3, max_tokens=60, stream=True)
+        await until(lambda: not runner.gate.is_set())
         runner.broken = RuntimeError("device lost")
+        runner.gate.set()
         with pytest.raises(openai.APIError, match="device lost"):
             [chunk async for chunk in stream]
 

@@ -6,25 +6,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from headrace_server.engine.loop import Step
 from headrace_server.request import Finish
 from headrace_server.rpc.pb import inference_pb2 as pb
 from open_server import NAME, PAGES, PATIENCE, OpenServer, a_stub, open_server
-from scripted_runner import Scripted, ScriptedRunner, always
+from scripted_runner import ScriptedRunner, always
 
 TOKENS = 40
 Ask = Callable[[OpenServer], Awaitable[None]]
-
-
-class CountingRunner(ScriptedRunner):
-    steps = 0
-    pause_at: int | None = None  # the step that does not end before the gate is opened
-
-    def launch(self, step: Step) -> Scripted:
-        self.steps += 1
-        if self.steps == self.pause_at:
-            self.gate.clear()
-        return super().launch(step)
 
 
 async def over_grpc(server: OpenServer) -> None:
@@ -51,8 +39,8 @@ DOORS = pytest.mark.parametrize("ask", [over_grpc, over_http, over_sse])
 
 
 @pytest.fixture
-def counting() -> Iterator[CountingRunner]:
-    runner = CountingRunner(always([5, 6, 7]))
+def counting() -> Iterator[ScriptedRunner]:
+    runner = ScriptedRunner(always([5, 6, 7]))
     yield runner
     runner.gate.set()
 
@@ -60,26 +48,26 @@ def counting() -> Iterator[CountingRunner]:
 @DOORS
 @pytest.mark.parametrize("pause_at", [1, 10], ids=["in its first step", "half way"])
 async def test_a_running_request_is_gone_within_two_steps(
-    model: Path, counting: CountingRunner, ask: Ask, pause_at: int
+    model: Path, counting: ScriptedRunner, ask: Ask, pause_at: int
 ) -> None:
     async with open_server(model, counting) as server:
         counting.pause_at = pause_at
         asking = asyncio.ensure_future(ask(server))
-        await until(lambda: counting.steps >= pause_at)
+        await until(lambda: counting.launched >= pause_at)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await until(lambda: server.doors.arrivals.inside == 0)  # the door has heard of it
-        before = counting.steps
+        before = counting.launched
         counting.gate.set()
         await server.until_inside(0)
         await until(lambda: server.engine.load().kv_pages_free == PAGES)
-        assert counting.steps - before <= 2
+        assert counting.launched - before <= 2
         assert server.sample("headrace_requests_finished_total", outcome=Finish.CANCELLED) == 1
 
 
 @DOORS
 async def test_a_queued_request_is_gone_at_once_and_never_computed(
-    model: Path, counting: CountingRunner, ask: Ask
+    model: Path, counting: ScriptedRunner, ask: Ask
 ) -> None:
     async with open_server(model, counting, max_running=1) as server:
         counting.gate.clear()

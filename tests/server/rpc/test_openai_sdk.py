@@ -7,6 +7,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from engines import until
 from headrace_server.rpc.readiness import Phase
 from open_server import NAME, OpenServer, open_server
 from scripted_runner import ScriptedRunner
@@ -74,6 +75,7 @@ async def test_a_completion_without_a_length_has_sixteen_tokens(model: Path, run
 async def test_a_completion_streams_and_ends_with_the_usage_that_was_asked_for(
     model: Path, runner: ScriptedRunner
 ) -> None:
+    runner.pause_at = 9
     async with open_server(model, runner) as server, a_client(server) as client:
         stream = await client.completions.create(
             model=NAME,
@@ -82,7 +84,10 @@ async def test_a_completion_streams_and_ends_with_the_usage_that_was_asked_for(
             stream=True,
             stream_options={"include_usage": True},
         )
-        chunks = [chunk async for chunk in stream]
+        first = await anext(stream)  # long before the last: a door that lags sends several tokens in one
+        await until(lambda: not runner.gate.is_set())
+        runner.gate.set()
+        chunks = [first, *[chunk async for chunk in stream]]
     *texts, last = chunks
     assert "".join(chunk.choices[0].text for chunk in texts) == ANSWER
     assert [chunk.choices[0].finish_reason for chunk in texts][-2:] == [None, "length"]
@@ -172,8 +177,11 @@ async def test_once_the_engine_refuses_the_answer_is_unavailable(model: Path, ru
 
 async def test_a_forward_pass_that_breaks_is_an_error_in_the_stream(model: Path, runner: ScriptedRunner) -> None:
     async with open_server(model, runner) as server, a_client(server) as client:
+        runner.pause_at = 9
         stream = await client.completions.create(model=NAME, prompt="In", max_tokens=60, stream=True)
+        await until(lambda: not runner.gate.is_set())
         runner.broken = RuntimeError("device lost")
+        runner.gate.set()
         with pytest.raises(openai.APIError, match="device lost"):
             [chunk async for chunk in stream]
 
