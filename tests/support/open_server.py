@@ -95,6 +95,16 @@ def a_config(
     )
 
 
+@dataclass(slots=True)
+class SkippingClock:
+    """The engine's clock, of which a test may skip some: what is late by it is late however busy the machine is."""
+
+    skipped: float = 0.0  # seconds
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.skipped
+
+
 @asynccontextmanager
 async def open_server(
     model: Path,
@@ -105,6 +115,7 @@ async def open_server(
     batches: BatchConfig | None = None,
     trust_tenant_header: bool = False,
     wall_clock: Callable[[], float] = time.time,  # noqa: TID251
+    clock: Callable[[], float] = time.monotonic,
     differs: Mapping[str, Any] | None = None,
     **engine_config: int,
 ) -> AsyncIterator[OpenServer]:
@@ -120,9 +131,9 @@ async def open_server(
     doors = await open_doors(config, metrics, registry, wall_clock)
     text = load_text(model)
     limits = Limits(CONTEXT, text.vocab_size, eos_token_ids=(1,), kv_pages=PAGES, adapters=config.lora.names)
-    engine = Engine(runner, config.engine, limits, metrics, time.monotonic)
+    engine = Engine(runner, config.engine, limits, metrics, clock)
     heartbeat = asyncio.create_task(engine.run())
-    answers = Answers(engine, text, limits, time.monotonic)
+    answers = Answers(engine, text, limits, clock)
     offline: asyncio.Task[None] | None = None
     if ready:
         await doors.serve(answers)

@@ -12,18 +12,20 @@ import aiohttp
 import grpc
 import openai
 import pytest
+from engines import until
 from google.rpc import error_details_pb2, status_pb2
 from headrace_server.errors import DeadlineExceeded, Overloaded, Refusal
 from headrace_server.request import Finish, Priority
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.status import trailers
-from open_server import NAME, PAGES, OpenServer, a_stub, open_server
+from open_server import NAME, PAGES, OpenServer, SkippingClock, a_stub, open_server
 from scripted_runner import ScriptedRunner
 
 COMPLETION = {"model": NAME, "prompt": "In", "max_tokens": 4}
 CHAT = {"model": NAME, "messages": [{"role": "user", "content": "In"}], "max_tokens": 4}
 TENANT = "x-headrace-tenant"
 EXPECTED = "x-envoy-expected-rq-timeout-ms"
+SOON = 300.0  # seconds; a deadline that passes when the test says so
 
 
 @pytest.fixture
@@ -166,9 +168,9 @@ async def test_the_earliest_deadline_holds(
 
 async def test_the_deadline_of_a_call_is_grpcs_own(model: Path, runner: ScriptedRunner, submitted: list[Any]) -> None:
     async with open_server(model, runner) as server, a_stub(server) as stub:
-        _ = [reply async for reply in stub.Generate(pb.GenerateRequest(text="In"), timeout=30)]
+        _ = [reply async for reply in stub.Generate(pb.GenerateRequest(text="In"), timeout=1000)]
     [request] = submitted
-    assert 29 < request.deadline - request.arrived_at <= 30
+    assert 900 < request.deadline - request.arrived_at <= 1000
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -176,14 +178,15 @@ async def test_the_deadline_of_a_call_is_grpcs_own(model: Path, runner: Scripted
 async def test_too_late_before_the_first_token_is_504_and_never_a_length(
     model: Path, runner: ScriptedRunner, body: dict[str, Any], stream: bool
 ) -> None:
-    async with open_server(model, runner, max_running=1) as server:
+    clock = SkippingClock()
+    async with open_server(model, runner, clock=clock, max_running=1) as server:
         runner.gate.clear()
         async with asyncio.TaskGroup() as group:
             first = group.create_task(status_of(server, COMPLETION))
             await server.until_inside(1)
-            late = group.create_task(status_of(server, body | {"timeout": 0.3, "stream": stream}))
+            late = group.create_task(status_of(server, body | {"timeout": SOON, "stream": stream}))
             await server.until_inside(2)
-            await asyncio.sleep(0.4)  # a real deadline: the whole way from the door to the engine is under test
+            clock.skipped = SOON
             runner.gate.set()
         status, answer = late.result()
         assert first.result()[0] == 200
@@ -202,13 +205,14 @@ async def status_of(server: OpenServer, body: dict[str, Any]) -> tuple[int, str]
 
 
 async def test_too_late_in_the_middle_of_a_stream_is_an_event_and_no_end(model: Path, runner: ScriptedRunner) -> None:
+    clock, runner.pause_at = SkippingClock(), 9
     async with (
-        open_server(model, runner) as server,
-        posted(server, COMPLETION | {"max_tokens": 60, "stream": True, "timeout": 0.5}) as response,
+        open_server(model, runner, clock=clock) as server,
+        posted(server, COMPLETION | {"max_tokens": 60, "stream": True, "timeout": SOON}) as response,
     ):
         first = await response.content.readuntil(b"\n\n")
-        runner.gate.clear()
-        await asyncio.sleep(0.6)
+        await until(lambda: not runner.gate.is_set())
+        clock.skipped = SOON
         runner.gate.set()
         rest = await response.content.read()
         await server.until_inside(0)
@@ -223,14 +227,15 @@ async def test_too_late_in_the_middle_of_a_stream_is_an_event_and_no_end(model: 
 
 
 async def test_openais_own_client_gets_a_timeout_as_a_status(model: Path, runner: ScriptedRunner) -> None:
+    clock = SkippingClock()
     async with (
-        open_server(model, runner) as server,
+        open_server(model, runner, clock=clock) as server,
         openai.AsyncOpenAI(base_url=f"{server.http}/v1", api_key="none", max_retries=0) as client,
     ):
         runner.gate.clear()
-        asking = asyncio.create_task(client.completions.create(model=NAME, prompt="In", extra_body={"timeout": 0.2}))
+        asking = asyncio.create_task(client.completions.create(model=NAME, prompt="In", extra_body={"timeout": SOON}))
         await server.until_inside(1)
-        await asyncio.sleep(0.3)
+        clock.skipped = SOON
         runner.gate.set()
         with pytest.raises(openai.InternalServerError, match="the deadline passed") as late:
             await asking
