@@ -17,6 +17,7 @@ from headrace_server.model.loading import load_model
 from headrace_server.model.runner import ModelRunner
 from headrace_server.request import Request
 from models import a_config
+from paused import Pause
 from prometheus_client import CollectorRegistry
 from runners import CountingRunner
 
@@ -34,6 +35,8 @@ class Asked:
     runner: ModelRunner
     registry: CollectorRegistry
 
+    pause: Pause
+
     async def answer(self, new_tokens: int = 12) -> list[int | None]:
         tokens = await answer_of(self.engine, Request("one", PROMPT, new_tokens, 0.0))
         return [token.id for token in tokens]
@@ -48,15 +51,19 @@ class Asked:
 
 
 @asynccontextmanager
-async def an_engine(directory: Path, overlap: bool = True) -> AsyncIterator[Asked]:
+async def an_engine(directory: Path, overlap: bool = True, *, pauses: bool = False) -> AsyncIterator[Asked]:
     config = EngineConfig(page_size=8, overlap=overlap)
     loaded = load_model(a_config(directory, engine=config), on_phase=lambda phase: None)
     registry = CollectorRegistry()
+    pause = Pause(loaded.runner, steps=20)
+    if not pauses:
+        pause.gate.set()
     engine = Engine(loaded.runner, config, loaded.limits, ServerMetrics(registry))
     heartbeat = asyncio.create_task(engine.run())
     try:
-        yield Asked(engine, loaded.runner, registry)
+        yield Asked(engine, loaded.runner, registry, pause)
     finally:
+        pause.gate.set()
         heartbeat.cancel()
         await asyncio.gather(heartbeat, return_exceptions=True)
 
@@ -83,20 +90,21 @@ async def test_asleep_it_holds_no_cache_and_awake_it_answers_as_before(checkpoin
 
 
 async def test_what_runs_comes_to_its_end_before(checkpoint: Checkpoint) -> None:
-    async with an_engine(checkpoint.directory) as asked:
+    async with an_engine(checkpoint.directory, pauses=True) as asked:
         answer = asyncio.create_task(asked.answer(new_tokens=60))
         await until(lambda: asked.engine.load().running > 0)
         sleep = asyncio.create_task(asked.engine.sleep())
         await until(lambda: asked.engine.asleep)
         with pytest.raises(Draining):
             await asked.answer()
+        asked.pause.gate.set()
         assert len(await answer) == 60
         await sleep
         assert asked.cache_bytes == 0
 
 
 async def test_who_gives_up_waiting_for_sleep_leaves_it_awake(checkpoint: Checkpoint) -> None:
-    async with an_engine(checkpoint.directory) as asked:
+    async with an_engine(checkpoint.directory, pauses=True) as asked:
         answer = asyncio.create_task(asked.answer(new_tokens=100))
         await until(lambda: asked.engine.load().running > 0)
         sleep = asyncio.create_task(asked.engine.sleep())
@@ -104,6 +112,7 @@ async def test_who_gives_up_waiting_for_sleep_leaves_it_awake(checkpoint: Checkp
         sleep.cancel()
         await asyncio.gather(sleep, return_exceptions=True)
         assert not asked.engine.asleep
+        asked.pause.gate.set()
         assert len(await asked.answer()) == 12
         await answer
 
