@@ -146,8 +146,8 @@ async def test_new_connections_get_new_certificates_and_a_broken_pair_changes_no
         while server.sample("headrace_reload_ok", file="tls"):
             await asyncio.sleep(0.05)
         assert (await post(server, authority, old_client))[0] == 200
-        shutil.copy(fresh.key, mutual.tls.key)
         shutil.copy(later.certificate, mutual.tls.client_ca)
+        shutil.copy(fresh.key, mutual.tls.key)  # last: from here on a look finds what makes sense, and all of it
         while not server.sample("headrace_reload_ok", file="tls"):
             await asyncio.sleep(0.05)
         assert (await post(server, later, new_client))[0] == 200
