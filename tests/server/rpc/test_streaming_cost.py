@@ -76,12 +76,12 @@ async def work(engine: HandFed, pieces: AsyncIterator[Piece]) -> Work:
     sys.setprofile(count)
     await told(engine, pieces, len(IDS))
     sys.setprofile(None)
-    gc.enable()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     await told(engine, pieces, len(IDS))
     most = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
+    gc.enable()
     return Work(calls, most)
 
 
