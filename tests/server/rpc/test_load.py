@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from headrace_server.client.load import LoadPlan, run_load
 from headrace_server.client.summary import LoadSummary, Outcome, percentile
 from open_server import CONTEXT, open_server
 from scripted_runner import ScriptedRunner
-from served_process import HEADRACE, environment
+from served_process import HEADRACE, PATIENCE, environment
 
 PLAN = {"rate": 200.0, "requests": 30, "prompt_words": (1, 3), "max_new_tokens": (2, 4), "ignore_eos": True}
 
@@ -61,15 +62,22 @@ async def test_the_load_does_not_wait_for_a_slow_server(model: Path, runner: Scr
 async def test_a_concurrency_limit_holds_and_its_wait_is_counted(model: Path, runner: ScriptedRunner) -> None:
     inside: list[int] = []
     async with open_server(model, runner) as server:
+        runner.gate.clear()
 
         def look(_: Outcome) -> None:
             inside.append(server.engine.load().running + server.engine.load().waiting)
 
         all_at_once = LoadPlan(**(PLAN | {"rate": 100_000.0}), target=server.grpc, concurrency_limit=2)
-        summary = await run_load(all_at_once, look)
+        load = asyncio.create_task(run_load(all_at_once, look))
+        await server.until_inside(2)
+        began = time.monotonic()
+        await asyncio.sleep(0.1)  # all are due by now
+        held = time.monotonic() - began
+        runner.gate.set()
+        summary = await load
     assert summary.failures == {}
     assert max(inside) <= 2
-    assert max(outcome.ttft or 0 for outcome in summary.outcomes) > 0.5 * summary.seconds
+    assert min(outcome.ttft or 0 for outcome in summary.outcomes) >= held
 
 
 async def test_failures_are_counted_by_what_the_server_said(model: Path, runner: ScriptedRunner) -> None:
@@ -91,7 +99,7 @@ async def test_the_command_prints_the_summary_as_json(model: Path, runner: Scrip
         flags = ["--rate=200", "--requests=10", "--prompt-words=1:3", "--max-new-tokens=2", "--json=-"]
         command = [HEADRACE, "load", f"--target={server.grpc}", *flags]
         ended = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, timeout=30, env=environment(), check=False
+            subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE, env=environment(), check=False
         )
     assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
@@ -111,7 +119,7 @@ async def test_the_command_prints_the_summary_as_json(model: Path, runner: Scrip
 )
 def test_a_load_that_makes_no_sense_is_refused_by_its_flag(flags: list[str], says: str) -> None:
     command = [HEADRACE, "load", "--target=127.0.0.1:1", *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment(), check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment(), check=False)
     assert ended.returncode == 2
     assert says in ended.stderr
 
