@@ -46,7 +46,7 @@ async def test_without_a_router_the_connection_breaks() -> None:
 async def broken(address: str, cut: "Cut") -> grpc.aio.AioRpcError:
     """How a stream ends whose replica is gone after the first token."""
     async with grpc.aio.insecure_channel(address) as channel:
-        call = inference_pb2_grpc.InferenceStub(channel).Generate(pb.GenerateRequest(text="x"), timeout=60)
+        call = inference_pb2_grpc.InferenceStub(channel).Generate(pb.GenerateRequest(text="x"), timeout=300)
         assert (await anext(aiter(call))).text == "dying"
         cut()
         return await failure(call)

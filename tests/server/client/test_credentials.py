@@ -15,7 +15,7 @@ from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import oip_pb2, oip_pb2_grpc
 from open_server import HOST, NAME, OpenServer, a_stub, open_server
 from scripted_runner import ScriptedRunner, always
-from served_process import HEADRACE, environment
+from served_process import HEADRACE, PATIENCE, environment
 from tiny_tokenizer import save_tiny_tokenizer, tiny_tokenizer
 
 ANSWER = "God created "
@@ -38,7 +38,14 @@ async def headrace(words: Sequence[str], typed: str = "", **variables: str) -> s
     command = [str(HEADRACE), *words]
     variables = environment(**variables)
     return await asyncio.to_thread(
-        subprocess.run, command, input=typed, capture_output=True, text=True, timeout=60, env=variables, check=False
+        subprocess.run,
+        command,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=variables,
+        check=False,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embed_server import FACTS, EmbedServer, embed_server, vector_of
-from served_process import HEADRACE, environment
+from served_process import HEADRACE, PATIENCE, environment
 from tiny_tokenizer import save_tiny_tokenizer
 
 DOORS = pytest.mark.parametrize("door", ["grpc", "http"])
@@ -29,7 +29,14 @@ def where(server: EmbedServer, door: str) -> str:
 async def embed(flags: Sequence[str], typed: str = "") -> subprocess.CompletedProcess[str]:
     command = [str(HEADRACE), "embed", *flags]
     return await asyncio.to_thread(
-        subprocess.run, command, input=typed, capture_output=True, text=True, timeout=60, env=environment(), check=False
+        subprocess.run,
+        command,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment(),
+        check=False,
     )
 
 

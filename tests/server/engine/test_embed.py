@@ -16,7 +16,7 @@ from minilm import running
 from prometheus_client import CollectorRegistry
 from scripted_lane import Letters, ScriptedLane, scripted
 
-PATIENCE = 20  # seconds, on a busy machine
+PATIENCE = 300  # seconds, on a busy machine
 CONFIG = EngineConfig(max_running=4, max_tokens_per_step=16, max_waiting=4)
 
 
