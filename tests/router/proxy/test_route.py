@@ -187,9 +187,7 @@ async def test_a_router_that_leaves_finishes_its_streams(two: tuple[Replica, Rep
 
 
 async def test_a_replica_that_nobody_can_reach_is_said_to_be_unavailable(tmp_path: Path) -> None:
-    gone = Replica("gone")
-    async with running(gone):
-        pass  # its ports are free again
+    gone = Replica("gone", grpc_port=1, http_port=1)  # nobody listens there
     async with AsyncExitStack() as stack:
         clients = await opened(stack, tmp_path, gone.flag)
         assert (await clients.complete("x"))[0] == 503
@@ -237,9 +235,7 @@ async def test_a_mirror_hears_what_a_replica_answers_and_delays_nobody(
 
 
 async def test_a_mirror_that_is_gone_costs_nobody_anything(two: tuple[Replica, Replica], tmp_path: Path) -> None:
-    gone = Replica("gone")
-    async with running(gone):
-        pass  # its ports are free again
+    gone = Replica("gone", grpc_port=1, http_port=1)  # nobody listens there
     async with AsyncExitStack() as stack:
         clients = await opened(stack, tmp_path, two[0].flag, f"--mirror={gone.address}")
         for turn in range(3):
