@@ -151,7 +151,7 @@ REFUSED = [
     ("a report from nowhere", {REPORT: {"key": "report.json"}}, f"{REPORT}.configMapName"),
     ("a report of another namespace", {REPORT: {"configMapName": "other/gate"}}, f"{REPORT}.configMapName"),
     ("a report at a path", {REPORT: {"configMapName": "gate", "key": "../a"}}, f"{REPORT}.key"),
-    ("a report of what embeds", {REPORT: {"configMapName": "gate"}, "spec.model.task": "embed"}, REPORT),
+    ("a report of what ranks", {REPORT: {"configMapName": "gate"}, "spec.model.task": "rerank"}, REPORT),
     ("a report beside adapters", {REPORT: {"configMapName": "gate"}} | adapter(), REPORT),
     ("guesses of a dice", {GUESSES: {"method": "dice"}}, f"{GUESSES}.method"),
     ("a draft without model", {GUESSES: {"method": "draft"}}, f"{GUESSES}.method"),
@@ -294,6 +294,11 @@ def test_the_defaults_are_all_that_the_operator_needs(cluster: LocalCluster) -> 
 
 def test_a_report_has_a_usual_key(cluster: LocalCluster) -> None:
     parsed = parse(dry_run(cluster, manifest({REPORT: {"configMapName": "gate"}})))
+    assert parsed.model.gate_report == GateReport("gate", "report.json")
+
+
+def test_an_embedder_may_have_a_report(cluster: LocalCluster) -> None:
+    parsed = parse(dry_run(cluster, manifest({REPORT: {"configMapName": "gate"}, "spec.model.task": "embed"})))
     assert parsed.model.gate_report == GateReport("gate", "report.json")
 
 

@@ -139,7 +139,8 @@ ALLOWED: dict[str, Body] = {
         "resources.gpus": 4,
         "autoscaling": {"minReplicas": 3, "maxReplicas": 3, "warmStandby": 1},
     },
-    "an embedder, which no gate measures": {"model": {"source": "pvc://models/bge", "task": "embed"}},
+    "an embedder that passed its gate": {"model.task": "embed"},
+    "a ranker, which no gate measures": {"model": {"source": "pvc://models/ranker", "task": "rerank"}},
     "a password of its own": {"pod.imagePullSecrets": ["headrace-registry"]},
     "certificates for keys": {
         "auth": {"tls": {"secretName": "headrace-tls"}, "clientCA": {"secretName": "headrace-clients"}}
@@ -191,6 +192,10 @@ REFUSED: dict[str, tuple[Body, str]] = {
     "a model that passed no gate": (
         {"model": {"source": "pvc://models/llama"}},
         "spec.model.gateReport: name the report of the release gate",
+    ),
+    "an embedder that passed no gate": (
+        {"model": {"source": "pvc://models/bge", "task": "embed"}},
+        "a model that generates or embeds is not allowed in this cluster without one",
     ),
     "an answer for everybody": ({"auth": None}, "spec.auth: give apiKeys or clientCA"),
 }
