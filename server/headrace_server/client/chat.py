@@ -6,8 +6,9 @@ Without a terminal each line of standard input is one turn.
 
 import argparse
 import asyncio
+import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -87,14 +88,33 @@ class Conversation:
         before = [Message("system", self.system)] if self.system else []
         answer: list[str] = []
         try:
-            self.runner.run(_print(self.talk.answer([*before, *self.messages, asked]), answer))
+            whole = self.runner.run(_until_ctrl_c(_print(self.talk.answer([*before, *self.messages, asked]), answer)))
         except Failed as failed:
             self.failed = True
             sys.stderr.write(f"headrace: {failed}\n")
             return  # the conversation goes on as if it had not been asked
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # before anything was asked
+            whole = False
+        if not whole:
             sys.stdout.write("\n")
         self.messages += [asked, Message("assistant", "".join(answer))]
+
+
+async def _until_ctrl_c(printing: Coroutine[None, None, None]) -> bool:
+    """False: it was stopped.
+
+    asyncio's own handler does not wake up a loop that falls asleep just when the signal comes, or whose signal another
+    thread has heard: the answer would go on until its next token.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(printing)
+    loop.add_signal_handler(signal.SIGINT, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return False
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+    return True
 
 
 async def _print(pieces: AsyncGenerator[str, None], answer: list[str]) -> None:

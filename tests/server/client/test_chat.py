@@ -1,14 +1,17 @@
 """`headrace chat` as a person and as a pipe use it, against both kinds of server."""
 
 import asyncio
+import ctypes
 import fcntl
 import json
 import os
 import pty
+import re
 import select
+import signal
 import subprocess
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -97,7 +100,25 @@ async def test_credentials_that_cannot_be_used_are_refused_by_their_flag(tmp_pat
     assert says in ended.stderr
 
 
-async def test_ctrl_c_stops_an_answer_and_frees_it_and_the_conversation_goes_on(model: Path) -> None:
+def typed(terminal: int, _: int) -> None:
+    os.write(terminal, b"\x03")
+
+
+def heard_by_another_thread(_: int, process: int) -> None:
+    """Which does not interrupt what the main thread waits in; neither does a signal just before it begins to wait."""
+    blocked = re.compile(r"^SigBlk:\t(\w+)$", re.MULTILINE)
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        (mask,) = blocked.findall((thread / "status").read_text())
+        if int(thread.name) != process and not int(mask, 16) >> (signal.SIGINT - 1) & 1:
+            assert ctypes.CDLL(None).tgkill(process, int(thread.name), signal.SIGINT) == 0
+            return
+    raise AssertionError("no other thread hears it")
+
+
+@pytest.mark.parametrize("ctrl_c", [typed, heard_by_another_thread])
+async def test_ctrl_c_stops_an_answer_and_frees_it_and_the_conversation_goes_on(
+    model: Path, ctrl_c: Callable[[int, int], None]
+) -> None:
     runner = ScriptedRunner(always(IDS))
     async with open_server(model, runner) as server:
         runner.gate.clear()
@@ -112,7 +133,7 @@ async def test_ctrl_c_stops_an_answer_and_frees_it_and_the_conversation_goes_on(
             await until_shown(terminal, "> ")
             os.write(terminal, b"In\n")
             await server.until_inside(1)
-            os.write(terminal, b"\x03")
+            ctrl_c(terminal, process.pid)
             await until_shown(terminal, "> ")
             await server.until_left()  # or the answer might be complete before the server hears of it
             runner.gate.set()
