@@ -23,10 +23,14 @@ from headrace_server.engine.stream import Stream
 from headrace_server.engine.threads import EngineThreads
 from headrace_server.errors import DeadlineExceeded, Draining, EngineFailed, NotNow, Overloaded, Refusal
 from headrace_server.metrics import ServerMetrics
-from headrace_server.request import Finish, Phase, Request
+from headrace_server.request import Finish, Phase, Priority, Request
 from headrace_server.telemetry.work import ModelWork
 
 __all__ = ["Engine", "Limits", "Load", "Outcome", "Runner", "Sampled", "Step"]
+
+# Tokens that an offline answer is passed on in: nobody waits for the next one, and passing on is work in the core that
+# computes the steps of those who do.
+OFFLINE_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,9 @@ class Engine:
         """
         self._check_open(request)
         sequence = self._sequence(request)
-        stream = self._streams[sequence] = Stream(lambda finish: self._core.end(sequence, finish))
+        stream = self._streams[sequence] = Stream(
+            lambda finish: self._core.end(sequence, finish), OFFLINE_TOKENS if request.priority is Priority.BATCH else 1
+        )
         self._admission.admitted(request, self._clock())
         self._account.admitted(request)
         self._empty.clear()

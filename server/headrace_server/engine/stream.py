@@ -32,15 +32,22 @@ class Stream(AsyncGenerator[Token, None]):
     and the request of a caller who hangs up early would compute to its end.
     """
 
-    def __init__(self, end: Callable[[Finish], None]) -> None:
+    def __init__(self, end: Callable[[Finish], None], at_once: int = 1) -> None:
+        """`at_once`: tokens that are held back until there are so many, or nothing follows."""
         self._end = end
+        self._at_once = at_once
+        self._held: list[Token | ServerError] = []
         self._news: asyncio.Queue[Token | ServerError] = asyncio.Queue()
         self._closed = False
         self.times = Times()
 
     def put(self, news: Token | ServerError) -> None:
         """Called by the engine. Nothing follows a Token with `finish`, or an error."""
-        self._news.put_nowait(news)
+        self._held.append(news)
+        if len(self._held) >= self._at_once or isinstance(news, ServerError) or news.finish is not None:
+            for one in self._held:
+                self._news.put_nowait(one)
+            self._held.clear()
 
     def stop(self) -> None:
         """Ends the request as answered: the caller has seen a stop string, which only text can show."""
