@@ -172,6 +172,16 @@ def test_several_operators_spread_and_leave_one_for_an_eviction() -> None:
     assert not of_kind(render("--set", "replicas=1"), "PodDisruptionBudget")
 
 
+def test_a_constraint_with_a_selector_of_its_own_keeps_it(tmp_path: Path) -> None:
+    spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    chosen = {"matchExpressions": [{"key": "team", "operator": "Exists"}]}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"topologySpreadConstraints": [{**spread, "labelSelector": chosen}]}))
+    (deployment,) = of_kind(render("--values", values), "Deployment")
+    (rendered,) = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert rendered == {**spread, "labelSelector": chosen}
+
+
 def test_a_digest_counts_instead_of_a_tag() -> None:
     digest = "sha256:" + "0" * 64
     bodies = render("--set", f"server.image.digest={digest},server.image.tag=v7,image.digest={digest}")
