@@ -124,6 +124,35 @@ def test_network_policies_and_monitors_know_it_for_a_router(rendered: list[Body]
     assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
 
 
+def test_replicas_of_other_namespaces_let_their_routers_in(rendered: list[Body]) -> None:
+    """The routers are in team-a; large's replicas are in team-b."""
+    (routers,) = of_kind(rendered, "Deployment")
+    labels = routers["spec"]["template"]["metadata"]["labels"]
+    policies = {
+        body["metadata"]["namespace"]: body["spec"]["ingress"]
+        for body in of_kind(render("--values", EVERYTHING), "NetworkPolicy")
+        if body["metadata"]["name"].endswith("-servers")
+    }
+    there = {"matchLabels": {"kubernetes.io/metadata.name": "team-a"}}
+    clients, admin = policies["team-b"]
+    for rule in (clients, admin):
+        (peer,) = [peer for peer in rule["from"] if peer.get("namespaceSelector") == there]
+        assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+    assert not [peer for rule in policies["team-a"] for peer in rule["from"] if peer.get("namespaceSelector") == there]
+
+
+def test_routers_are_scraped_where_they_are(tmp_path: Path) -> None:
+    """Which may be a namespace that the operator does not watch."""
+    values = {
+        "watchNamespaces": ["team-a", "team-b"],
+        "modelRouters": {"chat": {**GROUP, "namespace": "gateways"}, "other": {**GROUP, "namespace": "team-a"}},
+        "monitoring": {"routerPodMonitor": {"enabled": True}},
+    }
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    (monitor,) = of_kind(render("--values", tmp_path / "values.yaml"), "PodMonitor")
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["team-a", "team-b", "gateways"]}
+
+
 def test_another_file_replaces_the_routers_and_another_chart_does_not(rendered: list[Body], tmp_path: Path) -> None:
     def template(body: list[Body]) -> Body:
         (found,) = [each for each in of_kind(body, "Deployment") if each["metadata"]["name"] == NAME]

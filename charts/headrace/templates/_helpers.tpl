@@ -108,6 +108,20 @@ capabilities: {drop: [ALL]}
 {{- $found | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
+{{/* NetworkPolicy peers: the routers that ask the replicas of a namespace, as a JSON list. */}}
+{{- define "headrace.routersOf" -}}
+{{- $asked := .namespace -}}
+{{- $peers := list (dict "podSelector" (dict "matchLabels" (dict "app.kubernetes.io/name" "headrace-router"))) -}}
+{{- range $group, $told := .modelRouters -}}
+{{- if and (ne $told.namespace $asked) (has $asked (include "headrace.modelNamespaces" $told.config | fromJsonArray)) -}}
+{{- $there := dict "matchLabels" (dict "kubernetes.io/metadata.name" $told.namespace) -}}
+{{- $them := dict "matchLabels" (dict "app.kubernetes.io/name" "headrace-router" "app.kubernetes.io/instance" (printf "%s-models" $group)) -}}
+{{- $peers = append $peers (dict "namespaceSelector" $there "podSelector" $them) -}}
+{{- end -}}
+{{- end -}}
+{{- $peers | toJson -}}
+{{- end -}}
+
 {{/* The file of models with who signs for each model's replicas, in a file beside it. Refuses what is given half. */}}
 {{- define "headrace.modelsFile" -}}
 {{- $told := .told -}}
