@@ -182,6 +182,22 @@ def test_a_constraint_with_a_selector_of_its_own_keeps_it(tmp_path: Path) -> Non
     assert rendered == {**spread, "labelSelector": chosen}
 
 
+LONGEST = "r" * 53  # as Helm lets a release's name be
+
+
+def test_the_longest_name_of_a_release_gives_names_that_are_allowed_and_differ() -> None:
+    """63 letters is what a Service's name may have, and the value of a label; 253 most others."""
+    options = [f"monitoring.{what}.enabled=true" for what in ("serviceMonitor", "serverPodMonitor", "dashboards")]
+    done = helm("template", LONGEST, CHART, *(word for option in options for word in ("--set", option)))
+    assert done.returncode == 0, done.stderr
+    bodies = [body for body in yaml.safe_load_all(done.stdout) if body]
+    names = [(body["kind"], body["metadata"].get("namespace"), body["metadata"]["name"]) for body in bodies]
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= (63 if kind == "Service" else 253) for kind, _, name in names)
+    labels = {value for body in bodies for value in body["metadata"].get("labels", {}).values()}
+    assert all(len(value) <= 63 for value in labels)
+
+
 def test_a_digest_counts_instead_of_a_tag() -> None:
     digest = "sha256:" + "0" * 64
     bodies = render("--set", f"server.image.digest={digest},server.image.tag=v7,image.digest={digest}")
