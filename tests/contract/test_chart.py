@@ -41,6 +41,15 @@ def test_the_schema_is_rendered_as_it_is_and_stays_after_an_uninstall() -> None:
     assert not of_kind(render("--set", "crds.install=false"), "CustomResourceDefinition")
 
 
+def test_what_routers_may_read_stays_after_an_uninstall() -> None:
+    """The operator's routers do: one that starts anew has to see replicas. The role alone gives nobody anything."""
+    kept = [body for body in render() if "helm.sh/resource-policy" in body["metadata"].get("annotations", {})]
+    assert {(body["kind"], body["metadata"]["name"]) for body in kept} == {
+        ("CustomResourceDefinition", "inferencedeployments.headrace.dev"),
+        ("ClusterRole", "headrace-router"),
+    }
+
+
 def test_the_whole_cluster_is_watched_by_default() -> None:
     bodies = render()
     options = operator_options(bodies)
