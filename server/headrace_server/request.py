@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 MOST_BIASES = 1024  # of one request: the device keeps a row of that many for each slot
 MOST_STOP_TOKENS = 128  # likewise
+MOST_LOGPROBS = 20  # of the likeliest tokens in one place, as OpenAI's chat
 
 
 @dataclass(frozen=True, slots=True)

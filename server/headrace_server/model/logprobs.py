@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headrace_server.request import MOST_LOGPROBS
+
 
 @dataclass(frozen=True, slots=True)
 class LogprobRows:
@@ -20,9 +22,16 @@ def logprobs(logits: Tensor, token_ids: Tensor, top: int) -> LogprobRows:
     Not `log_softmax`, which writes all of the vocabulary: the same numbers from the few logits that are wanted.
     """
     total = logits.logsumexp(dim=-1, keepdim=True)
-    best = logits.topk(min(top, logits.shape[1]), dim=-1)
+    best, ids = _best(logits, min(top, logits.shape[1]))
     chosen = logits.gather(1, token_ids.unsqueeze(1))
-    return LogprobRows((chosen - total).squeeze(1), best.indices, best.values - total)
+    return LogprobRows((chosen - total).squeeze(1), ids, best - total)
+
+
+def _best(logits: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
+    """Always as many are looked for as may be wanted: which of equal ones come first follows from that number, and a
+    step's is that of the neighbour who wants the most."""
+    found = logits.topk(min(max(wanted, MOST_LOGPROBS), logits.shape[1]) if wanted else 0, dim=-1)
+    return found.values[:, :wanted], found.indices[:, :wanted].contiguous()
 
 
 def logprobs_by_row(logits: Tensor, token_ids: Tensor, top: int) -> LogprobRows:

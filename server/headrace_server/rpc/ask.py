@@ -7,13 +7,12 @@ from typing import Any
 
 from headrace_server.came_with import ALONE, CameWith
 from headrace_server.errors import InvalidRequest
-from headrace_server.request import MOST_BIASES, MOST_STOP_TOKENS, Priority, Sampling
+from headrace_server.request import MOST_BIASES, MOST_LOGPROBS, MOST_STOP_TOKENS, Priority, Sampling
 from headrace_server.rpc.structured import Format, check_goes_with
 from headrace_server.rpc.tools import Offer
 
 MOST_STOPS = 16
 LONGEST_STOP = 256  # characters; each one may be held back from the stream until it is complete
-MOST_LOGPROBS = 20  # as OpenAI's chat
 INT64 = range(-(2**63), 2**63)
 # Both ends included. Fields that have a value that means nothing take it from Sampling's defaults.
 RANGES: Mapping[str, tuple[float, float]] = {

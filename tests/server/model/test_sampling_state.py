@@ -6,7 +6,7 @@ import torch
 from headrace_server.model.logprobs import logprobs
 from headrace_server.model.sampling_settings import GREEDY, Features
 from headrace_server.model.sampling_state import SamplingState
-from headrace_server.request import MOST_BIASES, MOST_STOP_TOKENS, Sampling
+from headrace_server.request import MOST_BIASES, MOST_LOGPROBS, MOST_STOP_TOKENS, Sampling
 
 VOCAB = 50
 EVERYTHING = Sampling(
@@ -94,6 +94,13 @@ def test_logprobs_of_a_prompt_are_of_the_tokens_that_follow() -> None:
 
 def test_more_logprobs_than_the_vocabulary_has_are_all_of_them() -> None:
     assert logprobs(LOGITS, torch.tensor([4, 0, 49]), VOCAB + 1).top.shape == (3, VOCAB)
+
+
+def test_who_comes_first_of_equally_likely_ones_does_not_depend_on_how_many_are_wanted() -> None:
+    """In bfloat16 many are equal, and a step finds as many as the neighbour who wants the most."""
+    logits = torch.from_numpy(np.random.default_rng(1).integers(0, 9, size=(1, 320))).float()
+    found = [logprobs(logits, torch.tensor([4]), wanted).top_ids[0].tolist() for wanted in range(1, MOST_LOGPROBS + 1)]
+    assert found == [found[-1][:wanted] for wanted in range(1, MOST_LOGPROBS + 1)]
 
 
 def test_the_chosen_token_is_what_the_mask_allows_and_its_logprob_is_as_without() -> None:
