@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,40 @@ def test_a_constraint_with_a_selector_of_its_own_keeps_it(tmp_path: Path) -> Non
     (deployment,) = of_kind(render("--values", values), "Deployment")
     (rendered,) = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
     assert rendered == {**spread, "labelSelector": chosen}
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
+    """Kubernetes allows them, and refuses a number where a name has to be."""
+    values = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text())
+    routers = values["modelRouters"]["chat"]
+    routers |= {
+        "namespace": "0123",
+        "tls": {"secretName": "456"},
+        "replicaTls": {"small": {"secretName": "7", "key": "8"}},
+    }
+    del routers["config"]["models"]["other"]["replicaName"]
+    values["networkPolicy"]["servers"]["namespaces"] = ["1e3", "true"]
+    values |= {"watchNamespaces": ["0x1"], "serviceAccount": {"name": "99"}, "priorityClassName": "100"}
+    (tmp_path / "values.yaml").write_text(json.dumps(values))
+    done = helm("template", "2024", CHART, "--namespace", "2024", "--values", tmp_path / "values.yaml")
+    assert done.returncode == 0, done.stderr
+    names = {"name", "namespace", "secretName", "key", "serviceAccountName", "priorityClassName"}
+    found = [(key, value) for body in yaml.safe_load_all(done.stdout) for key, value in entries(body)]
+    assert {"2024", "0123", "456", "7", "8", "1e3", "true", "0x1", "99", "100"} <= {
+        value for _, value in found if isinstance(value, str)
+    }
+    assert [each for each in found if each[0] in names and not isinstance(each[1], str | dict)] == []
+    assert all(
+        isinstance(value, str) for key, value in found if key.startswith(("app.kubernetes.io/", "kubernetes.io/"))
+    )
+
+
+def entries(body: Any) -> Iterator[tuple[str, Any]]:
+    """Of all mappings within it, and the items of lists as if each had their list's key."""
+    for key, value in body.items() if isinstance(body, dict) else ():
+        for each in value if isinstance(value, list) else [value]:
+            yield key, each
+            yield from entries(each)
 
 
 LONGEST = "r" * 53  # as Helm lets a release's name be

@@ -12,7 +12,7 @@
 
 {{- define "headrace.selectorLabels" -}}
 app.kubernetes.io/name: headrace-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "headrace.labels" -}}
