@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,26 @@ def test_several_operators_spread_and_leave_one_for_an_eviction() -> None:
     (budget,) = of_kind(bodies, "PodDisruptionBudget")
     assert budget["spec"]["selector"] == spread["labelSelector"] == deployment["spec"]["selector"]
     assert not of_kind(render("--set", "replicas=1"), "PodDisruptionBudget")
+
+
+def test_a_build_of_a_version_gives_labels_and_tags_that_are_allowed(tmp_path: Path) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "headrace")
+    about = (chart / "Chart.yaml").read_text()
+    (chart / "Chart.yaml").write_text(
+        re.sub(r"^(version|appVersion): .*", r"\1: 1.2.3+7.gdead", about, flags=re.MULTILINE)
+    )
+    done = helm(
+        "template", "headrace", chart, "--values", chart / "ci" / "everything-values.yaml", "--set", "image.digest="
+    )
+    assert done.returncode == 0, done.stderr
+    bodies = [body for body in yaml.safe_load_all(done.stdout) if body]
+    ours = [body for body in bodies if body["kind"] != "CustomResourceDefinition"]  # which has a field of that name
+    labels = [each for body in ours for key, each in entries(body) if key == "labels"]
+    values = {value for each in labels for value in each.values()}
+    assert {"headrace-1.2.3_7.gdead", "1.2.3_7.gdead"} <= values
+    allowed = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+    assert [value for value in values if "{{" not in value and not allowed.fullmatch(value)] == []
+    assert operator_options(of_kind(bodies, "Deployment")[:1]).server_image == "headrace-server:1.2.3_7.gdead"
 
 
 def test_a_constraint_with_a_selector_of_its_own_keeps_it(tmp_path: Path) -> None:

@@ -15,18 +15,23 @@ app.kubernetes.io/name: headrace-operator
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
+{{/* Neither a label nor an image's tag has the + before a build's name. */}}
+{{- define "headrace.chart" -}}
+{{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 -}}
+{{- end -}}
+
 {{- define "headrace.labels" -}}
 {{ include "headrace.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+helm.sh/chart: {{ include "headrace.chart" . }}
 {{- end -}}
 
 {{- define "headrace.image" -}}
 {{- if .image.digest -}}
 {{- printf "%s@%s" .image.repository .image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" .image.repository (default .version .image.tag) -}}
+{{- printf "%s:%s" .image.repository (default (replace "+" "_" .version) .image.tag) -}}
 {{- end -}}
 {{- end -}}
 
