@@ -123,6 +123,7 @@ def test_no_secrets_no_wildcards_and_no_writes_to_what_users_own() -> None:
         ("monitoring.podMonitor.interval=soon", "interval"),
         ("modelRouters.chat.namespace=default", "config"),
         ("modelRouters.Chat.namespace=default", "modelRouters"),
+        (r"podLabels.app\.kubernetes\.io/instance=other", "app.kubernetes.io/instance"),
     ],
 )
 def test_an_unknown_or_impossible_value_is_refused(option: str, field: str) -> None:
@@ -262,6 +263,13 @@ def test_the_longest_name_of_a_release_gives_names_that_are_allowed_and_differ()
     assert all(len(name) <= (63 if kind == "Service" else 253) for kind, _, name in names)
     labels = {value for body in bodies for value in body["metadata"].get("labels", {}).values()}
     assert all(len(value) <= 63 for value in labels)
+
+
+def test_pods_get_further_labels_and_keep_ours() -> None:
+    (deployment,) = of_kind(render("--set", "podLabels.team=inference"), "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels["team"] == "inference"
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
 def test_a_digest_counts_instead_of_a_tag() -> None:

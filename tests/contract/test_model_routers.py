@@ -141,6 +141,18 @@ def test_replicas_of_other_namespaces_let_their_routers_in(rendered: list[Body])
     assert not [peer for rule in policies["team-a"] for peer in rule["from"] if peer.get("namespaceSelector") == there]
 
 
+PLACED = ("nodeSelector", "tolerations", "affinity", "priorityClassName")
+
+
+def test_its_pods_are_placed_and_marked_as_the_group_says(rendered: list[Body]) -> None:
+    (deployment,) = of_kind(rendered, "Deployment")
+    template = deployment["spec"]["template"]
+    assert {field: template["spec"][field] for field in PLACED} == {field: GROUP[field] for field in PLACED}
+    assert template["spec"]["containers"][0]["resources"] == GROUP["resources"]
+    assert GROUP["podLabels"].items() <= template["metadata"]["labels"].items()
+    assert GROUP["podAnnotations"].items() <= template["metadata"]["annotations"].items()
+
+
 def test_routers_are_scraped_where_they_are(tmp_path: Path) -> None:
     """Which may be a namespace that the operator does not watch."""
     values = {
@@ -196,6 +208,8 @@ def test_another_file_replaces_the_routers_and_another_chart_does_not(rendered: 
         ("replicaTls.small.name=a", "name"),
         ("tls.secretName=", "secretName"),
         ("replicas=0", "replicas"),
+        (r"podLabels.headrace\.dev/router=other", "headrace.dev/router"),
+        (r"podAnnotations.headrace\.dev/models=other", "headrace.dev/models"),
         ("namespace=", "namespace"),
     ],
 )
