@@ -249,6 +249,19 @@ def entries(body: Any) -> Iterator[tuple[str, Any]]:
             yield from entries(each)
 
 
+def test_two_releases_have_no_object_in_common() -> None:
+    def objects(release: str, watched: str, *options: str) -> set[tuple[str, str, str]]:
+        values = ("--values", CHART / "ci" / "everything-values.yaml", "--set", "modelRouters=null")
+        words = (release, CHART, "--namespace", "shared", *values, "--set", f"watchNamespaces={{{watched}}}", *options)
+        done = helm("template", *words)
+        assert done.returncode == 0, done.stderr
+        metadata = [(body["kind"], body["metadata"]) for body in yaml.safe_load_all(done.stdout) if body]
+        return {(kind, about.get("namespace", ""), about["name"]) for kind, about in metadata}
+
+    second = objects("prod", "team-b", "--set", "crds.install=false")
+    assert objects("headrace", "team-a") & second == set()
+
+
 LONGEST = "r" * 53  # as Helm lets a release's name be
 
 
