@@ -322,6 +322,19 @@ def test_only_clients_reach_models_and_only_the_operator_and_prometheus_the_admi
     assert "podSelector" not in prometheus
 
 
+def test_the_policy_that_a_page_shows_lets_in_whom_the_charts_lets_in() -> None:
+    (block,) = re.findall(
+        r"```yaml\n(apiVersion: networking.*?)```", (ROOT / "docs" / "security.md").read_text(), re.DOTALL
+    )
+    shown = yaml.safe_load(block)["spec"]
+    rendered = render("--set", "watchNamespaces={team-a},networkPolicy.servers.enabled=true")
+    (policy,) = [body for body in of_kind(rendered, "NetworkPolicy") if body["metadata"]["name"].endswith("-servers")]
+    assert shown["podSelector"] == policy["spec"]["podSelector"]
+    routers = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "headrace-router"}}}
+    for spec in (shown, policy["spec"]):
+        assert routers in spec["ingress"][1]["from"]
+
+
 def test_alerts_and_dashboards_are_those_of_the_chart() -> None:
     bodies = render("--set", "monitoring.prometheusRule.enabled=true,monitoring.dashboards.enabled=true")
     alerts = CHART / "files" / "alerts.yaml"
