@@ -41,7 +41,7 @@ def installed(cluster: LocalCluster, folder: Path, *options: str, tls: bool = Fa
         cluster.kubectl("rollout", "status", f"deployment/{ROUTERS}", "--timeout=300s")
         yield story.doors(cluster, ROUTERS)
     finally:
-        cluster.helm(*(word for word in words if word != "--reuse-values"), "--reset-values")
+        cluster.helm(*(word for word in words if word != "--reset-then-reuse-values"), "--reset-values")
         cluster.wait("routers gone", lambda: not found(cluster))
 
 
