@@ -9,6 +9,7 @@ from dataclasses import dataclass
 CHAT = 'namespace="team-a", name="chat", instance="operator-0"'
 SERVED = 'namespace="team-a", headrace_dev_deployment="chat", pod="chat-0"'
 ROUTED = 'namespace="team-a", headrace_dev_router="chat", pod="chat-router-0"'
+SEVERAL = 'namespace="gateways", headrace_dev_router="all-models", pod="all-models-0"'  # routers of several models
 OPERATOR = 'instance="operator-0"'
 DAYS = "10m"  # between two values of a story that takes days
 
@@ -79,9 +80,10 @@ def routed(reasons: dict[str, int]) -> dict[str, str]:
     return {f'{name}"{reason}"}}': f"0+{number}x80" for reason, number in reasons.items()}
 
 
-def held(oldest: str, start: float) -> dict[str, str]:
-    """Seconds for which the oldest held request has waited, and that a start usually takes."""
-    return {f"headrace_router_oldest_held_seconds{{{ROUTED}}}": oldest, own("start_seconds"): f"{start}+0x240"}
+def held(oldest: str, start: float, *, routers: str = ROUTED, model: str = "") -> dict[str, str]:
+    """Seconds for which the oldest request held for team-a/chat has waited, and that a start usually takes."""
+    labels = f'{routers}, model="{model}", deployment="team-a/chat"'
+    return {f"headrace_router_model_oldest_held_seconds{{{labels}}}": oldest, own("start_seconds"): f"{start}+0x240"}
 
 
 def ejections(values: str) -> dict[str, str]:
@@ -209,6 +211,8 @@ STORIES: dict[str, tuple[Story, ...]] = {
     ),
     "HeadraceHeldRequestsOld": (
         fires("for ten minutes where two are usual", 22, held("0+30x80", 120)),
+        fires("by routers of several models", 22, held("0+30x80", 120, routers=SEVERAL, model="small")),
+        quiet("by those, for no longer than a start", 9, held("0+30x80", 300, routers=SEVERAL, model="small")),
         quiet("for four minutes where five are usual", 9, held("0+30x80", 300)),
         quiet("half a minute where ten seconds are usual", 30, held("30+0x80", 10)),
         quiet("a replica came", 30, held("0+30x20 0+0x80", 120)),
