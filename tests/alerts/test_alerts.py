@@ -114,6 +114,14 @@ def test_its_text_is_filled_in(alert: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_command_of_a_runbook_takes_the_releases_name_for_known() -> None:
+    """Leases, Deployments and roles have it; `helm install prod` is as good as `helm install headrace`."""
+    blocks = {page.name: re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL) for page in RUNBOOKS.glob("*.md")}
+    named = re.compile(r"(?:^|[ /])(?:headrace(?= -n|$)|headrace-(?:lease|router|nodes|operator)\b)")
+    commands = [(page, line) for page, found in blocks.items() for block in found for line in block.splitlines()]
+    assert [(page, line) for page, line in commands if named.search(line)] == []
+
+
 def test_every_runbook_is_of_an_alert() -> None:
     pages = {page.stem for page in RUNBOOKS.glob("*.md")} - {"README"}
     assert pages == set(ALERTS)

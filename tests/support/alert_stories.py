@@ -104,6 +104,16 @@ def ends(name: str, labels: str, values: str = "", *, days: int = 0) -> dict[str
     return {f"headrace_{name}_timestamp_seconds{{{SERVED}, {labels}}}": values or f"{days * 86400}+0x300"}
 
 
+def leaders(**releases: int) -> dict[str, str]:
+    """Of releases in one namespace: does one of two operators lead?"""
+    name = "headrace_operator_is_leader"
+    return {
+        f'{name}{{namespace="ops", job="ops/{release}", pod="{release}-{pod}"}}': f"{pod * leads}+0x60"
+        for release, leads in releases.items()
+        for pod in (0, 1)
+    }
+
+
 def state(name: str, labels: str, *, values: str = "1+0x240") -> dict[str, str]:
     return {own(name, labels): values}
 
@@ -235,7 +245,9 @@ STORIES: dict[str, tuple[Story, ...]] = {
     ),
     "HeadraceNoLeader": (
         fires("two stand by", 2, {f'headrace_operator_is_leader{{instance="{one}"}}': "0+0x60" for one in "ab"}),
+        fires("none of a second release, while one of the first does", 2, leaders(prod=0, headrace=1)),
         quiet("one leads", 20, {f'headrace_operator_is_leader{{instance="{one}"}}': f"{one}+0x60" for one in "01"}),
+        quiet("one of each release leads", 20, leaders(prod=1, headrace=1)),
     ),
     "HeadraceOperatorSlow": (
         fires("every tenth look is late", 20, intervals(90, 10)),
