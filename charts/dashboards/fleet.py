@@ -136,10 +136,13 @@ OPERATOR = Row(
         Panel(
             "Work queue",
             "Objects that wait, are looked at, or back off after a failure.",
-            (
-                Query("sum by (state) (headrace_operator_queue_depth)", "{{state}}"),
-                Query("max(headrace_operator_queue_oldest_seconds)", "oldest, seconds"),
-            ),
+            (Query("sum by (state) (headrace_operator_queue_depth)", "{{state}}"),),
+        ),
+        Panel(
+            "The longest wait for a look",
+            "Of the objects in the work queue.",
+            (Query("max(headrace_operator_queue_oldest_seconds)", "oldest"),),
+            unit="s",
         ),
         Panel(
             "Calls to the API server",
@@ -168,14 +171,23 @@ OPERATOR = Row(
         ),
         Panel(
             "Silence of the watches",
-            "Seconds since each was heard. Lists repair what a watch misses.",
+            "Time since each was heard.",
             (
                 Query(
                     "time() - max by (resource) (headrace_operator_watch_last_event_timestamp_seconds)", "{{resource}}"
                 ),
-                Query("sum(increase(headrace_operator_list_repairs_total[$__rate_interval]))", "repaired by lists"),
             ),
             unit="s",
+        ),
+        Panel(
+            "Repaired by lists",
+            "Changes that a watch missed, and the full list of every 30 s showed.",
+            (
+                Query(
+                    "sum by (resource) (increase(headrace_operator_list_repairs_total[$__rate_interval]))",
+                    "{{resource}}",
+                ),
+            ),
         ),
         Panel(
             "Memory",

@@ -100,14 +100,14 @@ HOLDING = Row(
     (
         Panel(
             "Held now",
-            "Because no replica of their model is ready.",
-            (seen(f"sum by (pod) (headrace_router_held_requests{{{ROUTED}}})", "{{pod}}"),),
+            "By the model of which no replica is ready.",
+            (seen(f"sum by (model) (headrace_router_model_held_requests{{{ROUTED}}})"),),
             stacked=True,
         ),
         Panel(
             "The oldest held request",
-            "Nobody asks these routers what they hold: a model without any replica is your matter.",
-            (seen(f"max by (pod) (headrace_router_oldest_held_seconds{{{ROUTED}}})", "{{pod}}"),),
+            "The operator brings replicas where spec.routing.modelRouters names these routers; else you have to.",
+            (seen(f"max by (model) (headrace_router_model_oldest_held_seconds{{{ROUTED}}})"),),
             unit="s",
         ),
         Panel(
