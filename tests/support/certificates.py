@@ -20,15 +20,17 @@ class Pair:
 
 
 class Authority:
-    def __init__(self, directory: Path, name: str = "authority") -> None:
+    def __init__(self, directory: Path, name: str = "authority", above: "Authority | None" = None) -> None:
+        """`above`: who signs for it; None: itself."""
         self._directory = directory
         self._name = _name(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
+        signer = above or self
         certificate = (
-            _builder(self._name, self._name, self._key.public_key(), YESTERDAY, TOMORROW)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            _builder(self._name, signer._name, self._key.public_key(), YESTERDAY, TOMORROW)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .sign(signer._key, hashes.SHA256())
         )
         self.certificate = directory / f"{name}.crt"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -39,8 +41,12 @@ class Authority:
         *names: str,
         common_name: str | None = None,
         until: datetime.timedelta = TOMORROW,
+        passphrase: bytes | None = None,
     ) -> Pair:
-        """`names`: addresses, URIs or DNS names; `until` counts from now. Writes FILE.crt and FILE.key."""
+        """`names`: addresses, URIs or DNS names; `until` counts from now. Writes FILE.crt and FILE.key.
+
+        `passphrase`: that the key is encrypted with.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(common_name), self._name, key.public_key(), 2 * YESTERDAY, until).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
@@ -50,11 +56,10 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         pair = Pair(self._directory / f"{file}.crt", self._directory / f"{file}.key")
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        pair.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        hidden: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase is not None:
+            hidden = serialization.BestAvailableEncryption(passphrase)
+        pair.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden))
         return pair
 
     def revoke(self, file: str, *revoked: Pair, until: datetime.timedelta = TOMORROW, name: str | None = None) -> Path:

@@ -17,7 +17,7 @@ from headrace_router.values import Secured
 
 OWN = "own"  # of the secrets, as Envoy knows them
 SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-State = tuple[tuple[int, int, int], ...]  # of each file: inode, when it changed, size
+State = tuple[tuple[int, int, int] | str, ...]  # of each file: inode, when it changed, size; or why there is none
 log = logging.getLogger(__name__)
 
 
@@ -66,17 +66,22 @@ class Certificates:
     def look(self) -> None:
         """Takes what changed. What makes no sense changes nothing, and the log says so."""
         for secret in self.secrets:
+            state = _state(secret.files)
+            if state == secret.state:
+                continue
             try:
-                state = _state(secret.files)
-                if state != secret.state:
-                    self._take(secret, state)
-                    log.info("read again: %s", ", ".join(map(str, secret.files)))
+                self._take(secret, state)
             except BadArguments as error:
                 log.warning("what was read before holds on: %s", error)
+            else:
+                log.info("read again: %s", ", ".join(map(str, secret.files)))
 
     def _take(self, secret: Secret, state: State) -> None:
         """Raises BadArguments."""
         secret.state = state  # also where it is refused: it is said once
+        for file, told in zip(secret.files, state, strict=True):
+            if isinstance(told, str):
+                raise BadArguments(f"{file} cannot be read: {told}")
         if secret.model is None:
             _server_context(*secret.files)
         else:
@@ -104,23 +109,34 @@ def _resource(secret: Secret, links: Sequence[Path]) -> dict[str, object]:
 
 
 def _state(files: Sequence[Path]) -> State:
-    """Raises BadArguments for a file that is not there."""
+    return tuple(map(_of_file, files))
+
+
+def _of_file(file: Path) -> tuple[int, int, int] | str:
     try:
-        return tuple((told.st_ino, told.st_mtime_ns, told.st_size) for told in (file.stat() for file in files))
+        told = file.stat()
     except OSError as error:
-        raise BadArguments(f"{error.filename} cannot be read: {error.strerror}") from error
+        return error.strerror or str(error)
+    return told.st_ino, told.st_mtime_ns, told.st_size
 
 
 def _server_context(certificate: Path, key: Path) -> None:
+    def passphrase() -> str:
+        raise BadArguments(
+            f"--tls-key {key} is encrypted, and nobody can be asked for its passphrase; give it in plain PEM"
+        )
+
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, passphrase)
     except (OSError, ssl.SSLError) as error:
         raise BadArguments(f"--tls-cert {certificate} and --tls-key {key} are no PEM pair: {error}") from error
 
 
 def _client_context(authority: Path, model: str) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=authority)
+        context = ssl.create_default_context(cafile=authority)
     except (OSError, ssl.SSLError) as error:
         of = f" of model {model}" if model else ""
         raise BadArguments(f"--replica-ca{of}: {authority} holds no certificate in PEM: {error}") from error
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Envoy does: who is named need not be a root
+    return context

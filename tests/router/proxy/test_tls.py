@@ -24,11 +24,11 @@ async def generate(router: Routed, authority: Authority) -> set[str]:
         return {reply.text async for reply in call}
 
 
-async def complete(router: Routed, authority: Authority) -> tuple[int, str]:
+async def complete(router: Routed, authority: Authority, **headers: str) -> tuple[int, str]:
     context = ssl.create_default_context(cafile=authority.certificate)
     async with aiohttp.ClientSession() as session:
         url = f"https://{router.http}/v1/completions"
-        async with session.post(url, json={"prompt": "x"}, ssl=context) as response:
+        async with session.post(url, json={"prompt": "x", "stream": True}, headers=headers, ssl=context) as response:
             return response.status, await response.text()
 
 
@@ -60,6 +60,19 @@ async def is_trusted(router: Routed, authority: Authority) -> bool:
         return (await complete(router, authority))[0] == 200
     except aiohttp.ClientConnectorCertificateError:
         return False
+
+
+async def test_who_signs_need_not_be_a_root(tmp_path: Path) -> None:
+    """As Envoy has it, so have requests that pass through Python."""
+    own, inside = Authority(tmp_path, "own"), Authority(tmp_path, "inside", Authority(tmp_path, "root"))
+    async with AsyncExitStack() as stack:
+        replica = Replica("a")
+        await stack.enter_async_context(running(replica, inside.sign("replica", NAME)))
+        router = await stack.enter_async_context(
+            routed(tmp_path / "log", replica.flag, *flags(own.sign("router", HOST), inside))
+        )
+        assert (await complete(router, own))[0] == 200
+        assert (await complete(router, own, **{"x-headrace-progress": "comments"}))[0] == 200
 
 
 async def test_a_replica_with_another_name_gets_nothing(tmp_path: Path) -> None:
