@@ -37,6 +37,7 @@ from routed import command
         (("--models=/nowhere", "--replica-name=x"), ("--replica-name", "--replica-ca")),
         (("--replica=a", "--tls-cert=/nowhere", "--tls-key=/nowhere"), ("/nowhere", "cannot be read")),
         (("--replica=a", "--replica-ca=/dev/null", "--replica-name=x"), ("--replica-ca", "PEM")),
+        (("--replica=a", "--replica-ca=/nowhere", "--replica-name=x"), ("--replica-ca", "/nowhere", "cannot be read")),
         (("--replica=a", "--threads=0"), ("--threads", "1")),
         (("--replica=a", "--deployment=a/b"), ("not allowed",)),
     ],

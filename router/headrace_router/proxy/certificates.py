@@ -79,9 +79,9 @@ class Certificates:
     def _take(self, secret: Secret, state: State) -> None:
         """Raises BadArguments."""
         secret.state = state  # also where it is refused: it is said once
-        for file, told in zip(secret.files, state, strict=True):
+        for flag, file, told in zip(_flags(secret.model), secret.files, state, strict=True):
             if isinstance(told, str):
-                raise BadArguments(f"{file} cannot be read: {told}")
+                raise BadArguments(f"{flag} {file} cannot be read: {told}")
         if secret.model is None:
             _server_context(*secret.files)
         else:
@@ -132,11 +132,18 @@ def _server_context(certificate: Path, key: Path) -> None:
         raise BadArguments(f"--tls-cert {certificate} and --tls-key {key} are no PEM pair: {error}") from error
 
 
+def _flags(model: str | None) -> tuple[str, ...]:
+    """That name the files of a secret."""
+    if model is None:
+        return "--tls-cert", "--tls-key"
+    return (f"--replica-ca of model {model}:" if model else "--replica-ca",)
+
+
 def _client_context(authority: Path, model: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=authority)
     except (OSError, ssl.SSLError) as error:
-        of = f" of model {model}" if model else ""
-        raise BadArguments(f"--replica-ca{of}: {authority} holds no certificate in PEM: {error}") from error
+        (flag,) = _flags(model)
+        raise BadArguments(f"{flag} {authority} holds no certificate in PEM: {error}") from error
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Envoy does: who is named need not be a root
     return context

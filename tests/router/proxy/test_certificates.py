@@ -29,7 +29,7 @@ def test_a_file_that_is_gone_is_said_once_and_taken_when_it_is_back(
         for _ in range(3):
             certificates.look()
     (said,) = caplog.messages
-    assert f"what was read before holds on: {pair.key} cannot be read: No such file" in said
+    assert f"what was read before holds on: --tls-key {pair.key} cannot be read: No such file" in said
     assert version(certificates) == before
     away.rename(pair.key)
     certificates.look()
