@@ -1,6 +1,7 @@
 """The command line of `headrace route` as Settings, each impossible wish refused by its flag."""
 
 import argparse
+import re
 from pathlib import Path
 
 from headrace_router.errors import BadArguments
@@ -14,6 +15,7 @@ from headrace_router.settings import Leaving, Listening, Model, Settings, Trust
 from headrace_router.values import Endpoint, Found, Guidance, Ports
 
 MOST_PORT = 65535
+DNS_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")  # and no address: certificates have those elsewhere
 ONLY = ""  # name of the model, where there is one
 WITHOUT_CA = "{} is for replicas that speak TLS; give {}, too"
 
@@ -85,10 +87,18 @@ def _trust(
             raise BadArguments(WITHOUT_CA.format(name_flag, authority_flag))
         return None
     if name:
-        return Trust(authority, name)
+        return Trust(authority, _dns_name(name_flag, name))
     if replicas is None:
         raise BadArguments(f"{authority_flag} needs {name_flag}, the name in the replicas' certificates")
     return Trust(authority, f"{replicas.deployment}.{replicas.namespace}.svc")
+
+
+def _dns_name(flag: str, text: str) -> str:
+    if not DNS_NAME.fullmatch(text) or text.replace(".", "").isdigit():
+        raise BadArguments(
+            f"{flag} is {text!r}; must be the DNS name by which replicas are asked, such as a.default.svc"
+        )
+    return text
 
 
 def _listed(options: argparse.Namespace, listed: Listed) -> Model:

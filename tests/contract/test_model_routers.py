@@ -204,6 +204,8 @@ def test_another_file_replaces_the_routers_and_another_chart_does_not(rendered: 
             "replicaTls.huge.secretName=a",
             'modelRouters.chat.replicaTls names "huge"; must be one of large, other, small',
         ),
+        ("config.models.other.replicaName=10.0.0.1", "replicaName"),
+        ("config.models.other.replicaName=*.example.com", "replicaName"),
         ("replicaTls.small.secretName=A/B", "secretName"),
         ("replicaTls.small.name=a", "name"),
         ("tls.secretName=", "secretName"),
