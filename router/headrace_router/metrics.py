@@ -52,6 +52,15 @@ class RouterMetrics:
         self.held_seconds = Histogram(
             "headrace_router_held_seconds", "How long requests were held", registry=registry, buckets=HELD
         )
+        self.certificate_ends = Gauge(
+            "headrace_router_certificate_expires_timestamp_seconds",
+            "When the first certificate of a file ends: our own, or who signs for a model's replicas",
+            ["file", "model"], registry=registry,
+        )  # fmt: skip
+        self.reload_ok = Gauge(
+            "headrace_router_reload_ok", "0 when a file as it is now was refused, and an older one holds",
+            ["file", "model"], registry=registry,
+        )  # fmt: skip
         self.replicas = Gauge("headrace_router_replicas", "Replicas that may be given requests", registry=registry)
         self.in_flight = Gauge("headrace_router_requests_in_flight", "Requests at a replica", registry=registry)
         self.unreached = Counter(

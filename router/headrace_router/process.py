@@ -31,6 +31,7 @@ from headrace_router.settings import Model, Settings
 from headrace_router.values import Door, Found, Guidance, Secured
 
 BEAT = 0.25  # seconds between two looks at the replicas' load and at what is held
+CERTIFICATES_EVERY = 10.0  # seconds between two looks at when they end
 ENVOY_ENDS = 5.0  # seconds that Envoy may take to end once no stream is left
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Process:
                     tasks.create_task(self._beat()),
                 ]
                 addresses = await envoy.listeners()
+                others.append(tasks.create_task(self._tell_certificates(envoy)))
                 log.info("listening: gRPC %s, HTTP %s", addresses[Door.GRPC], addresses[Door.HTTP])
                 tasks.create_task(self._until_left(envoy, others))
 
@@ -181,12 +183,24 @@ class Process:
             self._metrics.replica_seconds.labels(model.name).inc(ready * seconds)
             self._metrics.cost.labels(model.name).inc(ready * seconds / 3600 * model.cost_per_hour)
 
+    async def _tell_certificates(self, envoy: Envoy) -> None:
+        """When they end, as Envoy says it: what it shows counts."""
+        secrets = self._certificates.secrets if self._certificates else []
+        while secrets:
+            ends = await envoy.certificate_ends()
+            for secret in secrets:
+                if secret.name in ends:
+                    self._metrics.certificate_ends.labels(*secret.labels).set(ends[secret.name])
+            await asyncio.sleep(CERTIFICATES_EVERY)
+
     def _secured(self, model: str) -> Secured | None:
         return self._certificates.secured.get(model) if self._certificates else None
 
     def _look(self) -> None:
         if self._certificates:
             self._certificates.look()
+            for secret in self._certificates.secrets:
+                self._metrics.reload_ok.labels(*secret.labels).set(not secret.is_refused)
         self._questions.settle()
         if self._leaving.is_set() and not (self._fleet.in_flight or self._fleet.held):
             self._idle.set()

@@ -99,9 +99,9 @@ def watch(repairs: str, heard: str) -> dict[str, str]:
     }
 
 
-def ends(name: str, labels: str, values: str = "", *, days: int = 0) -> dict[str, str]:
+def ends(name: str, labels: str, values: str = "", *, days: int = 0, who: str = SERVED) -> dict[str, str]:
     """When something ends; these stories begin at 0 seconds since 1970."""
-    return {f"headrace_{name}_timestamp_seconds{{{SERVED}, {labels}}}": values or f"{days * 86400}+0x300"}
+    return {f"headrace_{name}_timestamp_seconds{{{who}, {labels}}}": values or f"{days * 86400}+0x300"}
 
 
 def leaders(**releases: int) -> dict[str, str]:
@@ -203,10 +203,16 @@ STORIES: dict[str, tuple[Story, ...]] = {
     "HeadraceReloadRefused": (
         fires("a broken certificate", 12, {f'headrace_reload_ok{{{SERVED}, file="tls"}}': "0+0x60"}),
         quiet("a good one", 12, {f'headrace_reload_ok{{{SERVED}, file="tls"}}': "1+0x60"}),
+        fires("a router's", 12, {f'headrace_router_reload_ok{{{ROUTED}, file="certificate", model=""}}': "0+0x60"}),
+        quiet("a router's good one", 12, {f'headrace_router_reload_ok{{{ROUTED}, file="certificate"}}': "1+0x60"}),
     ),
     "HeadraceCertificateExpiring": (
         fires("in three days", 70, ends("certificate_expires", 'file="tls"', days=3)),
         quiet("in a month", 70, ends("certificate_expires", 'file="tls"', days=30)),
+        fires("a router's", 70, ends("router_certificate_expires", 'file="certificate"', days=3, who=SEVERAL)),
+        quiet(
+            "a router's, in a month", 70, ends("router_certificate_expires", 'file="certificate"', days=30, who=SEVERAL)
+        ),
         quiet("it was renewed", 70, ends("certificate_expires", 'file="tls"', "259200+0x60 2592000+0x100")),
     ),
     "HeadraceRevocationListOld": (

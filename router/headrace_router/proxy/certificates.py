@@ -30,6 +30,12 @@ class Secret:
     model: str | None = None  # whose replicas are trusted by it; None: it is our own
     state: State = ()
     version: int = 0
+    is_refused: bool = False  # as the files are now; an older version holds
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Of the metrics: what the files are, and of which model."""
+        return ("certificate", "") if self.model is None else ("replica_ca", self.model)
 
 
 @dataclass(slots=True)
@@ -72,8 +78,10 @@ class Certificates:
             try:
                 self._take(secret, state)
             except BadArguments as error:
+                secret.is_refused = True
                 log.warning("what was read before holds on: %s", error)
             else:
+                secret.is_refused = False
                 log.info("read again: %s", ", ".join(map(str, secret.files)))
 
     def _take(self, secret: Secret, state: State) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import json
 import logging
+import re
 import shutil
 import signal
 import sys
@@ -20,6 +21,7 @@ from headrace_router.values import Door, Endpoint, Found
 FLUSH_MS = "20"  # of the access log: how long a finished request still counts as under way
 LINE_BYTES = 1 << 16
 STARTS = 60.0  # seconds
+ENDS = re.compile(r"\.ssl\.certificate\.(\S+)\.expiration_unix_time_seconds: (\d+)")  # among Envoy's numbers
 PR_SET_PDEATHSIG = 1  # of Linux: <sys/prctl.h>
 log = logging.getLogger(__name__)
 
@@ -102,6 +104,12 @@ class Envoy:
     async def ready(self) -> bool:
         async with aiohttp.ClientSession(trust_env=False) as session:
             return bool(await self._asked(session, "/ready"))
+
+    async def certificate_ends(self) -> dict[str, float]:
+        """When the certificate of each secret ends, in seconds since 1970. Empty while Envoy does not answer."""
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            told = await self._asked(session, "/stats?filter=expiration_unix_time_seconds")
+        return {secret: float(seconds) for secret, seconds in ENDS.findall(told)}
 
     async def drain(self) -> None:
         """Clients are told to connect elsewhere; what runs goes on. Raises EnvoyFailed."""

@@ -3,12 +3,14 @@
 import asyncio
 import ssl
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 import grpc
 import pytest
 from certificates import Authority, Pair
+from cryptography import x509
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
 from replicas import HOST, Replica, running
@@ -60,6 +62,26 @@ async def is_trusted(router: Routed, authority: Authority) -> bool:
         return (await complete(router, authority))[0] == 200
     except aiohttp.ClientConnectorCertificateError:
         return False
+
+
+async def test_it_tells_when_certificates_end_and_that_one_was_refused(tmp_path: Path) -> None:
+    own, inside = Authority(tmp_path, "own"), Authority(tmp_path, "inside")
+    pair = own.sign("router", HOST)
+    async with routed(tmp_path / "log", "--replica=127.0.0.1", *flags(pair, inside)) as router:
+        ours, theirs = 'file="certificate",model=""', 'file="replica_ca",model=""'
+        for labels, file in ((ours, pair.certificate), (theirs, inside.certificate)):
+            await router.until(f"headrace_router_certificate_expires_timestamp_seconds{{{labels}}}", end(file))
+            await router.until(f"headrace_router_reload_ok{{{labels}}}", 1)
+        pair.key.write_text("no key")
+        await router.until(f"headrace_router_reload_ok{{{ours}}}", 0)
+        assert f"--tls-key {pair.key} are no PEM pair" in router.log.read_text()
+        own.sign("router", HOST, until=timedelta(days=9))
+        await router.until(f"headrace_router_reload_ok{{{ours}}}", 1)
+        await router.until(f"headrace_router_certificate_expires_timestamp_seconds{{{ours}}}", end(pair.certificate))
+
+
+def end(file: Path) -> float:
+    return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp()
 
 
 async def test_who_signs_need_not_be_a_root(tmp_path: Path) -> None:
