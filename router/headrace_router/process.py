@@ -26,6 +26,7 @@ from headrace_router.proxy.envoy import Envoy
 from headrace_router.proxy.hop import Hop
 from headrace_router.proxy.line import listening as listening_line
 from headrace_router.proxy.question import Questions
+from headrace_router.proxy.troubles import Troubles
 from headrace_router.report import report
 from headrace_router.settings import Model, Settings
 from headrace_router.values import Door, Found, Guidance, Secured
@@ -58,6 +59,7 @@ class Process:
             secured=self._secured,
         )  # fmt: skip
         self._certificates: Certificates | None = None  # none before it began
+        self._troubles = Troubles()
         self._listed: set[str] = set()  # models whose replicas are known, be it none
 
     def leave(self) -> None:
@@ -154,6 +156,8 @@ class Process:
             found = Found(found.serving)  # Envoy knows the mirrors of one model
         picker = self._fleet.pickers[model.name]
         staying = tuple(endpoint for endpoint in picker.endpoints if endpoint in found.serving)
+        if found.serving != picker.endpoints:
+            self._troubles.forget()
         picker.there_are(Found(staying, found.mirrors))
         self._listed.add(model.name)
         await envoy.there_are(model.name, found)
@@ -206,6 +210,7 @@ class Process:
             self._idle.set()
 
     def _finished(self, told: Over) -> None:
+        self._troubles.heard(told)
         if not told.reached:
             self._metrics.unreached.inc()
         if self._fleet.finished(told.stream, told.reached, self._clock()):

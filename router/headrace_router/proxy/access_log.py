@@ -11,6 +11,8 @@ UNREACHABLE = {"UF", "UC", "UR", "LR", "UT", "URX", "UPE"}
 class Over:
     stream: str
     reached: bool  # the replica that was named first answered
+    host: str = ""  # the replica that was tried last, as Envoy names it
+    trouble: str = ""  # why no connection to it came about, such as a certificate that has expired
 
 
 def over(line: bytes) -> Over | None:
@@ -22,4 +24,5 @@ def over(line: bytes) -> Over | None:
     if not stream:
         return None
     blamed = not UNREACHABLE.isdisjoint((told.get("flags") or "").split(","))
-    return Over(stream, reached=not blamed and (told.get("attempts") or 1) <= 1)
+    reached = not blamed and (told.get("attempts") or 1) <= 1
+    return Over(stream, reached, told.get("host") or "", told.get("trouble") or "")

@@ -366,6 +366,7 @@ def _access_log() -> Config:
         "flags": "%RESPONSE_FLAGS%",
         "code": "%RESPONSE_CODE%",
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "trouble": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
     }
     return {
         "name": "envoy.access_loggers.stdout",

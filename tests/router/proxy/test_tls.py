@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -97,11 +98,32 @@ async def test_who_signs_need_not_be_a_root(tmp_path: Path) -> None:
         assert (await complete(router, own, **{"x-headrace-progress": "comments"}))[0] == 200
 
 
-async def test_a_replica_with_another_name_gets_nothing(tmp_path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A replica's certificate, and what the router says of it."""
+
+    words: str
+    name: str = NAME
+    hours: int = 1  # from now on
+    by: str = "inside"
+
+
+SHOWN = {
+    "another name": Shown("SAN", name="someone.else.svc"),
+    "an end that has come": Shown("expired", hours=-1),
+    "another authority": Shown("unable to get local issuer certificate", by="outside"),
+}
+
+
+@pytest.mark.parametrize("what", SHOWN)
+async def test_a_replica_that_shows_what_is_wrong_gets_nothing_and_the_log_says_why(tmp_path: Path, what: str) -> None:
     inside, old = Authority(tmp_path, "inside"), Authority(tmp_path, "old")
+    shown = SHOWN[what]
+    signer = inside if shown.by == "inside" else Authority(tmp_path, shown.by)
     async with AsyncExitStack() as stack:
         replica = Replica("a")
-        await stack.enter_async_context(running(replica, inside.sign("replica", "someone.else.svc")))
+        pair = signer.sign("replica", shown.name, until=timedelta(hours=shown.hours))
+        await stack.enter_async_context(running(replica, pair))
         router = await stack.enter_async_context(
             routed(tmp_path / "log", replica.flag, *flags(old.sign("router", HOST), inside))
         )
@@ -110,3 +132,7 @@ async def test_a_replica_with_another_name_gets_nothing(tmp_path: Path) -> None:
             await generate(router, old)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         assert not replica.metadata
+        await router.until("headrace_router_requests_in_flight", 0)
+        said = [line for line in router.log.read_text().splitlines() if "cannot be spoken to" in line]
+        assert len(said) == 2, "once for each of its ports"
+        assert all(shown.words in line for line in said), said
