@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from engines import answer_of
-from headrace_server.config import EngineConfig, QuantizationConfig
+from headrace_server.config import EngineConfig, LoraConfig, QuantizationConfig
 from headrace_server.engine.loop import Engine
 from headrace_server.metrics import ServerMetrics
 from headrace_server.model.loading import load_model
@@ -23,15 +24,22 @@ SAMPLINGS = (
     Sampling(temperature=1.2, min_p=0.02, seed=7, logit_bias=((9, 3.0), (11, -5.0))),
 )
 WHOLE = QuantizationConfig()
+NO_ADAPTERS = LoraConfig()
 
 
 @asynccontextmanager
 async def an_engine(
-    directory: Path, weights: QuantizationConfig = WHOLE, **settings: object
+    directory: Path,
+    weights: QuantizationConfig = WHOLE,
+    *,
+    dtype: str = "float32",
+    lora: LoraConfig = NO_ADAPTERS,
+    **settings: object,
 ) -> AsyncIterator[tuple[Engine, CollectorRegistry]]:
     """Every gather on the device is checked."""
     config = EngineConfig(**({"page_size": 8, "max_tokens_per_step": 32, "check_gathers": True} | settings))
-    loaded = load_model(a_config(directory, engine=config, quantization=weights), on_phase=lambda phase: None)
+    served = replace(a_config(directory, dtype, engine=config, quantization=weights), lora=lora)
+    loaded = load_model(served, on_phase=lambda phase: None)
     registry = CollectorRegistry()
     engine = Engine(loaded.runner, config, loaded.limits, ServerMetrics(registry))
     heartbeat = asyncio.create_task(engine.run())

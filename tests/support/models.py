@@ -85,7 +85,7 @@ def scored_answers(model: Model, requests: list[Request]) -> tuple[Scored, int]:
         scheduler.add(one)
     while (step := scheduler.next_step(0.0)) is not None:
         done = model.loaded.runner.launch(step).wait()
-        for sequence, token in scheduler.commit(step, done.token_ids, done.logprobs).tokens:
+        for sequence, token in scheduler.commit(step, done.token_ids, done.logprobs, guessed=done.guessed).tokens:
             if token.logprobs is not None:
                 found[sequence.request.id].append((token.id, token.logprobs.chosen.logprob))
     assert scheduler.cache is not None

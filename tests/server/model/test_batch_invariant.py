@@ -120,18 +120,25 @@ RESTARTED = """
 import json, sys
 sys.path[:0] = json.loads(sys.argv[1])
 from pathlib import Path
-from test_batch_invariant import invariant, request, scored_answers
-print(json.dumps(scored_answers(invariant(Path(sys.argv[2])), [request(number) for number in (3, 4)])[0]))
+from test_batch_invariant import guessed_by, invariant, request, scored_answers
+directory = Path(sys.argv[2])
+for speculative in (None, guessed_by(directory)):
+    model = invariant(directory, speculative=speculative)
+    print(json.dumps(scored_answers(model, [request(number) for number in (3, 4)])[0]))
 """
 
 
-def test_a_restart_changes_no_bit(checkpoint: Callable[..., Path]) -> None:
+def guessed_by(draft: Path) -> SpeculativeConfig:
+    return SpeculativeConfig(SpeculativeMethod.DRAFT, max_batch=1000, draft_model=draft)
+
+
+def test_a_restart_changes_no_bit_with_a_draft_model_nor_without(checkpoint: Callable[..., Path]) -> None:
     expected, _ = scored_answers(invariant(checkpoint()), [request(number) for number in range(3, 9)])
     paths = json.dumps([str(Path(__file__).parent), *sys.path])
     command = [sys.executable, "-c", RESTARTED, paths, str(checkpoint())]
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(again.stdout.splitlines()[-1])
-    assert found == {name: [list(pair) for pair in expected[name]] for name in ("3", "4")}
+    for found in map(json.loads, again.stdout.splitlines()[-2:]):
+        assert found == {name: [list(pair) for pair in expected[name]] for name in ("3", "4")}
 
 
 class OfItsPlace(PlainProjection):
