@@ -86,10 +86,10 @@ def check_pages_in_int8(directory: Path, device: str, page_size: int) -> None:
         start, grants = (), ()
 
 
-def check_overlap(directory: Path, device: str, backend: Backend, page_size: int) -> None:
-    """The asynchronous loop over captured steps answers as the plain loop over uncaptured ones."""
-    captured = a_captured_model(directory, device, backend, page_size)
-    config = a_config(directory, device=device, engine=captured.config.engine)
+def check_overlap(directory: Path, device: str, backend: Backend, page_size: int, **settings: object) -> None:
+    """The asynchronous loop over captured steps answers as the plain one over uncaptured ones, where nobody guesses."""
+    captured = a_captured_model(directory, device, backend, page_size, **settings)
+    config = a_config(directory, device=device, engine=replace(captured.config.engine, speculative=None))
     uncaptured = Model(load_model(config, lambda phase: None, backend), config)
     requests = [
         Request(str(n), tuple(range(3 + n, 10 + 4 * n)), 12, 0.0, sampling, stop_token_ids=frozenset({17, 201, 77}))

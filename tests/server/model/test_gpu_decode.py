@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import write_checkpoint
-from headrace_server.config import EngineConfig, page_size_for
+from headrace_server.config import EngineConfig, SpeculativeConfig, SpeculativeMethod, page_size_for
 from headrace_server.engine.sequence import Chunk, Grant, Step
 from headrace_server.errors import ModelRefused
 from headrace_server.model.backend import backend_for
@@ -25,6 +25,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_loop_answers_the_same_with_captured_steps_and_overlap(directory: Path) -> None:
     check_overlap(directory, "cpu", CapturedPlain(), 8)
+
+
+@pytest.mark.parametrize("method", list(SpeculativeMethod))
+def test_captured_steps_that_check_guesses_choose_the_same(directory: Path, method: SpeculativeMethod) -> None:
+    """Of two tokens each and few requests, so that some of the steps are small enough to be captured ones."""
+    draft = directory if method is SpeculativeMethod.DRAFT else None
+    guesses = SpeculativeConfig(method, tokens=1, max_batch=1000, draft_model=draft)
+    check_overlap(directory, "cpu", CapturedPlain(), 8, speculative=guesses)
 
 
 def test_padding_changes_no_page_that_somebody_may_own(directory: Path) -> None:

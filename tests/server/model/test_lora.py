@@ -23,6 +23,7 @@ from headrace_server.errors import ModelRefused, UnknownModel
 from headrace_server.model.loading import load_model
 from headrace_server.request import Request, Sampling
 from models import Model, Scored, a_config, scored_answers
+from runner_cases import CapturedPlain
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -104,6 +105,19 @@ def test_a_mixed_batch_answers_as_merged_weights(
             same(together[one.id], expected[one.id])
     firsts = {tuple(together[f"{name}2"]) for name in ("all", "base", "some")}
     assert len(firsts) == 3, "adapters that change nothing would prove nothing"
+
+
+def test_captured_steps_answer_as_the_others_beside_steps_that_hold_adapters(
+    checkpoint: Checkpoint, adapters: dict[str, Path]
+) -> None:
+    """As on a GPU: which rows are an adapter's is new in each step, so that only the others are captured."""
+    requests = [*mixed(), replace(request("long", 1, ""), max_new_tokens=30)]  # alone at last
+    plain = a_server(checkpoint.directory, adapters, page_size=8, plain_kernels=True)
+    captured = Model(load_model(plain.config, lambda phase: None, CapturedPlain()), plain.config)
+    captured.loaded.runner.warm_up()
+    found, expected = answers(captured, requests), answers(plain, requests)
+    for one in requests:
+        same(found[one.id], expected[one.id])
 
 
 def test_no_bit_depends_on_who_else_asks_for_which(checkpoint: Checkpoint, adapters: dict[str, Path]) -> None:
