@@ -18,7 +18,8 @@ from served_process import HEADRACE, NAME, PATIENCE, ServedProcess, environment,
 from tiny_tokenizer import save_tiny_tokenizer
 
 CONTEXT = 4096
-LONG = 1500  # tokens that keep the tiny model busy for longer than a test needs to send a signal
+LONG = 4000  # tokens that keep the tiny model busy for seconds, longer than a test needs to send a signal
+SHORT = 187  # tokens of each of many
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,8 @@ async def test_a_process_answers_on_both_doors_and_sigterm_loses_nothing(checkpo
         said = await asyncio.to_thread(complete, server)
         completion, metrics = await http_answer(server, 8), await http_metrics(server)
 
-        running = [asyncio.create_task(answer(server, LONG // 8)) for _ in range(24)]  # three times what runs together
-        event_streams = [asyncio.create_task(http_stream(server, LONG // 8)) for _ in range(4)]
+        running = [asyncio.create_task(answer(server, SHORT)) for _ in range(24)]  # three times what runs together
+        event_streams = [asyncio.create_task(http_stream(server, SHORT)) for _ in range(4)]
         await until_running(server)
         server.terminate()
         await until_phase(server, "draining")
@@ -64,7 +65,7 @@ async def test_a_process_answers_on_both_doors_and_sigterm_loses_nothing(checkpo
         assert f'headrace_startup_phase_seconds{{phase="{phase}"}}' in metrics
     assert status == 0
     assert late.usage.generated_tokens == 4
-    assert {reply.usage.generated_tokens for reply in replies} == {LONG // 8}
+    assert {reply.usage.generated_tokens for reply in replies} == {SHORT}
     assert {text.rsplit("\n\n", 2)[-2] for text in texts} == {"data: [DONE]"}
 
 
