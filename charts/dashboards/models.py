@@ -65,8 +65,9 @@ FALLBACK = Row(
             "Share of the whole answers that may be asked again. Near 1: the small model only adds its own time.",
             (
                 seen(
-                    f'1 - sum(rate(headrace_router_fallbacks_total{{{ROUTED}, outcome="Sure"}}[$__rate_interval]))'
-                    f" / ({rate('fallbacks_total')} > 0)",
+                    # There is no series of sure ones before the first.
+                    f'1 - (sum(rate(headrace_router_fallbacks_total{{{ROUTED}, outcome="Sure"}}[$__rate_interval]))'
+                    f" or vector(0)) / ({rate('fallbacks_total')} > 0)",
                     "unsure",
                 ),
             ),

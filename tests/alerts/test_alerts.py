@@ -1,14 +1,13 @@
 """Every alert fires when it should and only then, says what it means with numbers, and has a runbook."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from alert_stories import STORIES, Story
-from cluster import debian
+from promtool import promtool
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "charts" / "headrace" / "files" / "alerts.yaml"
@@ -18,11 +17,6 @@ RULE_LIST: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
 ]
 ALERTS = {rule["alert"]: rule for rule in RULE_LIST if "alert" in rule}
-
-
-def promtool(*words: str) -> "subprocess.CompletedProcess[str]":
-    program = debian.ensure(lambda line: None).promtool
-    return subprocess.run([str(program), *words], capture_output=True, text=True, check=False, timeout=300)
 
 
 def written(alert: str, story: Story) -> dict[str, Any]:
