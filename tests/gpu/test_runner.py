@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import Checkpoint, write_checkpoint
-from headrace_server.config import page_size_for
+from headrace_server.config import SpeculativeMethod, page_size_for
 from headrace_server.engine.sequence import Chunk, Grant, Step
 from headrace_server.model.gpu.backend import GpuBackend
 from headrace_server.request import Request
 from runner_cases import (
     SAMPLINGS,
     a_captured_model,
+    check_guesses,
     check_overlap,
     check_padding,
     check_pages_in_int8,
@@ -48,6 +49,13 @@ def test_tokens_are_those_of_plain_torch_on_a_cpu(
 ) -> None:
     directory = write_checkpoint(tmp_path, num_hidden_layers=2, **fields).directory
     check_tokens(directory, device, page_size, 30, 90)
+
+
+@pytest.mark.parametrize("method", list(SpeculativeMethod))
+def test_rows_that_check_guesses_read_each_other_as_on_a_cpu(
+    device: str, checkpoint: Checkpoint, method: SpeculativeMethod
+) -> None:
+    check_guesses(checkpoint.directory, device, PAGE, method)
 
 
 def test_pages_in_int8_say_what_they_say_on_a_cpu(device: str, checkpoint: Checkpoint) -> None:

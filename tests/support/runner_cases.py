@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from engines import answer_of
-from headrace_server.config import EngineConfig, KvCacheDtype
+from headrace_server.config import EngineConfig, KvCacheDtype, SpeculativeConfig, SpeculativeMethod
 from headrace_server.engine.loop import Engine
 from headrace_server.engine.scheduler import Scheduler
 from headrace_server.engine.sequence import Chunk, Grant, Step
@@ -56,7 +56,19 @@ def a_captured_model(
 def check_tokens(directory: Path, device: str, page_size: int, new_tokens: int, longest: int) -> None:
     """The GPU's kernels answer as plain torch on a CPU, which captures nothing."""
     kernels = a_captured_model(directory, device, GpuBackend(page_size), page_size)
-    config = a_config(directory, engine=kernels.config.engine)
+    _check_against_plain(kernels, directory, new_tokens, longest)
+
+
+def check_guesses(directory: Path, device: str, page_size: int, method: SpeculativeMethod) -> None:
+    """Likewise, where rows of one sequence read each other; plain torch guesses nothing."""
+    draft = directory if method is SpeculativeMethod.DRAFT else None
+    guesses = SpeculativeConfig(method, tokens=2, max_batch=1000, draft_model=draft)
+    kernels = a_captured_model(directory, device, GpuBackend(page_size), page_size, speculative=guesses)
+    _check_against_plain(kernels, directory, 6, 9)
+
+
+def _check_against_plain(kernels: Model, directory: Path, new_tokens: int, longest: int) -> None:
+    config = a_config(directory, engine=replace(kernels.config.engine, speculative=None))
     plain = Model(load_model(config, lambda phase: None, PlainBackend()), config)
     requests = {
         0: [asked("greedy", tuple(range(3, 3 + longest)), new_tokens)],
