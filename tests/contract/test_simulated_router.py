@@ -16,7 +16,7 @@ from headrace_router.pick.choose import choose
 from headrace_router.pick.holding import Limits
 from headrace_router.pick.picker import Picker, Terms
 from headrace_router.values import Asked, Door, Endpoint, Found, Load, Pick, Ports
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 LOOK, HAIR = 2.0, 1e-6  # seconds
@@ -32,8 +32,16 @@ def asked(affinity: bytes | None = None) -> Asked:
     return Asked(Door.HTTP, affinity, "somebody")
 
 
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=4), st.integers(1, 16))
-def test_both_pick_among_the_same_replicas(insides: list[int], slots: int) -> None:
+crowds = st.integers(1, 32).flatmap(
+    lambda slots: st.tuples(st.lists(st.integers(0, slots + 2), min_size=1, max_size=4), st.just(slots))
+)
+
+
+@given(crowds)
+@example(([10, 0], 16))  # places are free, and it has more than its share
+@example(([1, 0, 0, 0], 16))  # likewise, and by no more than one
+def test_both_pick_among_the_same_replicas(crowd: tuple[list[int], int]) -> None:
+    insides, slots = crowd
     busy, endpoints = Busy(), [endpoint(number) for number in range(len(insides))]
     for number, inside in enumerate(insides):
         busy.heard(f"uid-{number}", Load(inside, slots, 0.0))

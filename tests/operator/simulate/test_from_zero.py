@@ -171,6 +171,17 @@ def test_a_silent_router_may_hold_a_request_so_the_last_replica_stays() -> None:
     assert run(heard, "headrace").outcome.replica_hours == pytest.approx(IDLE / 3600, abs=3 * LOOK / 3600)
 
 
+@pytest.mark.parametrize(
+    ("faults", "seconds"),
+    [
+        pytest.param(Faults(outages=((0.0, 200.0),)), 100.0 + COLD, id="at the end of the outage"),
+        pytest.param(Faults(metrics_delay=10.0), 10.0 + COLD, id="as late as routers answer"),
+    ],
+)
+def test_a_start_begins_when_a_router_is_heard(faults: Faults, seconds: float) -> None:
+    assert at_routers(comparison(100.0, faults=faults)).held_longest == pytest.approx(seconds)
+
+
 @few
 @given(arrivals, st.integers(1, 3), st.integers(0, 5))
 def test_the_same_seed_gives_the_same_outcome(at: list[float], number: int, seed: int) -> None:
