@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+P_256, P_384 = ec.SECP256R1(), ec.SECP384R1()
 YESTERDAY, TOMORROW = datetime.timedelta(days=-1), datetime.timedelta(days=1)
 
 
@@ -42,12 +43,13 @@ class Authority:
         common_name: str | None = None,
         until: datetime.timedelta = TOMORROW,
         passphrase: bytes | None = None,
+        curve: ec.EllipticCurve = P_256,
     ) -> Pair:
         """`names`: addresses, URIs or DNS names; `until` counts from now. Writes FILE.crt and FILE.key.
 
-        `passphrase`: that the key is encrypted with.
+        `passphrase`: that the key is encrypted with. `curve`: that it is on.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(curve)
         builder = _builder(_name(common_name), self._name, key.public_key(), 2 * YESTERDAY, until).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
         )

@@ -31,7 +31,9 @@ def calling(trusted: Trusted, protocol: str) -> Config:
         },
         "validation_context_sds_secret_config": _secret(trusted.secret, trusted.file),
     }
-    common = {"alpn_protocols": [protocol], "combined_validation_context": checked}
+    # Of itself Envoy calls by TLS 1.2, in which a certificate's key has to be on one of its curves: not on P-384.
+    params = {"tls_maximum_protocol_version": "TLSv1_3"}
+    common = {"alpn_protocols": [protocol], "combined_validation_context": checked, "tls_params": params}
     return _socket("UpstreamTlsContext", {"sni": trusted.name, "common_tls_context": common})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
-from certificates import Authority, Pair
+from certificates import P_384, Authority, Pair
 from cryptography import x509
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import inference_pb2_grpc
@@ -83,6 +83,18 @@ async def test_it_tells_when_certificates_end_and_that_one_was_refused(tmp_path:
 
 def end(file: Path) -> float:
     return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp()
+
+
+async def test_keys_of_both_sides_may_be_on_p_384(tmp_path: Path) -> None:
+    """As those that cert-manager makes of size 384."""
+    own, inside = Authority(tmp_path, "own"), Authority(tmp_path, "inside")
+    async with AsyncExitStack() as stack:
+        replica = Replica("a")
+        await stack.enter_async_context(running(replica, inside.sign("replica", NAME, curve=P_384)))
+        ours = flags(own.sign("router", HOST, curve=P_384), inside)
+        router = await stack.enter_async_context(routed(tmp_path / "log", replica.flag, *ours))
+        assert (await complete(router, own))[0] == 200
+        assert await generate(router, own) == {"a"}
 
 
 async def test_who_signs_need_not_be_a_root(tmp_path: Path) -> None:
