@@ -1,7 +1,6 @@
 """Which texts are computed together: the most urgent ones that fit. Pure: the caller brings the clock.
 
-Texts lie one after the other in a batch, whatever their lengths, so nothing is gained by putting equal ones together,
-and no row is computed for nobody.
+Texts lie one after the other in a batch, whatever their lengths, so nothing is gained by putting equal ones together.
 """
 
 from dataclasses import dataclass

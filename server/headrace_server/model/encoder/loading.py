@@ -87,9 +87,10 @@ def load_embedder(config: ServerConfig, on_phase: Callable[[str], None]) -> Load
     kind = _kind(config)
     tokens = _tokens(config.model, kind)
     on_phase("weights")
-    model, pool = kind.load(Place(device, dtype, plain=config.engine.plain_kernels))
+    place = Place(device, dtype, plain=config.engine.plain_kernels)
+    model, pool = kind.load(place)
     return LoadedEmbedder(
-        lanes=lanes(model, pool, device, config.engine, kind.parameters),
+        lanes=lanes(model, pool, device, config.engine, kind.parameters, rows=place.layout.rows),
         facts=kind.facts,
         tokens=tokens,
         vocab_size=kind.vocab_size * kind.types,

@@ -18,6 +18,7 @@ from headrace_server.engine.embed_lanes import Computed
 from headrace_server.model.cpu.threads import SMALL, settle_threads
 from headrace_server.model.device import CpuDevice, CudaDevice, Device, Launched, Work
 from headrace_server.model.encoder.texts import Texts, packed
+from headrace_server.model.row_sizes import ANY, RowSizes
 
 log = logging.getLogger(__name__)
 Pool = Callable[[Tensor, Texts], Tensor]  # hidden states (T, hidden) -> float32 (N, dimensions), a row for each text
@@ -34,15 +35,22 @@ class EncoderLane:
     pool: Pool
     device: Device
     place: torch.device
+    rows: RowSizes = ANY  # with how many tokens it computes
 
     def launch(self, texts: Sequence[Sequence[int]]) -> "Outcome":
-        host = packed(texts, pinned=self.place.type == "cuda")
+        host = packed([*texts, *self._spare(texts)], pinned=self.place.type == "cuda")
         sent: list[Texts] = []
         work = Work(
             copy_in=lambda: sent.append(host.on(self.place)),
             compute=lambda: (self._vectors(sent[0]),),
         )
-        return Outcome(self.device.launch(work))
+        return Outcome(self.device.launch(work), len(texts))
+
+    def _spare(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Texts for nobody, none longer than the others, up to the next size."""
+        tokens, longest = sum(map(len, texts)), max(map(len, texts))
+        spare = self.rows.at_least(tokens) - tokens
+        return [[0] * min(longest, spare - done) for done in range(0, spare, longest)]
 
     def _vectors(self, texts: Texts) -> Tensor:
         return self.pool(self.encoder.hidden(texts), texts)
@@ -51,10 +59,11 @@ class EncoderLane:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     launched: Launched
+    texts: int
 
     def wait(self) -> Computed:
         done = self.launched.wait()
-        return Computed(done.tensors[0].numpy(), done.busy, done.gap)
+        return Computed(done.tensors[0].numpy()[: self.texts], done.busy, done.gap)
 
 
 def threads_of_lanes(config: EngineConfig, parameters: int, threads: int) -> tuple[int, ...]:
@@ -64,16 +73,16 @@ def threads_of_lanes(config: EngineConfig, parameters: int, threads: int) -> tup
 
 
 def lanes(
-    encoder: TextModel, pool: Pool, place: torch.device, config: EngineConfig, parameters: int
+    encoder: TextModel, pool: Pool, place: torch.device, config: EngineConfig, parameters: int, *, rows: RowSizes
 ) -> tuple[EncoderLane, ...]:
     """Raises ModelRefused for cores that are not ours."""
     if place.type == "cuda":
-        return (EncoderLane(encoder, pool, CudaDevice(place), place),)
+        return (EncoderLane(encoder, pool, CudaDevice(place), place, rows),)
     counts = threads_of_lanes(config, parameters, torch.get_num_threads())
     settings = [replace(config, cpu_threads=count) for count in counts]
     settle_threads(settings[0], parameters)  # here, too: a refusal has to come now
     log.info("%d lanes, of %s threads", len(counts), ", ".join(map(str, counts)))
     return tuple(
-        EncoderLane(encoder, pool, CpuDevice(lambda one=one: settle_threads(one, parameters)), place)  # type: ignore[misc]
+        EncoderLane(encoder, pool, CpuDevice(lambda one=one: settle_threads(one, parameters)), place, rows)  # type: ignore[misc]
         for one in settings
     )
