@@ -17,8 +17,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from headrace_server.errors import ModelRefused, Unauthenticated
 
 LIST = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
-# What the library raises for bytes that are no list; not all of them are ValueErrors.
-BROKEN = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+# What the library raises for bytes that are no list; not all of them are ValueErrors, and of a name it is a TypeError.
+BROKEN = (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 KNOWN_CERTIFICATES = 1024  # whose serial numbers are kept: reading one takes some 20 microseconds
 Mark = tuple[bytes, int]  # the authority's name as DER, and the serial number that it gave
 log = logging.getLogger(__name__)
