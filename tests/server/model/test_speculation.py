@@ -168,6 +168,19 @@ async def test_an_answer_may_end_anywhere_among_guesses_that_are_right(
     assert [token.id for token in cut] == [token.id for token in ended] == whole[:length]
 
 
+@pytest.mark.parametrize("name", ["ngram", "itself"])
+async def test_an_answer_may_fill_the_context_to_its_last_token(
+    checkpoint: Checkpoint, guessers: dict[str, SpeculativeConfig], name: str
+) -> None:
+    """Of 256 tokens, with as many guesses as may be asked for; and answers that leave no room for one."""
+    text = PROMPT * 3
+    sizes = [(1, 255), (240, 16), (250, 6), (254, 2), (255, 1), (5, 2), (8, 3)]  # prompt, answer
+    requests = [Request(str(size), text[: size[0]], size[1], 0.0) for size in sizes]
+    found = await answers(checkpoint.directory, requests, speculative=replace(guessers[name], tokens=16))
+    assert found == await answers(checkpoint.directory, requests)
+    assert [len(answer) for answer in found] == [new for _, new in sizes]
+
+
 async def test_a_draft_model_catches_up_with_what_was_written_without_it(
     checkpoint: Checkpoint, guessers: dict[str, SpeculativeConfig]
 ) -> None:
