@@ -20,6 +20,7 @@ class ScriptedLane:
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[list[tuple[int, ...]]] = field(default_factory=list)
     fault: Exception | None = None
+    padded: int = 0  # tokens of each batch
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -40,7 +41,7 @@ class ScriptedOutcome:
         if self.lane.fault is not None:
             raise self.lane.fault
         rows = [[len(text), text[0], text[-1], 1] for text in self.texts]
-        return Computed(np.array(rows, dtype=np.float32), busy=0.25, gap=0.0)
+        return Computed(np.array(rows, dtype=np.float32), busy=0.25, gap=0.0, padded=self.lane.padded)
 
 
 class Letters:

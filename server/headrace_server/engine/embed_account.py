@@ -74,6 +74,7 @@ class EmbedAccount:
         metrics.batch_size.observe(len(news.batch.texts))
         metrics.tokens_per_step.observe(news.batch.tokens)
         metrics.prompt_tokens.inc(news.batch.tokens)
+        metrics.padded_tokens.inc(news.computed.padded)
         metrics.step_seconds.observe(news.seconds)
         metrics.busy_seconds.inc(news.seconds)
         metrics.device_busy_seconds.inc(news.computed.busy)

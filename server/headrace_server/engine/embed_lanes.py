@@ -28,6 +28,7 @@ class Computed:
     vectors: NDArray[np.float32]  # (texts, dimensions), on the host
     busy: float  # seconds that the device computed
     gap: float  # seconds that it had stood still before, since the batch before; 0 for the first
+    padded: int = 0  # tokens computed besides those of the texts
 
 
 class Outcome(Protocol):

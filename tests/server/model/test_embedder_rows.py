@@ -38,9 +38,10 @@ def test_a_few_sizes_serve_all_batches_and_each_text_gets_its_own_vector(lengths
     model, sizes = Numbers(), Packed.rows
     lane = EncoderLane(model, last, CPU, torch.device("cpu"), sizes)
     texts = [[number] * length for number, length in enumerate(lengths, start=1)]
-    vectors = lane.launch(texts).wait().vectors
-    assert vectors.ravel().tolist() == [text[-1] for text in texts]
+    computed = lane.launch(texts).wait()
+    assert computed.vectors.ravel().tolist() == [text[-1] for text in texts]
     assert model.counted == [sizes.at_least(sum(lengths))]
+    assert computed.padded == sizes.at_least(sum(lengths)) - sum(lengths)
     assert model.longest == max(lengths)  # no text for nobody is longer than the model's context
 
 

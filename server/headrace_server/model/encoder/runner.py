@@ -38,13 +38,14 @@ class EncoderLane:
     rows: RowSizes = ANY  # with how many tokens it computes
 
     def launch(self, texts: Sequence[Sequence[int]]) -> "Outcome":
-        host = packed([*texts, *self._spare(texts)], pinned=self.place.type == "cuda")
+        spare = self._spare(texts)
+        host = packed([*texts, *spare], pinned=self.place.type == "cuda")
         sent: list[Texts] = []
         work = Work(
             copy_in=lambda: sent.append(host.on(self.place)),
             compute=lambda: (self._vectors(sent[0]),),
         )
-        return Outcome(self.device.launch(work), len(texts))
+        return Outcome(self.device.launch(work), len(texts), sum(map(len, spare)))
 
     def _spare(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Texts for nobody, none longer than the others, up to the next size."""
@@ -60,10 +61,11 @@ class EncoderLane:
 class Outcome:
     launched: Launched
     texts: int
+    padded: int  # tokens
 
     def wait(self) -> Computed:
         done = self.launched.wait()
-        return Computed(done.tensors[0].numpy()[: self.texts], done.busy, done.gap)
+        return Computed(done.tensors[0].numpy()[: self.texts], done.busy, done.gap, self.padded)
 
 
 def threads_of_lanes(config: EngineConfig, parameters: int, threads: int) -> tuple[int, ...]:
