@@ -48,7 +48,7 @@ class Watched(Generic[T]):
             return
         try:
             self.value = self._load()
-        except ModelRefused as error:
+        except Exception as error:  # of any kind: what a library did not foresee must not end the watch over all files
             self._refuse(state, error)
             return
         self._seen, self._refused = state, None
@@ -56,13 +56,14 @@ class Watched(Generic[T]):
         self._metrics.reload_ok.labels(self._kind).set(1)
         log.info("%s: read again", self._kind)
 
-    def _refuse(self, state: State, error: ModelRefused) -> None:
+    def _refuse(self, state: State, error: Exception) -> None:
         if state == self._refused:  # said already
             return
         self._refused = state
         self._metrics.reloads.labels(self._kind, "refused").inc()
         self._metrics.reload_ok.labels(self._kind).set(0)
-        log.error("%s: what was read before still holds: %s", self._kind, error)
+        unforeseen = None if isinstance(error, ModelRefused) else error
+        log.error("%s: what was read before still holds: %s", self._kind, error, exc_info=unforeseen)
 
     def _state(self) -> State:
         return tuple(map(_identity, self._paths))

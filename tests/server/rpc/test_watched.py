@@ -98,3 +98,26 @@ def test_a_kubelets_swap_of_a_mounted_secret_is_seen(tmp_path: Path, registry: C
 def test_a_server_does_not_start_with_what_makes_no_sense(tmp_path: Path, registry: CollectorRegistry) -> None:
     with pytest.raises(ModelRefused):
         watched(tmp_path / "missing", registry)
+
+
+def test_a_fault_that_nobody_foresaw_is_told_and_does_not_end_the_watch(
+    tmp_path: Path, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "number"
+    file.write_text("1")
+
+    def load() -> int:
+        text = file.read_text()
+        return int(text) if text else len(text) // 0
+
+    number = Watched(FileKind.API_KEYS, [file], load, ServerMetrics(registry))
+    file.write_text("")
+    number.look()
+    assert number.value == 1
+    assert not is_ok(registry)
+    [told] = [record for record in caplog.records if "still holds" in record.message]
+    assert told.exc_info is not None, "with where it happened"
+    file.write_text("22")
+    number.look()
+    assert number.value == 22
+    assert is_ok(registry)
