@@ -9,13 +9,13 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from canned_engine import CannedServer, canned_server
+from headrace_command import headrace
 from open_server import open_server
 from scripted_runner import ScriptedRunner, always
 from served_process import HEADRACE, PATIENCE, environment
@@ -36,25 +36,11 @@ def where(server: CannedServer, door: str) -> str:
     return f"--target={server.grpc}" if door == "grpc" else f"--http={server.http}"
 
 
-async def chat(flags: Sequence[str], typed: str) -> subprocess.CompletedProcess[str]:
-    command = [str(HEADRACE), "chat", *flags]
-    return await asyncio.to_thread(
-        subprocess.run,
-        command,
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=environment(),
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("door", ["grpc", "http"])
 async def test_each_line_is_a_turn_and_the_conversation_is_remembered(model: Path, door: str) -> None:
     typed = "In the\n\nthe earth\n/reset\nvoid\n/system be brief\nform\n/quit\nnever sent\n"
     async with canned_server(model, IDS) as server:
-        ended = await chat([where(server, door), f"--max-new-tokens={len(IDS)}", "--system=hear"], typed)
+        ended = await headrace(["chat", where(server, door), f"--max-new-tokens={len(IDS)}", "--system=hear"], typed)
         asked = [tiny_tokenizer().decode(request.prompt) for request in server.engine.asked]
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"{ANSWER}\n" * 4
@@ -71,15 +57,15 @@ async def test_what_is_refused_is_said_and_the_conversation_goes_on(model: Path,
     async with canned_server(model, IDS) as server:
         long = "earth " * 80
         flags = [where(server, door), "--max-new-tokens=2", "--temperature=0"]
-        ended = await chat(flags, f"{long}\n/nonsense\n")
-        late = await chat([*flags, "--temperature=9"], "In\n")
+        ended = await headrace(["chat", *flags], f"{long}\n/nonsense\n")
+        late = await headrace(["chat", *flags, "--temperature=9"], "In\n")
     assert (late.returncode, late.stdout) == (1, "")
     assert "temperature" in late.stderr
     assert "/nonsense is no command" in ended.stderr
 
 
 async def test_without_a_server_the_command_says_so(tmp_path: Path) -> None:
-    ended = [await chat([flag], "In\n") for flag in ("--target=127.0.0.1:1", "--http=http://127.0.0.1:1")]
+    ended = [await headrace(["chat", flag], "In\n") for flag in ("--target=127.0.0.1:1", "--http=http://127.0.0.1:1")]
     assert [one.returncode for one in ended] == [1, 1]
     assert "UNAVAILABLE" in ended[0].stderr
     assert "ClientConnectorError" in ended[1].stderr
@@ -95,7 +81,7 @@ KEYS = [
 @pytest.mark.parametrize(("flag", "says"), KEYS)
 async def test_credentials_that_cannot_be_used_are_refused_by_their_flag(tmp_path: Path, flag: str, says: str) -> None:
     (tmp_path / "empty").write_text("")
-    ended = await chat([flag.format(missing=tmp_path / "missing", empty=tmp_path / "empty")], "In\n")
+    ended = await headrace(["chat", flag.format(missing=tmp_path / "missing", empty=tmp_path / "empty")], "In\n")
     assert ended.returncode == 2
     assert says in ended.stderr
 
@@ -164,7 +150,7 @@ async def until_shown(terminal: int, text: str) -> None:
 
 async def test_the_answer_fits_behind_a_long_conversation(model: Path) -> None:
     async with open_server(model, ScriptedRunner(always(IDS))) as server:
-        ended = await chat([f"--target={server.grpc}", "--max-new-tokens=1000"], "In\n")
+        ended = await headrace(["chat", f"--target={server.grpc}", "--max-new-tokens=1000"], "In\n")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith(ANSWER)
     assert json.dumps(ended.stderr) == '""'

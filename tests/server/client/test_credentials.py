@@ -9,13 +9,13 @@ from pathlib import Path
 import grpc
 import pytest
 from certificates import Authority
+from headrace_command import headrace
 from headrace_server.config import AccessConfig, TlsFiles
 from headrace_server.rpc.api_keys import line, new_key
 from headrace_server.rpc.pb import inference_pb2 as pb
 from headrace_server.rpc.pb import oip_pb2, oip_pb2_grpc
 from open_server import HOST, NAME, OpenServer, a_stub, open_server
 from scripted_runner import ScriptedRunner, always
-from served_process import HEADRACE, PATIENCE, environment
 from tiny_tokenizer import save_tiny_tokenizer, tiny_tokenizer
 
 ANSWER = "God created "
@@ -32,21 +32,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def runner() -> ScriptedRunner:
     return ScriptedRunner(always(tiny_tokenizer().encode(ANSWER).ids))
-
-
-async def headrace(words: Sequence[str], typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [str(HEADRACE), *words]
-    variables = environment(**variables)
-    return await asyncio.to_thread(
-        subprocess.run,
-        command,
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=variables,
-        check=False,
-    )
 
 
 async def each_command(

@@ -1,15 +1,12 @@
 """`headrace embed`: texts from anywhere, vectors as lines or as an array, from both kinds of server."""
 
-import asyncio
 import json
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from embed_server import FACTS, EmbedServer, embed_server, vector_of
-from served_process import HEADRACE, PATIENCE, environment
+from headrace_command import headrace
 from tiny_tokenizer import save_tiny_tokenizer
 
 DOORS = pytest.mark.parametrize("door", ["grpc", "http"])
@@ -26,20 +23,6 @@ def where(server: EmbedServer, door: str) -> str:
     return f"--target={server.grpc}" if door == "grpc" else f"--http={server.http}/v1"
 
 
-async def embed(flags: Sequence[str], typed: str = "") -> subprocess.CompletedProcess[str]:
-    command = [str(HEADRACE), "embed", *flags]
-    return await asyncio.to_thread(
-        subprocess.run,
-        command,
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=environment(),
-        check=False,
-    )
-
-
 @DOORS
 async def test_texts_come_from_arguments_lines_and_files(model: Path, tmp_path: Path, door: str) -> None:
     texts = [f"text {place} 你好" for place in range(7)]
@@ -47,9 +30,9 @@ async def test_texts_come_from_arguments_lines_and_files(model: Path, tmp_path: 
     file.write_text("".join(json.dumps({"id": place, "text": text}) + "\n" for place, text in enumerate(texts)))
     async with embed_server(model) as server:
         address = where(server, door)
-        given = await embed([address, *texts])
-        typed = await embed([address, "--batch=3"], "\n".join(texts))
-        read = await embed([address, f"--jsonl={file}", "--batch=2", "--dimensions=5"])
+        given = await headrace(["embed", address, *texts])
+        typed = await headrace(["embed", address, "--batch=3"], "\n".join(texts))
+        read = await headrace(["embed", address, f"--jsonl={file}", "--batch=2", "--dimensions=5"])
         batches = [len(asked.inputs) for asked in server.embedder.asked]
     for ended in (given, typed, read):
         assert (ended.returncode, ended.stderr) == (0, "")
@@ -69,7 +52,9 @@ async def test_texts_come_from_arguments_lines_and_files(model: Path, tmp_path: 
 @DOORS
 async def test_npy_holds_all_vectors_in_order(model: Path, tmp_path: Path, door: str) -> None:
     async with embed_server(model) as server:
-        ended = await embed([where(server, door), f"--npy={tmp_path / 'out.npy'}", "--batch=2", "a", "b", "c"])
+        ended = await headrace(
+            ["embed", where(server, door), f"--npy={tmp_path / 'out.npy'}", "--batch=2", "a", "b", "c"]
+        )
     assert (ended.returncode, ended.stdout) == (0, "")
     found = np.load(tmp_path / "out.npy")
     assert found.dtype == np.float32
@@ -79,7 +64,7 @@ async def test_npy_holds_all_vectors_in_order(model: Path, tmp_path: Path, door:
 @DOORS
 async def test_a_text_that_is_refused_ends_the_command_after_what_came_before(model: Path, door: str) -> None:
     async with embed_server(model) as server:
-        ended = await embed([where(server, door), "--batch=1", "good", "a" * (FACTS.max_tokens + 1)])
+        ended = await headrace(["embed", where(server, door), "--batch=1", "good", "a" * (FACTS.max_tokens + 1)])
     assert ended.returncode == 1
     assert [json.loads(line)["text"] for line in ended.stdout.splitlines()] == ["good"]
     assert f"has more than {FACTS.max_tokens} tokens" in ended.stderr
@@ -90,7 +75,7 @@ async def test_a_line_that_is_no_text_is_named(model: Path, tmp_path: Path, door
     file = tmp_path / "texts.jsonl"
     file.write_text('{"text": "a"}\n{"txt": "b"}\n')
     async with embed_server(model) as server:
-        ended = await embed([where(server, door), "--batch=1", f"--jsonl={file}"])
+        ended = await headrace(["embed", where(server, door), "--batch=1", f"--jsonl={file}"])
     assert ended.returncode == 1
     assert [json.loads(line)["text"] for line in ended.stdout.splitlines()] == ["a"]
     assert f"{file}: line 2: has no `text`" in ended.stderr
