@@ -170,7 +170,7 @@ async def test_the_deadline_of_a_call_is_grpcs_own(model: Path, runner: Scripted
     async with open_server(model, runner) as server, a_stub(server) as stub:
         _ = [reply async for reply in stub.Generate(pb.GenerateRequest(text="In"), timeout=1000)]
     [request] = submitted
-    assert 900 < request.deadline - request.arrived_at <= 1000
+    assert 900 < request.deadline - request.arrived_at <= 1010  # gRPC has three digits on the wire, and rounds up
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
