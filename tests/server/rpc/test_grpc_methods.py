@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from embed_server import embed_server
+from engines import until
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_errors import fields_in, reason_in, status_in
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -74,6 +75,7 @@ async def test_load_says_what_runs_and_what_waits(model: Path, runner: ScriptedR
         runner.gate.clear()  # the first step holds the first call; the others come while it does
         calls = [stub.Generate(pb.GenerateRequest(text="In", max_new_tokens=20)) for _ in range(5)]
         await server.until_inside(5)
+        await until(lambda: runner.launched > 0)
         busy = await stub.Load(pb.LoadRequest())
         runner.gate.set()
         for call in calls:
